@@ -1,0 +1,191 @@
+"""Photometric augmentation of whole batches: jitter, grey, blur, solarise, in the published order.
+
+Every operation works on ``(batch, channels, height, width)`` pictures in [0, 1] and takes one
+parameter per picture, so a batch costs a few array operations instead of a Python call per
+picture. Definitions are those of torchvision's ``adjust_*``; blur is a true Gaussian.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Pictures = Float[Tensor, "batch channels height width"]
+Factors = Float[Tensor, " batch"]
+
+NUM_DRAWS = 13
+"""Uniform numbers that one view needs for its photometric parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How strongly a view is altered; the defaults are SwAV's on ImageNet."""
+
+    flip: float = 0.5
+    """Probability of a left-right flip; 0 where direction carries meaning."""
+    jitter: float = 0.8
+    """Probability of the colour jitter."""
+    brightness: float = 0.8
+    """The factor is drawn from [1 - brightness, 1 + brightness], as for the next two."""
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    """The shift is drawn from [-hue, hue] turns of the colour circle."""
+    grey: float = 0.2
+    """Probability of dropping colour."""
+    blur: float = 0.5
+    """Probability of a Gaussian blur."""
+    blur_radius: tuple[float, float] = (0.1, 2.0)
+    """Range of its standard deviation, in pixels of the view."""
+    solarise: float = 0.0
+    """Probability of inverting the upper half of the values (BYOL's second view)."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur", "solarise"):
+            value = {"flip": self.flip, "jitter": self.jitter, "grey": self.grey}.get(
+                name, self.blur if name == "blur" else self.solarise
+            )
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} {value} is a probability: give a number from 0 to 1")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue {self.hue} must be from 0 to 0.5 turns of the colour circle")
+        low, high = self.blur_radius
+        if not 0 < low <= high:
+            raise ValueError(f"blur_radius {self.blur_radius} must be two rising positive numbers")
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """The drawn photometric parameters of one view of each picture of a batch."""
+
+    jitter: Bool[Tensor, " batch"]
+    order: Int[Tensor, "batch 4"]
+    """In which order brightness (0), contrast (1), saturation (2) and hue (3) are applied."""
+    factors: Float[Tensor, "batch 4"]
+    grey: Bool[Tensor, " batch"]
+    blur: Bool[Tensor, " batch"]
+    blur_radius: Float[Tensor, " batch"]
+    solarise: Bool[Tensor, " batch"]
+
+
+def draw_photometry(config: AugmentConfig, draws: Float[np.ndarray, "batch 13"]) -> Photometry:
+    """Turn uniform numbers into the parameters of ``augment``."""
+    uniform = torch.from_numpy(draws)
+    strength = torch.tensor([config.brightness, config.contrast, config.saturation])
+    low = (1 - strength).clamp(min=0)
+    scaled = low + uniform[:, 1:4] * (1 + strength - low)
+    shift = (2 * uniform[:, 4:5] - 1) * config.hue
+    radius_low, radius_high = config.blur_radius
+    return Photometry(
+        jitter=uniform[:, 0] < config.jitter,
+        order=uniform[:, 5:9].argsort(dim=1),
+        factors=torch.cat([scaled, shift], dim=1).float(),
+        grey=uniform[:, 9] < config.grey,
+        blur=uniform[:, 10] < config.blur,
+        blur_radius=(radius_low + uniform[:, 11] * (radius_high - radius_low)).float(),
+        solarise=uniform[:, 12] < config.solarise,
+    )
+
+
+def augment(pictures: Pictures, drawn: Photometry) -> Pictures:
+    """Return the pictures after jitter, grey, blur and solarise (SwAV, appendix A.1)."""
+    pictures = pictures.clone()
+    num_channels = pictures.shape[1]
+    for place in range(4):
+        for operation, apply in enumerate((brightness, contrast, saturation, hue)):
+            if operation >= 2 and num_channels != 3:
+                continue  # colour means nothing outside red, green and blue
+            rows = (drawn.jitter & (drawn.order[:, place] == operation)).nonzero()[:, 0]
+            if len(rows):
+                pictures[rows] = apply(pictures[rows], drawn.factors[rows, operation])
+    if num_channels == 3:
+        rows = drawn.grey.nonzero()[:, 0]
+        pictures[rows] = luma(pictures[rows]).expand(-1, 3, -1, -1)
+    rows = drawn.blur.nonzero()[:, 0]
+    if len(rows):
+        pictures[rows] = blur(pictures[rows], drawn.blur_radius[rows])
+    rows = drawn.solarise.nonzero()[:, 0]
+    pictures[rows] = solarise(pictures[rows])
+    return pictures
+
+
+def luma(pictures: Pictures) -> Float[Tensor, "batch 1 height width"]:
+    """Return the grey value of each pixel (ITU-R 601)."""
+    if pictures.shape[1] != 3:
+        return pictures.mean(dim=1, keepdim=True)
+    red, green, blue = pictures.unbind(1)
+    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)[:, None]
+
+
+def brightness(pictures: Pictures, factors: Factors) -> Pictures:
+    """Return the pictures multiplied by their factors."""
+    return (pictures * _per_picture(factors)).clamp_(0, 1)
+
+
+def contrast(pictures: Pictures, factors: Factors) -> Pictures:
+    """Return the pictures blended with their mean grey value."""
+    mean = luma(pictures).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, pictures, _per_picture(factors)).clamp_(0, 1)
+
+
+def saturation(pictures: Pictures, factors: Factors) -> Pictures:
+    """Return the pictures blended with their grey version."""
+    return torch.lerp(luma(pictures), pictures, _per_picture(factors)).clamp_(0, 1)
+
+
+def hue(pictures: Pictures, shifts: Factors) -> Pictures:
+    """Return the pictures with the hue of HSV turned by ``shifts`` (in turns).
+
+    Value and chroma stay, so each channel is ``value - chroma * ramp(hue)`` with the ramp of
+    the closed form of HSV to RGB.
+    """
+    red, green, blue = pictures.unbind(1)
+    value = pictures.amax(dim=1)
+    chroma = value - pictures.amin(dim=1)
+    safe = chroma.clamp(min=1e-8)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    turned = sextant + 6 * shifts[:, None, None]
+    channels = []
+    for offset in (5, 3, 1):
+        ramp = torch.remainder(turned + offset, 6)
+        ramp = torch.minimum(ramp, 4 - ramp).clamp_(0, 1)
+        channels.append(value - chroma * ramp)
+    return torch.stack(channels, dim=1)
+
+
+def solarise(pictures: Pictures) -> Pictures:
+    """Return the pictures with every value of 0.5 and above inverted."""
+    return torch.where(pictures >= 0.5, 1 - pictures, pictures)
+
+
+def blur(pictures: Pictures, radius: Factors) -> Pictures:
+    """Return the pictures under a Gaussian whose standard deviation is ``radius`` pixels."""
+    _, _, height, width = pictures.shape
+    rows, columns = _blur_matrix(height, radius), _blur_matrix(width, radius)
+    across = pictures.flatten(1, 2) @ columns.mT
+    down = rows[:, None] @ across.unflatten(1, pictures.shape[1:3])
+    return down.contiguous()
+
+
+def _blur_matrix(size: int, radius: Factors) -> Float[Tensor, "batch size size"]:
+    """Return the blur along one axis as a matrix; the border pixel stands for all beyond it."""
+    reach = int(np.ceil(3 * float(radius.max())))
+    pixel = torch.arange(size, dtype=torch.float32)
+    source = torch.arange(-reach, size + reach, dtype=torch.float32)
+    distance = (pixel[:, None] - source[None, :]) / radius[:, None, None]
+    weights = torch.exp(-0.5 * distance.square())
+    weights /= weights.sum(dim=2, keepdim=True)
+    inside = weights[:, :, reach : reach + size].clone()
+    inside[:, :, 0] += weights[:, :, :reach].sum(dim=2)
+    inside[:, :, -1] += weights[:, :, reach + size :].sum(dim=2)
+    return inside
+
+
+def _per_picture(factors: Factors) -> Float[Tensor, "batch 1 1 1"]:
+    return factors[:, None, None, None]

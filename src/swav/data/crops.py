@@ -1,0 +1,184 @@
+"""Multi-crop: which views are taken of a picture, and the random resized crops behind them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from swav.data.augment import AugmentConfig
+
+ATTEMPTS = 10
+NUM_DRAWS = 2 * ATTEMPTS + 3
+"""Uniform numbers that one view needs for its box and its flip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropGroup:
+    """Views of one kind: ``count`` random resized crops of one size."""
+
+    count: int
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    scale: tuple[float, float]
+    """Range of the share of the picture's area that a crop covers."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of width over height of the box, before it is resized."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or min(self.size) < 1:
+            raise ValueError(f"a crop group of {self.count} x {self.size}: both must be positive")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {self.scale} must be two rising shares of the area in (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must be two rising positive numbers")
+
+    @property
+    def description(self) -> str:
+        """The group in the short form of the command line, such as ``2x224``."""
+        height, width = self.size
+        return f"{self.count}x{height}" + ("" if height == width else f"x{width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """The views of every picture; those of the first group are the targets."""
+
+    groups: tuple[CropGroup, ...]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.228, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not self.groups or sum(group.count for group in self.groups) < 2:
+            raise ValueError("at least two views are needed to predict one from the other")
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} need one positive std a channel")
+
+    @property
+    def num_targets(self) -> int:
+        """Views that give codes."""
+        return self.groups[0].count
+
+    @property
+    def num_views(self) -> int:
+        """All views of a picture."""
+        return sum(group.count for group in self.groups)
+
+    @property
+    def description(self) -> str:
+        """The views in the short form of the command line, such as ``2x224,6x96``."""
+        return ",".join(group.description for group in self.groups)
+
+    def with_crops(self, crops: str) -> "ViewsConfig":
+        """Return these views with the counts and sizes of ``crops`` (``2x224,6x96``)."""
+        parts = [re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", part.strip()) for part in crops.split(",")]
+        if not all(parts) or len(parts) > len(self.groups):
+            raise ValueError(
+                f"crops {crops!r}: give at most {len(self.groups)} groups as COUNTxSIZE or "
+                f"COUNTxHEIGHTxWIDTH, separated by commas, such as {self.description}"
+            )
+        sizes = [[int(number) for number in part.groups() if number] for part in parts if part]
+        groups = tuple(
+            replace(group, count=size[0], size=(size[1], size[-1]))
+            for group, size in zip(self.groups, sizes, strict=False)
+        )
+        return replace(self, groups=groups)
+
+
+Boxes = Int64[np.ndarray, "batch 4"]
+"""Top, left, height, width in pixels of the picture."""
+
+
+def draw_boxes(
+    group: CropGroup,
+    sizes: Int64[np.ndarray, "batch 2"],
+    draws: Float[np.ndarray, "batch draws"],
+) -> tuple[Boxes, Bool[np.ndarray, " batch"]]:
+    """Return the boxes and flips of one view; ``sizes`` are (height, width) of the pictures.
+
+    Area and ratio are drawn up to ten times until the box fits; else the largest central box
+    of an allowed ratio is taken (as torchvision's RandomResizedCrop).
+    """
+    low, high = group.scale
+    height, width = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
+    area = height * width * (low + (high - low) * draws[:, :ATTEMPTS])
+    log_low, log_high = np.log(group.ratio[0]), np.log(group.ratio[1])
+    ratio = np.exp(log_low + (log_high - log_low) * draws[:, ATTEMPTS : 2 * ATTEMPTS])
+    tried_height, tried_width = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+    fits = (tried_height <= height) & (tried_width <= width)
+    fits &= (tried_height > 0) & (tried_width > 0)
+    first = fits.argmax(axis=1)[:, None]
+    central_ratio = np.clip(width / height, *group.ratio)
+    central_height = np.minimum(height, np.rint(width / central_ratio))
+    central_width = np.minimum(width, np.rint(height * central_ratio))
+    found = fits.any(axis=1)[:, None]
+    box_height = np.where(found, np.take_along_axis(tried_height, first, 1), central_height)
+    box_width = np.where(found, np.take_along_axis(tried_width, first, 1), central_width)
+    free_height, free_width = height - box_height, width - box_width
+    place = draws[:, 2 * ATTEMPTS :]
+    top = np.where(found, np.floor(place[:, :1] * (free_height + 1)), free_height // 2)
+    left = np.where(found, np.floor(place[:, 1:2] * (free_width + 1)), free_width // 2)
+    boxes = np.concatenate([top, left, box_height, box_width], axis=1).astype(np.int64)
+    return boxes, place[:, 2] < group.augment.flip
+
+
+def crop_and_resize(
+    pictures: UInt8[Tensor, "batch channels _ _"] | Sequence[UInt8[Tensor, "channels _ _"]],
+    boxes: Boxes,
+    flips: Bool[np.ndarray, " batch"],
+    size: tuple[int, int],
+) -> Float[Tensor, "batch channels height width"]:
+    """Return each picture's box at ``size`` pixels in [0, 1], bilinear with antialiasing."""
+    if isinstance(pictures, Tensor):
+        return _resize_by_matrix(pictures, boxes, flips, size)
+    views = []
+    for picture, (top, left, height, width), flip in zip(pictures, boxes, flips, strict=True):
+        box = picture[:, top : top + height, left : left + width]
+        view = F.interpolate(box[None], size, mode="bilinear", antialias=True)[0]
+        views.append(view.flip(2) if flip else view)
+    return torch.stack(views).float().div_(255)
+
+
+def _resize_by_matrix(
+    pictures: UInt8[Tensor, "batch channels tall wide"],
+    boxes: Boxes,
+    flips: Bool[np.ndarray, " batch"],
+    size: tuple[int, int],
+) -> Float[Tensor, "batch channels height width"]:
+    """Resample a batch of equal-sized pictures by one matrix product along each axis."""
+    batch, channels, tall, wide = pictures.shape
+    rows = _resize_matrix(boxes[:, 0], boxes[:, 2], np.zeros_like(flips), tall, size[0])
+    columns = _resize_matrix(boxes[:, 1], boxes[:, 3], flips, wide, size[1])
+    # height leads, so that both products are plain batched matrix products
+    source = pictures.permute(0, 2, 1, 3).float().div_(255).reshape(batch, tall, channels * wide)
+    down = (rows @ source).view(batch, size[0] * channels, wide)
+    across = (down @ columns.mT).view(batch, size[0], channels, size[1])
+    return across.permute(0, 2, 1, 3).clamp_(0, 1)
+
+
+def _resize_matrix(
+    start: Int64[np.ndarray, " batch"],
+    length: Int64[np.ndarray, " batch"],
+    flips: Bool[np.ndarray, " batch"],
+    source_size: int,
+    size: int,
+) -> Float[Tensor, "batch size source_size"]:
+    """Return the weights of every source pixel in every output pixel along one axis.
+
+    A triangle as wide as an output pixel (at least one source pixel), inside the box only.
+    """
+    begin = torch.from_numpy(start).float()[:, None, None]
+    extent = torch.from_numpy(length).float()[:, None, None]
+    scale = extent / size
+    pixel = torch.arange(size, dtype=torch.float32).expand(len(start), size)
+    pixel = torch.where(torch.from_numpy(flips)[:, None], size - 1 - pixel, pixel)
+    centre = begin + (pixel[:, :, None] + 0.5) * scale
+    source = torch.arange(source_size, dtype=torch.float32) + 0.5
+    weights = (1 - (source - centre).abs() / scale.clamp(min=1)).clamp_(min=0)
+    weights *= (source > begin) & (source < begin + extent)
+    return weights / weights.sum(dim=2, keepdim=True)

@@ -1,0 +1,46 @@
+"""Collectives over all ranks that are the identity in one process."""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def rank() -> int:
+    """Return this process's rank, 0 in a single process."""
+    return dist.get_rank() if _initialised() else 0
+
+
+def world_size() -> int:
+    """Return the number of ranks, 1 in a single process."""
+    return dist.get_world_size() if _initialised() else 1
+
+
+def all_gather(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "ranks *shape"]:
+    """Stack ``local`` from every rank, in rank order. No gradient flows back."""
+    local = local.detach().contiguous()
+    if world_size() == 1:
+        return local[None]
+    shares = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(shares, local)
+    return torch.stack(shares)
+
+
+def all_reduce_mean(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Return the mean of ``local`` over all ranks. No gradient flows back."""
+    return all_gather(local).mean(dim=0)
+
+
+def all_reduce_max(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Return the largest value of each element over all ranks. No gradient flows back."""
+    return all_gather(local).amax(dim=0)
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,85 @@
+"""What a method is to the engine: a loss over batches, and hooks in the order of a step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.data.batch import Batch
+
+Targets = tuple[Tensor, ...]
+"""What a method wants a micro-batch to predict, one tensor per target view and head."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The position of a run in time. A method sees time only through it."""
+
+    step: int
+    """Optimiser steps done."""
+    epoch: int
+    """Passes over the data done, rounded down."""
+    steps_per_epoch: int
+    total_steps: int
+    images: int
+    """Pictures seen, all ranks together."""
+    warmup_steps: int = 0
+    """Steps until the learning rate has reached its height."""
+
+    def at(self, step: int, *, global_batch: int) -> "Clock":
+        """Return the clock of the same run after ``step`` optimiser steps."""
+        epoch = step // self.steps_per_epoch
+        return replace(self, step=step, epoch=epoch, images=step * global_batch)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """The loss of one forward pass, and named numbers worth writing down."""
+
+    loss: Float[Tensor, ""]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """A loss over batches, with the modules and the state it needs. Subclasses are final.
+
+    The hooks run in this order: ``prepare`` once; ``before_epoch``; then for each optimiser step
+    ``before_step``, ``codes`` (only when a step has several micro-batches), ``forward`` and
+    backward for each micro-batch, ``after_backward``, the optimiser, ``after_step``.
+    """
+
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The backbone that is evaluated, embedded and exported (its EMA when EMA is on)."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the loss of one micro-batch; ``targets`` are given when ``codes`` made them."""
+
+    def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets] | None:
+        """Return the targets of every micro-batch, computed over the whole effective batch."""
+        del batches, clock
+
+    def cluster(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch prototypes"] | None:
+        """Return the probability of each of the method's clusters, or None if it has none."""
+        del features
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fill memory banks before the first step."""
+
+    def before_epoch(self, clock: Clock) -> None:
+        """Assign the whole bank (DeepCluster-v2, SeLa-v2)."""
+
+    def before_step(self, clock: Clock) -> None:
+        """Renormalise the prototypes (SwAV)."""
+
+    def after_backward(self, clock: Clock) -> None:
+        """Drop the gradients of frozen parameters (SwAV)."""
+
+    def after_step(self, clock: Clock) -> None:
+        """Move teachers, queues and memories."""

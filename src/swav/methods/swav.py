@@ -1,0 +1,264 @@
+"""SwAV: cluster online, and predict the cluster of one view from another.
+
+Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+NeurIPS 2020, arXiv 2006.09882. Every view of a picture is embedded on the unit sphere and scored
+against K trainable prototypes. The scores of the target views become codes by an optimal
+transport that shares the batch equally between prototypes; each other view has to predict them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav import distributed
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.nn.backbones import encode_views
+from swav.nn.batchnorm import frozen_statistics
+from swav.nn.ema import MovingAverage
+from swav.nn.heads import projection_head
+from swav.nn.prototypes import Prototypes
+from swav.nn.queue import Queue
+from swav.ops.assign import hard_codes, sinkhorn
+from swav.ops.losses import swapped_pairs, swapped_prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwAVConfig:
+    """SwAV (Caron et al., 2020): codes by Sinkhorn, swapped prediction."""
+
+    name: ClassVar[str] = "swav"
+
+    num_prototypes: tuple[int, ...] = (3000,)
+    """Prototypes of each head; the loss is the mean over heads."""
+    hidden_dim: int = 2048
+    """Width of the projection head's hidden layer; 0 makes the head linear."""
+    head_batchnorm: bool = True
+    embed_dim: int = 128
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    """Entropy of the codes: lower is closer to a hard assignment."""
+    iterations: int = 3
+    """Rounds of Sinkhorn-Knopp."""
+    codes: Literal["soft", "hard"] = "soft"
+    hard_steps: int = 0
+    """Use hard codes for the first steps, whatever ``codes`` says."""
+    freeze_steps: int = 313
+    """Prototypes stay as they are for the first steps."""
+    queue_length: int | Literal["auto"] = 0
+    """Earlier embeddings that join the assignment, all ranks together; 0 for none."""
+    queue_start_epoch: int | Literal["auto"] = "auto"
+    """Fill the queue from this epoch on; auto is the first one after warm-up and freeze."""
+    ema_momentum: float | None = None
+    """Evaluate and export a moving average of the backbone (0.99 to 0.9999)."""
+
+    def __post_init__(self) -> None:
+        if not self.num_prototypes or min(self.num_prototypes) < 2:
+            raise ValueError(f"num_prototypes {self.num_prototypes}: every head needs at least 2")
+        for name, value in (("temperature", self.temperature), ("epsilon", self.epsilon)):
+            if not value > 0:
+                raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
+        if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
+            raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
+
+    def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
+        """Return the length of the queue in rows, for ``auto`` from the size of the data.
+
+        Raises:
+            ValueError: if the length is not a multiple of the global batch.
+        """
+        if self.queue_length != "auto":
+            if self.queue_length < 0 or self.queue_length % global_batch:
+                below = max(self.queue_length, 0) // global_batch * global_batch
+                raise ValueError(
+                    f"queue_length {self.queue_length} must be a multiple of the global batch "
+                    f"{global_batch}: try {below} or {below + global_batch}"
+                )
+            return self.queue_length
+        most = max(self.num_prototypes)
+        if global_batch >= most:
+            return 0
+        wanted = -(-most // global_batch) * global_batch
+        return min(wanted, num_images // 2 // global_batch * global_batch)
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "SwAV":
+        """Return the objective around ``backbone``.
+
+        Raises:
+            ValueError: if batch and queue are far too small for the prototypes.
+        """
+        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
+        most = max(self.num_prototypes)
+        if 16 * (global_batch + length) < most:
+            raise ValueError(
+                f"batch {global_batch} + queue {length} share {most} prototypes, fewer than one "
+                f"picture for 16: use --method.num-prototypes {16 * (global_batch + length)} or "
+                "less, a larger batch, or --method.queue-length auto"
+            )
+        return SwAV(self, backbone, feature_dim=feature_dim, queue_length=length)
+
+
+class SwAV(Objective):
+    """Swapped prediction of online cluster assignments."""
+
+    def __init__(
+        self, config: SwAVConfig, backbone: nn.Module, *, feature_dim: int, queue_length: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = projection_head(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+        self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
+        self.queue_length = queue_length
+        self.queue: Queue | None = None
+        self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
+        self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
+        self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone, or its moving average."""
+        return self.backbone if self.average is None else self.average.average
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the swapped prediction loss, the mean over heads, targets and predictions."""
+        config = self.config
+        embeddings = self.embed(batch.views)
+        num_views, num_heads = len(batch.views), len(config.num_prototypes)
+        scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
+        target_embeddings = torch.stack(embeddings.detach().chunk(num_views)[: batch.num_targets])
+        self._target_embeddings.append(target_embeddings)
+        if targets is None:
+            targets = self._codes(target_embeddings, clock)
+        losses = [
+            swapped_prediction(
+                scores[head][prediction],
+                targets[target * num_heads + head],
+                temperature=config.temperature,
+            )
+            for head in range(num_heads)
+            for target, prediction in swapped_pairs(batch.num_targets, num_views)
+        ]
+        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, targets, clock))
+
+    def embed(
+        self, views: Sequence[Float[Tensor, "batch channels _ _"]]
+    ) -> Float[Tensor, "_ embed"]:
+        """Return unit embeddings of all views, view after view, by one pass of the head."""
+        features = torch.cat(encode_views(self.backbone, views))
+        return F.normalize(self.projector(features).float(), dim=1)
+
+    @torch.no_grad()
+    def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets]:
+        """Return the codes of every micro-batch from one assignment of the effective batch."""
+        with frozen_statistics(self):
+            embeddings = [
+                torch.stack(
+                    self.embed(batch.views).chunk(len(batch.views))[: batch.num_targets]
+                )
+                for batch in batches
+            ]
+        whole = self._codes(torch.cat(embeddings, dim=1), clock)
+        sizes = [share.shape[1] for share in embeddings]
+        return list(zip(*(codes.split(sizes) for codes in whole), strict=True))
+
+    @torch.no_grad()
+    def _codes(self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock) -> Targets:
+        """Return the codes of each target view by each head, target after target."""
+        config = self.config
+        batch = embeddings.shape[1]
+        made: list[Tensor] = []
+        for target, rows in enumerate(embeddings):
+            if self.queue is not None and self.queue.is_full:
+                rows = torch.cat([rows, self.queue.share(target).to(rows)])
+            for scores in self.prototypes(rows):
+                codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
+                hard = config.codes == "hard" or clock.step < config.hard_steps
+                made.append(hard_codes(codes[:batch]) if hard else codes[:batch])
+        return tuple(made)
+
+    def before_step(self, clock: Clock) -> None:
+        """Put the prototypes on the unit sphere."""
+        self.prototypes.normalise()
+        self._target_embeddings.clear()
+
+    def after_backward(self, clock: Clock) -> None:
+        """Freeze the prototypes at first: no gradient, no decay, no momentum."""
+        if clock.step < self.config.freeze_steps:
+            for weight in self.prototypes.parameters():
+                weight.grad = None
+
+    def after_step(self, clock: Clock) -> None:
+        """Put this step's target embeddings into the queue; move the average."""
+        if self.queue_length and clock.epoch >= self._queue_start_epoch(clock):
+            embeddings = torch.cat(self._target_embeddings, dim=1)
+            if self.queue is None:
+                self.queue = self._new_queue(num_targets=len(embeddings))
+            self.queue.enqueue(embeddings)
+        if self.average is not None:
+            assert self.config.ema_momentum is not None
+            self.average.update(self.backbone, self.config.ema_momentum)
+
+    @torch.no_grad()
+    def cluster(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch prototypes"]:
+        """Return the softmax over the first head's prototypes; no picture depends on another."""
+        embeddings = F.normalize(self.projector(features).float(), dim=1)
+        weight = F.normalize(next(self.prototypes.parameters()), dim=1)
+        return (embeddings @ weight.T / self.config.temperature).softmax(dim=1)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return when each prototype was last chosen, and the queue's number of targets."""
+        return {"last_chosen": self._last_chosen}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the state of ``get_extra_state``."""
+        self._last_chosen = [steps.clone() for steps in state["last_chosen"]]
+
+    def _queue_start_epoch(self, clock: Clock) -> int:
+        if self.config.queue_start_epoch != "auto":
+            return self.config.queue_start_epoch
+        settled = max(clock.warmup_steps, self.config.freeze_steps)
+        return -(-settled // clock.steps_per_epoch)
+
+    def _new_queue(self, *, num_targets: int) -> Queue:
+        return Queue(
+            num_targets=num_targets, length=self.queue_length, embed_dim=self.config.embed_dim
+        )
+
+    @torch.no_grad()
+    def _metrics(
+        self, scores: Sequence[Sequence[Tensor]], targets: Targets, clock: Clock
+    ) -> dict[str, Tensor]:
+        """Return what tells learning from collapse; heads are averaged."""
+        num_heads = len(scores)
+        entropy = torch.stack([torch.special.entr(codes).sum(1).mean() for codes in targets])
+        ln_k = torch.tensor([float(number) for number in self.config.num_prototypes]).log()
+        used = []
+        for head, views in enumerate(scores):
+            num_targets = len(targets) // num_heads
+            chosen = torch.cat(list(views[:num_targets])).argmax(dim=1).cpu()
+            last_chosen = self._last_chosen[head].scatter(0, chosen, clock.step)
+            self._last_chosen[head] = distributed.all_reduce_max(last_chosen)
+            recent = clock.step - clock.steps_per_epoch
+            used.append((self._last_chosen[head] > recent).float().mean())
+        floor = entropy.view(-1, num_heads).mean(dim=0).cpu()
+        return {
+            "code_entropy": (floor / ln_k).mean(),
+            "prototypes_used": torch.stack(used).mean(),
+            "loss_floor": floor.mean(),
+            "ln_k": ln_k.mean(),
+        }

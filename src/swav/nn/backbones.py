@@ -1,0 +1,169 @@
+"""Backbones: any timm model, a factory of one's own, and the networks timm does not have."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A network by timm name, or ``package.module:factory``; pooled features come out."""
+
+    name: str = "resnet50"
+    args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the builder, as in ``timm.create_model``; kept in the exported model."""
+    pretrained: bool = False
+    """Start from timm's published weights (downloads them)."""
+
+    def build(self, channels: int = 3) -> nn.Module:
+        """Return the network with ``channels`` inputs and no classifier.
+
+        ``network(pictures)`` is (batch, features) and ``network.num_features`` the size.
+
+        Raises:
+            ValueError: if the name is unknown or the arguments do not fit it.
+        """
+        if ":" in self.name:
+            return _from_factory(self.name, {**self.args, "in_chans": channels})
+        if not timm.is_model(self.name):
+            close = get_close_matches(self.name, timm.list_models(), n=3, cutoff=0.4)
+            raise ValueError(
+                f"unknown backbone {self.name!r}: did you mean {', '.join(close) or 'resnet18'}? "
+                "`swav list backbones` names them all; your own is package.module:factory"
+            )
+        args = {key: _tuples(value) for key, value in self.args.items()}
+        sizes = {"dynamic_img_size": True} if _is_transformer(self.name) else {}
+        try:
+            model: nn.Module = timm.create_model(
+                self.name,
+                pretrained=self.pretrained,
+                num_classes=0,
+                in_chans=channels,
+                **{**sizes, **args},
+            )
+        except TypeError as error:
+            raise ValueError(f"backbone.args {self.args} do not fit {self.name}: {error}") from error
+        return model
+
+
+def encode_views(
+    backbone: nn.Module, views: Sequence[Float[Tensor, "batch channels _ _"]]
+) -> list[Float[Tensor, "batch features"]]:
+    """Return the features of every view, one backbone pass for each run of equal shapes.
+
+    BatchNorm sees the views of one shape together (SwAV's reference groups by width alone).
+    """
+    features: list[Tensor] = []
+    start = 0
+    for end in range(1, len(views) + 1):
+        if end == len(views) or views[end].shape[1:] != views[start].shape[1:]:
+            together = torch.cat(list(views[start:end]))
+            together = together.contiguous(memory_format=torch.channels_last)
+            features.extend(backbone(together).chunk(end - start))
+            start = end
+    return features
+
+
+def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
+    module_name, _, factory_name = name.partition(":")
+    try:
+        factory = vars(importlib.import_module(module_name))[factory_name]
+    except (ImportError, KeyError) as error:
+        raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
+    model = factory(**args)
+    if not isinstance(model, nn.Module) or not isinstance(vars(model).get("num_features"), int):
+        raise ValueError(f"backbone {name!r} must return an nn.Module with an int num_features")
+    return model
+
+
+def _is_transformer(name: str) -> bool:
+    return name.startswith(("vit_", "deit", "eva02", "beit"))
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists, which YAML and JSON give, into the tuples that builders expect."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _cifar_resnet(layers: Sequence[int], *, in_chans: int = 3, **args: Any) -> ResNet:
+    """Return a ResNet for small pictures: 3x3 stem of stride one, no pooling."""
+    model = ResNet(BasicBlock, layers, in_chans=in_chans, zero_init_last=False, **args)
+    model.conv1 = nn.Conv2d(in_chans, 64, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> ResNet:
+    """Return ResNet-50 with every layer ``width`` times as wide, the stem too (SwAV, sec. 4)."""
+    model = ResNet(
+        Bottleneck,
+        (3, 4, 6, 3),
+        in_chans=in_chans,
+        channels=tuple(width * channels for channels in (64, 128, 256, 512)),
+        stem_type="deep",  # only to widen what follows the stem
+        stem_width=32 * width,
+        zero_init_last=False,
+        **args,
+    )
+    stem = nn.Conv2d(in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1 = stem
+    return model
+
+
+def _build(builder: Any, variant: str, pretrained: bool, **args: Any) -> nn.Module:
+    model: nn.Module = build_model_with_cfg(builder, variant, pretrained, **args)
+    return model
+
+
+def _default(size: int) -> dict[str, Any]:
+    return {
+        "input_size": (3, size, size),
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "num_classes": 1000,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+    }
+
+
+default_cfgs = {
+    "cifar_resnet18": _default(32),
+    "resnet50w2": _default(224),
+    "resnet50w4": _default(224),
+    "resnet50w5": _default(224),
+}
+
+
+@register_model
+def cifar_resnet18(pretrained: bool = False, **args: Any) -> nn.Module:
+    """Return ResNet-18 with a stem for 32-pixel pictures."""
+    return _build(_cifar_resnet, "cifar_resnet18", pretrained, layers=(2, 2, 2, 2), **args)
+
+
+@register_model
+def resnet50w2(pretrained: bool = False, **args: Any) -> nn.Module:
+    """Return ResNet-50, two times as wide (94 M parameters)."""
+    return _build(_wide_resnet50, "resnet50w2", pretrained, width=2, **args)
+
+
+@register_model
+def resnet50w4(pretrained: bool = False, **args: Any) -> nn.Module:
+    """Return ResNet-50, four times as wide (375 M parameters)."""
+    return _build(_wide_resnet50, "resnet50w4", pretrained, width=4, **args)
+
+
+@register_model
+def resnet50w5(pretrained: bool = False, **args: Any) -> nn.Module:
+    """Return ResNet-50, five times as wide (586 M parameters)."""
+    return _build(_wide_resnet50, "resnet50w5", pretrained, width=5, **args)

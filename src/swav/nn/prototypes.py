@@ -1,0 +1,35 @@
+"""Prototypes: the trainable directions that embeddings are compared with."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Prototypes(nn.Module):
+    """One or several heads of prototype vectors; scores are cosines when both sides are unit.
+
+    Started like a linear layer without bias. ``normalise`` puts the vectors on the unit sphere;
+    the method calls it before every forward.
+    """
+
+    def __init__(self, embed_dim: int, num_prototypes: Sequence[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Linear(embed_dim, number, bias=False) for number in num_prototypes
+        )
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Scale every prototype to unit length, in place."""
+        for weight in self.parameters():
+            weight.copy_(F.normalize(weight, dim=1))
+
+    def forward(
+        self, embeddings: Float[Tensor, "batch embed"]
+    ) -> tuple[Float[Tensor, "batch _"], ...]:
+        """Return the scores of each head, in float32 whatever the autocast."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return tuple(head(embeddings.float()) for head in self.heads)

@@ -1,0 +1,47 @@
+"""Everything that defines a training run, as one value."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from swav.data.crops import ViewsConfig
+from swav.data.sources import SourceConfig
+from swav.engine.optim import OptimConfig
+from swav.methods import MethodConfig
+from swav.nn.backbones import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A complete training run; ``config.yaml`` of its folder is this, written down."""
+
+    data: SourceConfig = field(default_factory=SourceConfig)
+    views: ViewsConfig
+    backbone: BackboneConfig
+    method: MethodConfig
+    optim: OptimConfig
+    epochs: int
+    """Passes over the data."""
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu, cuda, mps, or one device such as cuda:1."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    sync_batchnorm: bool = False
+    """BatchNorm statistics over all ranks (GPU only)."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the backbone; auto compiles on CUDA only."""
+    threads: int = 0
+    """CPU threads of the network; 0 takes all cores, shared between the ranks of a machine."""
+    workers: int = -1
+    """Processes that make views, for each rank; -1 takes one a core, 0 works in place."""
+    log_every: int = 10
+    """Steps."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves twenty times in a run, at most once an epoch."""
+    evaluate_every: int = 0
+    """Epochs between evaluations of a labelled source; 0 evaluates only at the end."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs the extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs {self.epochs} must be at least 1")
