@@ -1,0 +1,37 @@
+"""Self-supervised learning from unlabelled pictures: SwAV and the methods around it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swav.commands.cluster import cluster
+    from swav.commands.embed import embed, load
+    from swav.commands.evaluate import evaluate
+    from swav.commands.train import train
+    from swav.report import write_report
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "cluster", "embed", "evaluate", "load", "train", "write_report"]
+
+_HOMES = {
+    "cluster": "swav.commands.cluster",
+    "embed": "swav.commands.embed",
+    "evaluate": "swav.commands.evaluate",
+    "load": "swav.commands.embed",
+    "train": "swav.commands.train",
+    "write_report": "swav.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import an exported function when it is first used, so that ``import swav`` is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = vars(import_module(_HOMES[name]))[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,319 @@
+"""Dataclasses to plain values, YAML and back, strictly: every key known, every key there."""
+
+import ast
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import re
+import textwrap
+import types
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+
+MOST_NAMES = 40
+"""An error message lists the valid names up to this many."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as plain values: dicts, lists, strings, numbers, booleans and None.
+
+    A class with ``name: ClassVar[str]`` (one of several methods, say) writes its name first.
+    """
+    tag = _tag(type(config))
+    values = {field.name: _plain(vars(config)[field.name]) for field in dataclasses.fields(config)}
+    return values if tag is None else {"name": tag, **values}
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return the dataclass that ``to_dict`` turned into ``values``.
+
+    Raises:
+        ValueError: for an unknown key, a missing key, or a value of another type.
+    """
+    parsed: T = _parse(cls, values, "")
+    return parsed
+
+
+def dump(config: Any, path: Path) -> None:
+    """Write a dataclass to a YAML file."""
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def load(cls: type[T], path: Path) -> T:
+    """Read a dataclass from a YAML file that ``dump`` or a person wrote.
+
+    Raises:
+        ValueError: naming the file, and the key or the line.
+    """
+    try:
+        return from_dict(cls, read_yaml(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_yaml(text: str) -> Any:
+    """Return the values in YAML 1.2 ``text``: ``off`` is a word and ``1e-6`` a number.
+
+    Raises:
+        ValueError: naming the line that is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One value of a config that has no fields of its own."""
+
+    path: str
+    """Such as ``views.groups.0.count``."""
+    type: Any
+    value: Any
+    description: str
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
+    """Yield every value of a config, whatever its depth, in the order of the fields."""
+    cls = type(config)
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(config):
+        value, path = vars(config)[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{path}.")
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for position, member in enumerate(value):
+                yield from leaves(member, f"{path}.{position}.")
+        else:
+            yield Leaf(path, hints[field.name], value, descriptions(cls).get(field.name, ""))
+
+
+def with_values(config: T, values: Mapping[str, Any]) -> T:
+    """Return ``config`` with the values at some paths replaced; the rest is untouched.
+
+    A path may also name a new key of a free-form field, such as ``backbone.args.stem_type``.
+
+    Raises:
+        ValueError: if a path is unknown or a value does not fit.
+    """
+    plain = to_dict(config)
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        node: Any = plain
+        for part in parents:
+            node = _child(node, part, path)
+        if isinstance(node, list):
+            _child(node, last, path)
+            node[int(last)] = _plain(value)
+        else:
+            node[last] = _plain(value)
+    return from_dict(type(config), plain)
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """Return the paths at which two configs differ; a whole part where their classes differ."""
+    flat = [_flatten(to_dict(config)) for config in (one, other)]
+    paths = dict.fromkeys([*flat[0], *flat[1]])
+    absent = object()
+    return [path for path in paths if flat[0].get(path, absent) != flat[1].get(path, absent)]
+
+
+def unknown_name(kind: str, name: object, valid: Collection[str]) -> ValueError:
+    """Return the error for a name that is not among ``valid``, with the nearest that is."""
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    names = f" Valid: {', '.join(valid)}." if 0 < len(valid) <= MOST_NAMES else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint}{names}")
+
+
+@cache
+def descriptions(cls: Any) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass, its first paragraph in one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+    return found
+
+
+def _tag(cls: Any) -> str | None:
+    """Return a class's ``name: ClassVar[str]``, which tells it from others of its union."""
+    if get_origin(get_type_hints(cls).get("name")) is not ClassVar:
+        return None
+    return str(vars(cls)["name"])
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
+    return value
+
+
+def _parse(expected: Any, value: Any, path: str) -> Any:
+    """Return ``value`` as the type ``expected``; ``path`` is where it stands."""
+    origin = get_origin(expected)
+    if expected is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _parse_union(get_args(expected), value, path)
+    if origin is Literal:
+        choices = get_args(expected)
+        if (type(value), value) not in [(type(choice), choice) for choice in choices]:
+            raise ValueError(f"{path}: {unknown_name('value', value, [str(c) for c in choices])}")
+        return value
+    if dataclasses.is_dataclass(expected):
+        return _parse_dataclass(expected, value, path)
+    if origin in (tuple, list):
+        return _parse_sequence(expected, value, path)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong_type(expected, value, path)
+        member = get_args(expected)[1]
+        return {str(key): _parse(member, item, f"{path}.{key}") for key, item in value.items()}
+    return _parse_scalar(expected, value, path)
+
+
+def _parse_scalar(expected: Any, value: Any, path: str) -> Any:
+    if expected is float and type(value) in (int, float):
+        return float(value)
+    if expected is types.NoneType and value is None:
+        return None
+    if type(value) is not expected:
+        raise _wrong_type(expected, value, path)
+    return value
+
+
+def _parse_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    classes = {_tag(member): member for member in members if dataclasses.is_dataclass(member)}
+    if classes and isinstance(value, Mapping):
+        if value.get("name") not in classes:
+            names = [str(name) for name in classes]
+            raise ValueError(f"{path}: {unknown_name('name', value.get('name'), names)}")
+        return _parse_dataclass(classes[value["name"]], value, path)
+    for member in members:
+        with contextlib.suppress(ValueError):
+            return _parse(member, value, path)
+    raise _wrong_type(members, value, path)
+
+
+def _parse_dataclass(cls: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong_type(cls, value, path)
+    values, tag, inside = dict(value), _tag(cls), f"{path}: " if path else ""
+    if tag is not None and values.pop("name", None) != tag:
+        raise ValueError(f"{inside}{unknown_name('name', value.get('name'), [tag])}")
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            raise ValueError(f"{inside}{unknown_name('key', key, names)}")
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(f"{inside}missing {', '.join(missing)}: a complete config has every key")
+    hints = get_type_hints(cls)
+    prefix = f"{path}." if path else ""
+    parsed = {name: _parse(hints[name], values[name], f"{prefix}{name}") for name in names}
+    try:
+        return cls(**parsed)
+    except ValueError as error:
+        raise ValueError(f"{inside}{error}") from error
+
+
+def _parse_sequence(expected: Any, value: Any, path: str) -> Any:
+    members = get_args(expected)
+    if not isinstance(value, list | tuple):
+        raise _wrong_type(expected, value, path)
+    if get_origin(expected) is list:
+        return [_parse(members[0], item, f"{path}.{place}") for place, item in enumerate(value)]
+    if members[-1] is Ellipsis:
+        members = members[:1] * len(value)
+    if len(members) != len(value):
+        raise ValueError(f"{path}: {list(value)} must have {len(members)} values")
+    pairs = enumerate(zip(members, value, strict=True))
+    return tuple(_parse(member, item, f"{path}.{place}") for place, (member, item) in pairs)
+
+
+def _wrong_type(expected: Any, value: Any, path: str) -> ValueError:
+    members = expected if isinstance(expected, tuple) else (expected,)
+    names = [str(member) if get_origin(member) else member.__name__ for member in members]
+    names = [name.replace("typing.", "").replace("NoneType", "None") for name in names]
+    return ValueError(f"{path or 'config'}: {value!r} is not of type {' | '.join(names)}")
+
+
+def _child(node: Any, part: str, path: str) -> Any:
+    """Return what stands at one step of a path."""
+    valid = [str(place) for place in range(len(node))] if isinstance(node, list) else list(node)
+    if part not in valid:
+        raise ValueError(f"{path}: {unknown_name('key', part, valid)}")
+    return node[int(part)] if isinstance(node, list) else node[part]
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, list) and any(isinstance(member, dict) for member in value):
+        value = {str(place): member for place, member in enumerate(value)}
+    if not isinstance(value, dict):
+        return {path: value}
+    prefix = f"{path}." if path else ""
+    parts = [_flatten(member, f"{prefix}{key}") for key, member in value.items()]
+    return {key: member for part in parts for key, member in part.items()}
+
+
+def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
+    on_one_line = not any(isinstance(value, dict | list) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=on_one_line)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2: only true and false are booleans, and 1e-6 is a number; no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(sorted(twice))} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Short lists on one line; quotes whatever YAML 1.1 or 1.2 would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+_INT = re.compile(r"^[-+]?[0-9]+$")
+_FLOAT = re.compile(
+    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+_CORE_SCHEMA = (
+    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+    ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+)
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in _CORE_SCHEMA:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
+_Dumper.add_representer(list, _represent_list)
