@@ -1,0 +1,35 @@
+"""What features are worth: one evaluation a file, a configuration and a ``run`` each."""
+
+from swav.evals.clusters import ClustersConfig
+from swav.evals.features import (
+    Encode,
+    Features,
+    evaluating,
+    extract,
+    network_encoder,
+    pixel_encoder,
+    pixel_features,
+)
+from swav.evals.knn import KNNConfig
+from swav.evals.linear import LinearConfig
+from swav.evals.parts import PartsConfig
+from swav.evals.result import Result
+
+EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig
+"""The union of all evaluations' configurations."""
+
+__all__ = [
+    "ClustersConfig",
+    "Encode",
+    "EvalConfig",
+    "Features",
+    "KNNConfig",
+    "LinearConfig",
+    "PartsConfig",
+    "Result",
+    "evaluating",
+    "extract",
+    "network_encoder",
+    "pixel_encoder",
+    "pixel_features",
+]

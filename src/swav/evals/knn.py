@@ -1,0 +1,97 @@
+"""Weighted k-nearest-neighbour classification on frozen features.
+
+Cosine, votes weighted by ``exp(similarity / temperature)`` (Wu et al., 2018, arXiv 1805.01978).
+Nothing is trained, so nothing can be tuned in favour of a network.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from swav.evals.features import Features
+from swav.evals.result import Result
+from swav.evals.splits import check_comparable, labels_of
+from swav.ops.metrics import wilson_interval
+from swav.ops.neighbours import nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig:
+    """Accuracy of the k nearest labelled pictures' weighted vote."""
+
+    name: ClassVar[str] = "knn"
+    k: tuple[int, ...] = (5, 10, 20, 100, 200)
+    """Numbers of neighbours; those the set is too small for are left out."""
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k {self.k} must be numbers of neighbours, each 1 or more")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature {self.temperature} must be above 0")
+
+
+def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Result:
+    """Return the accuracy for each k; without ``score`` each picture is left out in turn.
+
+    Raises:
+        ValueError: if labels are missing, classes differ or no k is small enough.
+    """
+    if score is not None:
+        check_comparable(fit, score, task="knn")
+    queries = fit if score is None else score
+    fit_labels = torch.from_numpy(labels_of(fit, task="knn"))
+    labels = torch.from_numpy(labels_of(queries, task="knn"))
+    available = len(fit_labels) - (score is None)
+    usable = sorted({k for k in config.k if k <= available})
+    if not usable:
+        raise ValueError(f"knn with k {config.k} on {available} labelled pictures: use a smaller k")
+    similarities, indices = nearest(
+        queries.values, fit.values, num_neighbours=usable[-1], leave_one_out=score is None
+    )
+    weights = ((similarities - similarities[:, :1]) / config.temperature).exp()
+    num_right = {
+        f"top1_k{k}": int(_right(weights[:, :k], fit_labels[indices[:, :k]], labels).sum())
+        for k in usable
+    }
+    return Result(
+        task="knn",
+        protocol=_protocol(config, usable, leave_one_out=score is None),
+        metrics={metric: right / len(labels) for metric, right in num_right.items()},
+        intervals={
+            metric: wilson_interval(right, len(labels)) for metric, right in num_right.items()
+        },
+        counts={
+            "fit": len(fit_labels),
+            "score": len(labels),
+            "classes": len(set(fit_labels.tolist())),
+            "features": fit.values.shape[1],
+        },
+    )
+
+
+def _right(
+    weights: Float[Tensor, "batch neighbours"],
+    votes: Int64[Tensor, "batch neighbours"],
+    labels: Int64[Tensor, " batch"],
+) -> Bool[Tensor, " batch"]:
+    """Return which queries' weighted vote names their own label."""
+    num_classes = int(max(votes.max(), labels.max())) + 1
+    totals = weights.new_zeros(len(labels), num_classes).scatter_add_(1, votes, weights)
+    return totals.argmax(dim=1) == labels
+
+
+def _protocol(config: KNNConfig, usable: list[int], *, leave_one_out: bool) -> dict[str, Any]:
+    protocol: dict[str, Any] = {
+        "classifier": "k nearest neighbours, cosine, votes weighted by exp(cosine / temperature)",
+        "temperature": config.temperature,
+        "k": usable,
+        "split": "leave one out" if leave_one_out else "fit set and score set",
+    }
+    left_out = sorted(set(config.k) - set(usable))
+    if left_out:
+        protocol["note"] = f"k = {left_out} left out: more than the pictures to choose from"
+    return protocol

@@ -1,0 +1,69 @@
+"""What an evaluation found, with everything needed to believe it."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("swav", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
+
+
+@cache
+def installed_versions() -> Mapping[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Named numbers of one task, how they were made and how sure they are."""
+
+    task: str
+    protocol: Mapping[str, Any]
+    """Every choice that the numbers depend on, plain JSON values."""
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Of shares: Wilson, 95 %, over the pictures that were scored."""
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``."""
+    seeds: tuple[int, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What this one run chose or met, which a baseline need not share."""
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def with_baseline(self, name: str, baseline: "Result") -> "Result":
+        """Return this result with the metrics of ``baseline`` beside it.
+
+        Raises:
+            ValueError: if the baseline was not made under the same protocol.
+        """
+        if (baseline.task, baseline.protocol) != (self.task, self.protocol):
+            raise ValueError(
+                f"baseline {name!r} of {baseline.task} was made under {dict(baseline.protocol)}, "
+                f"this {self.task} under {dict(self.protocol)}: evaluate both the same way"
+            )
+        return replace(self, baselines={**self.baselines, name: dict(baseline.metrics)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``eval/TASK.json`` holds."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file; a reader sees the old file or the whole new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)

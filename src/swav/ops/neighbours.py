@@ -1,0 +1,59 @@
+"""Nearest neighbours by cosine, exactly, in chunks of queries so that memory stays bounded."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+CHUNK = 512
+"""Queries at a time: the fastest of 128 to 1,024 on two cores against 50,000 rows."""
+
+
+class Neighbours(NamedTuple):
+    """The nearest rows of a gallery for every query, the nearest first."""
+
+    similarities: Float[Tensor, "batch neighbours"]
+    """Cosines."""
+    indices: Int64[Tensor, "batch neighbours"]
+    """Rows of the gallery."""
+
+
+@torch.no_grad()
+def nearest(
+    queries: Float[Tensor, "batch features"],
+    gallery: Float[Tensor, "images features"],
+    *,
+    num_neighbours: int,
+    leave_one_out: bool = False,
+    chunk: int = CHUNK,
+) -> Neighbours:
+    """Return the ``num_neighbours`` rows of ``gallery`` with the largest cosine to each query.
+
+    With ``leave_one_out`` the queries are the gallery and no row is its own neighbour; a
+    duplicate of it may be. Rows need not be normalised; a row of zeros has cosine 0 to all.
+
+    Raises:
+        ValueError: if the gallery has fewer rows than neighbours are asked for.
+    """
+    available = len(gallery) - leave_one_out
+    if not 1 <= num_neighbours <= available:
+        raise ValueError(
+            f"{num_neighbours} neighbours of a gallery of {len(gallery)} pictures: "
+            f"ask for 1 to {available}"
+        )
+    assert not leave_one_out or len(queries) == len(gallery)
+    keys = F.normalize(gallery.float(), dim=1).T
+    similarities, indices = [], []
+    for start in range(0, len(queries), chunk):
+        cosines = F.normalize(queries[start : start + chunk].float(), dim=1) @ keys
+        if leave_one_out:
+            cosines.diagonal(start).fill_(-torch.inf)
+        top = cosines.topk(num_neighbours, dim=1)
+        similarities.append(top.values)
+        indices.append(top.indices)
+    if not similarities:  # no queries
+        empty = keys.new_empty(0, num_neighbours)
+        return Neighbours(empty, empty.long())
+    return Neighbours(torch.cat(similarities), torch.cat(indices))

@@ -1,0 +1,67 @@
+"""Measures against scikit-learn, scipy, exhaustive search and their own definition."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics.cluster import contingency_matrix
+
+from swav.ops.metrics import contingency, hungarian_accuracy, purity, wilson_interval
+
+
+@pytest.fixture
+def answers():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 60) * 10 - 7  # neither from zero nor without gaps
+    assignment = np.where(generator.random(60) < 0.5, labels + 100, generator.integers(3, 8, 60))
+    return assignment, labels
+
+
+@pytest.mark.parametrize(
+    ("right", "trials"), [(0, 5), (1, 1), (3, 10), (50, 100), (999, 1000), (7, 7)]
+)
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_interval_is_scipys(right, trials, confidence):
+    expected = binomtest(right, trials).proportion_ci(confidence, method="wilson")
+    found = wilson_interval(right, trials, confidence=confidence)
+    np.testing.assert_allclose(found, (expected.low, expected.high), atol=1e-12)
+
+
+def test_contingency_is_scikit_learns(answers):
+    assignment, labels = answers
+    expected = contingency_matrix(labels, assignment).T
+    np.testing.assert_array_equal(contingency(assignment, labels), expected)
+
+
+def test_purity_is_the_share_of_each_clusters_commonest_class(answers):
+    assignment, labels = answers
+    commonest = [
+        np.unique(labels[assignment == cluster], return_counts=True)[1].max()
+        for cluster in np.unique(assignment)
+    ]
+    assert purity(assignment, labels) == pytest.approx(sum(commonest) / 60)
+
+
+def test_hungarian_accuracy_is_the_best_of_all_matchings():
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        labels, assignment = generator.integers(0, 4, (2, 30))
+        best = max(
+            np.mean(np.array(names)[assignment] == labels) for names in permutations(range(4))
+        )
+        assert hungarian_accuracy(assignment, labels) == pytest.approx(best)
+
+
+def test_clusters_beyond_the_number_of_classes_count_as_wrong():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    assignment = np.array([5, 5, 5, 9, 2, 2])
+    assert hungarian_accuracy(assignment, labels) == pytest.approx(5 / 6)
+    assert purity(assignment, labels) == 1
+
+
+def test_names_of_clusters_do_not_matter(answers):
+    assignment, labels = answers
+    renamed = 1000 - 3 * assignment
+    assert hungarian_accuracy(renamed, labels) == hungarian_accuracy(assignment, labels)
+    assert purity(renamed, labels) == purity(assignment, labels)
