@@ -187,7 +187,7 @@ def test_one_value_changes_one_field() -> None:
     expected = replace(RUN, crops=(RUN.crops[0], Crop(size=(20, 24), scale=(0.1, 0.2))))
     changed = config.with_values(RUN, {"crops.1.scale": (0.1, 0.2)})
     assert changed == expected
-    assert config.differences(RUN, changed) == ["crops.1.scale"]
+    assert config.differences(RUN, changed) == {"crops.1.scale": ([0.05, 0.14], [0.1, 0.2])}
     assert config.with_values(RUN, {"extras.stem.type": "flat"}).extras == {
         **RUN.extras,
         "stem": {"type": "flat"},
@@ -211,8 +211,13 @@ def test_an_unknown_path_is_refused(path: str, message: str) -> None:
 
 def test_differences_name_every_changed_value() -> None:
     other = replace(RUN, method=Blunt(), quiet=True, crops=RUN.crops[:1])
-    assert config.differences(RUN, other) == [
-        *("method.name", "method.epsilon", "method.heads"),
-        *("crops.1.size", "crops.1.scale", "quiet", "method.margin"),
-    ]
-    assert config.differences(RUN, RUN) == []
+    assert config.differences(RUN, other) == {
+        "method.name": ("sharp", "blunt"),
+        "method.epsilon": (1e-6, None),
+        "method.heads": ([3000], None),
+        "crops.1.size": ([20, 24], None),
+        "crops.1.scale": ([0.05, 0.14], None),
+        "quiet": (False, True),
+        "method.margin": (None, "auto"),
+    }
+    assert config.differences(RUN, RUN) == {}

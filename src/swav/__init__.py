@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swav.commands.cluster import cluster
-    from swav.commands.embed import embed, load
+    from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
+    from swav.commands.runs import load
     from swav.commands.train import train
     from swav.report import write_report
 
@@ -18,7 +19,7 @@ _HOMES = {
     "cluster": "swav.commands.cluster",
     "embed": "swav.commands.embed",
     "evaluate": "swav.commands.evaluate",
-    "load": "swav.commands.embed",
+    "load": "swav.commands.runs",
     "train": "swav.commands.train",
     "write_report": "swav.report",
 }

@@ -5,21 +5,33 @@ import contextlib
 import dataclasses
 import difflib
 import inspect
-import re
 import textwrap
 import types
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
+from swav import yaml_core
 
 T = TypeVar("T")
 
 MOST_NAMES = 40
 """An error message lists the valid names up to this many."""
+
+
+class UsageError(ValueError):
+    """What was asked for contradicts itself, lacks something or does not exist."""
+
+
+class UnknownNameError(UsageError):
+    """A name that is not among the valid ones; the message has the nearest that is."""
+
+    def __init__(self, kind: str, name: object, valid: Collection[str]) -> None:
+        near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        names = f" Valid: {', '.join(valid)}." if 0 < len(valid) <= MOST_NAMES else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint}{names}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -44,8 +56,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def dump(config: Any, path: Path) -> None:
     """Write a dataclass to a YAML file."""
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(yaml_core.write(to_dict(config)), encoding="utf-8")
 
 
 def load(cls: type[T], path: Path) -> T:
@@ -55,21 +66,9 @@ def load(cls: type[T], path: Path) -> T:
         ValueError: naming the file, and the key or the line.
     """
     try:
-        return from_dict(cls, read_yaml(path.read_text(encoding="utf-8")))
+        return from_dict(cls, yaml_core.read(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def read_yaml(text: str) -> Any:
-    """Return the values in YAML 1.2 ``text``: ``off`` is a word and ``1e-6`` a number.
-
-    Raises:
-        ValueError: naming the line that is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # a safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Leaf:
 def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
     """Yield every value of a config, whatever its depth, in the order of the fields."""
     cls = type(config)
-    hints = get_type_hints(cls)
+    hints, documented = get_type_hints(cls), descriptions(cls)
     for field in dataclasses.fields(config):
         value, path = vars(config)[field.name], f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -95,7 +94,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
             for position, member in enumerate(value):
                 yield from leaves(member, f"{path}.{position}.")
         else:
-            yield Leaf(path, hints[field.name], value, descriptions(cls).get(field.name, ""))
+            yield Leaf(path, hints[field.name], value, documented.get(field.name, ""))
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
@@ -120,23 +119,13 @@ def with_values(config: T, values: Mapping[str, Any]) -> T:
     return from_dict(type(config), plain)
 
 
-def differences(one: Any, other: Any) -> list[str]:
-    """Return the paths at which two configs differ; a whole part where their classes differ."""
-    flat = [_flatten(to_dict(config)) for config in (one, other)]
-    paths = dict.fromkeys([*flat[0], *flat[1]])
-    absent = object()
-    return [path for path in paths if flat[0].get(path, absent) != flat[1].get(path, absent)]
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the paths at which two configs differ, with both values (None where one has none)."""
+    first, second = _flatten(to_dict(one)), _flatten(to_dict(other))
+    pairs = {path: (first.get(path), second.get(path)) for path in {**first, **second}}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def unknown_name(kind: str, name: object, valid: Collection[str]) -> ValueError:
-    """Return the error for a name that is not among ``valid``, with the nearest that is."""
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    names = f" Valid: {', '.join(valid)}." if 0 < len(valid) <= MOST_NAMES else ""
-    return ValueError(f"unknown {kind} {name!r}.{hint}{names}")
-
-
-@cache
 def descriptions(cls: Any) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, its first paragraph in one line."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
@@ -179,7 +168,9 @@ def _parse(expected: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         choices = get_args(expected)
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
-            raise ValueError(f"{path}: {unknown_name('value', value, [str(c) for c in choices])}")
+            raise ValueError(
+                f"{path}: {UnknownNameError('value', value, [str(c) for c in choices])}"
+            )
         return value
     if dataclasses.is_dataclass(expected):
         return _parse_dataclass(expected, value, path)
@@ -208,7 +199,7 @@ def _parse_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     if classes and isinstance(value, Mapping):
         if value.get("name") not in classes:
             names = [str(name) for name in classes]
-            raise ValueError(f"{path}: {unknown_name('name', value.get('name'), names)}")
+            raise ValueError(f"{path}: {UnknownNameError('name', value.get('name'), names)}")
         return _parse_dataclass(classes[value["name"]], value, path)
     for member in members:
         with contextlib.suppress(ValueError):
@@ -221,11 +212,11 @@ def _parse_dataclass(cls: Any, value: Any, path: str) -> Any:
         raise _wrong_type(cls, value, path)
     values, tag, inside = dict(value), _tag(cls), f"{path}: " if path else ""
     if tag is not None and values.pop("name", None) != tag:
-        raise ValueError(f"{inside}{unknown_name('name', value.get('name'), [tag])}")
+        raise ValueError(f"{inside}{UnknownNameError('name', value.get('name'), [tag])}")
     names = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
-            raise ValueError(f"{inside}{unknown_name('key', key, names)}")
+            raise ValueError(f"{inside}{UnknownNameError('key', key, names)}")
     missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(f"{inside}missing {', '.join(missing)}: a complete config has every key")
@@ -263,7 +254,7 @@ def _child(node: Any, part: str, path: str) -> Any:
     """Return what stands at one step of a path."""
     valid = [str(place) for place in range(len(node))] if isinstance(node, list) else list(node)
     if part not in valid:
-        raise ValueError(f"{path}: {unknown_name('key', part, valid)}")
+        raise ValueError(f"{path}: {UnknownNameError('key', part, valid)}")
     return node[int(part)] if isinstance(node, list) else node[part]
 
 
@@ -275,45 +266,3 @@ def _flatten(value: Any, path: str = "") -> dict[str, Any]:
     prefix = f"{path}." if path else ""
     parts = [_flatten(member, f"{prefix}{key}") for key, member in value.items()]
     return {key: member for part in parts for key, member in part.items()}
-
-
-def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
-    on_one_line = not any(isinstance(value, dict | list) for value in values)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=on_one_line)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2: only true and false are booleans, and 1e-6 is a number; no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.YAMLError(f"{', '.join(sorted(twice))} stands twice{node.start_mark}")
-        return super().construct_mapping(node, deep=deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Short lists on one line; quotes whatever YAML 1.1 or 1.2 would take for something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        del data
-        return True
-
-
-_INT = re.compile(r"^[-+]?[0-9]+$")
-_FLOAT = re.compile(
-    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-_CORE_SCHEMA = (
-    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
-    ("int", _INT, "-+0123456789"),
-    ("float", _FLOAT, "-+.0123456789"),
-    ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-)
-_Loader.yaml_implicit_resolvers = {}
-for _name, _pattern, _first in _CORE_SCHEMA:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
-_Dumper.add_representer(list, _represent_list)

@@ -1,0 +1,228 @@
+"""The recipe for pictures nobody has tuned for: every choice from a table, and the reasons.
+
+Choices depend on the number and size of the pictures and on the kind of device alone, never on a
+measured speed, so that the same command makes the same run again.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from swav.config import differences
+from swav.data.augment import AugmentConfig
+from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.sources import DataFacts
+from swav.engine.optim import OptimConfig
+from swav.methods import SwAVConfig
+from swav.nn.backbones import BackboneConfig
+from swav.recipes.small import HALF_JITTER, SMALL_RESNET
+from swav.recipes.train_config import TrainConfig
+
+
+class _CpuRow(NamedTuple):
+    from_side: int
+    """For pictures whose shorter side is at least this."""
+    large: int
+    small: int
+    pictures_per_second: int
+    """Trained on two cores with SMALL_RESNET: 2 large and 4 small crops of each picture."""
+
+
+class _GpuRow(NamedTuple):
+    from_side: int
+    large: int
+    small: int
+    num_small: int
+
+
+class _EpochsRow(NamedTuple):
+    from_images: int
+    epochs: int
+
+
+CPU_CROPS = (_CpuRow(0, 32, 20, 400), _CpuRow(128, 64, 36, 110))
+GPU_CROPS = (
+    _GpuRow(0, 32, 20, 4),
+    _GpuRow(48, 64, 36, 4),
+    _GpuRow(96, 96, 48, 4),
+    _GpuRow(128, 128, 64, 6),
+    _GpuRow(200, 224, 96, 6),
+)
+GPU_EPOCHS = (_EpochsRow(0, 400), _EpochsRow(10_000, 200), _EpochsRow(1_000_000, 100))
+CPU_SECONDS = 480
+"""What training may take on a CPU; the rest of ten minutes is for loading and evaluation."""
+CPU_MOST_EPOCHS = 300
+PROTOTYPES_PER_ROOT = 1.4
+"""Prototypes are this times the square root of the number of pictures."""
+MANY_IMAGES = 100_000
+"""From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
+
+
+def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
+    """Choose everything from the number and size of the pictures, and CPU or GPU.
+
+    Source: our own tables; with 100,000 pictures or more on a GPU, the paper's small-batch run.
+    Hardware: a CPU (ten minutes at most) or one GPU.
+    Result: see ``benchmarks/``.
+    """
+    on_gpu = is_gpu(device)
+    many = on_gpu and facts.num_images >= MANY_IMAGES
+    batch_size = _batch_size(facts.num_images, on_gpu=on_gpu)
+    epochs = _epochs(facts, on_gpu=on_gpu)
+    steps_per_epoch = max(facts.num_images // batch_size, 1)
+    return TrainConfig(
+        views=_views(facts, on_gpu=on_gpu, many=many),
+        backbone=_backbone(many=many, on_gpu=on_gpu),
+        method=SwAVConfig(
+            num_prototypes=(_num_prototypes(facts.num_images),),
+            hidden_dim=2048 if many else 512,
+            epsilon=0.05 if many else 0.03,
+            freeze_steps=min(steps_per_epoch, steps_per_epoch * epochs // 10),
+            queue_length="auto",
+        ),
+        optim=_optim(batch_size, warmup_epochs=min(epochs / 10, 10.0), many=many),
+        epochs=epochs,
+        device=device,
+        precision="bf16-mixed" if on_gpu else "32-true",
+    )
+
+
+def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
+    """Return a line for the data and for each choice of ``auto``: what, and why."""
+    usual = auto(facts, config.device)
+    changed = differences(usual, config)
+    where = "a GPU" if is_gpu(config.device) else "a CPU"
+    size = f"{facts.height}x{facts.width}"
+    lines = [f"{facts.num_images:,} pictures of about {size} pixels (height x width), on {where}"]
+    for (paths, value, why), (_, usual_value, _) in zip(
+        _choices(config, facts), _choices(usual, facts), strict=True
+    ):
+        given = any(path.startswith(paths) for path in changed)
+        lines.append(f"{value}: as given; auto takes {usual_value}" if given else f"{value}: {why}")
+    return lines
+
+
+def is_gpu(device: str) -> bool:
+    """Return whether ``device`` (auto: what this machine has) is anything but a CPU."""
+    return torch.cuda.is_available() if device == "auto" else not device.startswith("cpu")
+
+
+class _Choice(NamedTuple):
+    paths: tuple[str, ...]
+    value: str
+    why: str
+
+
+def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
+    """Yield what the settings of a config are in words, and why ``auto`` takes them."""
+    many = config.optim.optimizer == "lars"
+    method, optim, num_images = config.method, config.optim, facts.num_images
+    side = min(facts.height, facts.width)
+    yield _Choice(
+        ("views.",),
+        f"crops {config.views.description}",
+        f"the shorter side of the pictures is about {side} pixels",
+    )
+    yield _Choice(
+        ("backbone.",),
+        f"backbone {config.backbone.name}",
+        "enough pictures for a large network" if many else "small, for the time and the data",
+    )
+    prototypes = " + ".join(str(number) for number in method.num_prototypes)
+    yield _Choice(
+        ("method.num_prototypes",),
+        f"{prototypes} prototypes",
+        f"about {PROTOTYPES_PER_ROOT} times the square root of {num_images:,} pictures",
+    )
+    yield _Choice(
+        ("method.epsilon",),
+        f"epsilon {method.epsilon:g}",
+        "as published" if many else "few pictures learn faster from sharp codes",
+    )
+    yield _Choice(
+        ("optim.",),
+        f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
+        "as published for this batch" if many else "a short run learns faster with AdamW",
+    )
+    yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
+
+
+def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:
+    if is_gpu(config.device):
+        return f"by a table of the number of pictures, {facts.num_images:,}"
+    seconds = facts.num_images * config.epochs / _cpu_row(facts).pictures_per_second
+    minutes = f"about {max(seconds / 60, 1):.0f} min on two cores"
+    if config.epochs == 1 and seconds > CPU_SECONDS:
+        return f"{minutes}; even one is more than ten minutes, so take fewer pictures or a GPU"
+    return minutes
+
+
+def _cpu_row(facts: DataFacts) -> _CpuRow:
+    side = min(facts.height, facts.width)
+    return [row for row in CPU_CROPS if side >= row.from_side][-1]
+
+
+def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
+    side = min(facts.height, facts.width)
+    large, small, num_small = _cpu_row(facts).large, _cpu_row(facts).small, 4
+    if on_gpu:
+        _, large, small, num_small = [row for row in GPU_CROPS if side >= row.from_side][-1]
+    augment = AugmentConfig() if many else HALF_JITTER
+    if large <= 64:
+        augment = replace(augment, blur=0.0)  # a blur of two pixels would leave nothing
+    low, split = (0.14, 0.14) if many else (0.2, 0.4)
+    return ViewsConfig(
+        groups=(
+            CropGroup(count=2, size=(large, large), scale=(low, 1.0), augment=augment),
+            CropGroup(count=num_small, size=(small, small), scale=(0.05, split), augment=augment),
+        )
+    )
+
+
+def _backbone(*, many: bool, on_gpu: bool) -> BackboneConfig:
+    if many:
+        return BackboneConfig(name="resnet50", args={"zero_init_last": False})
+    if on_gpu:
+        return BackboneConfig(name="resnet18", args={"zero_init_last": False})
+    return SMALL_RESNET
+
+
+def _batch_size(num_images: int, *, on_gpu: bool) -> int:
+    """Return a power of two that leaves at least four steps an epoch."""
+    wanted = 256 if on_gpu or num_images >= 4096 else 128
+    most = 1 << int(math.log2(max(num_images // 4, 2)))
+    return min(wanted, most)
+
+
+def _num_prototypes(num_images: int) -> int:
+    return min(max(round(PROTOTYPES_PER_ROOT * math.sqrt(num_images) / 10) * 10, 10), 3000)
+
+
+def _epochs(facts: DataFacts, *, on_gpu: bool) -> int:
+    if on_gpu:
+        return [row.epochs for row in GPU_EPOCHS if facts.num_images >= row.from_images][-1]
+    affordable = CPU_SECONDS * _cpu_row(facts).pictures_per_second // max(facts.num_images, 1)
+    return min(max(affordable, 1), CPU_MOST_EPOCHS)
+
+
+def _optim(batch_size: int, *, warmup_epochs: float, many: bool) -> OptimConfig:
+    share = batch_size / 256
+    if many:
+        return OptimConfig(
+            optimizer="lars",
+            batch_size=batch_size,
+            learning_rate=0.6 * share,
+            final_learning_rate=0.0006 * share,
+            warmup_epochs=warmup_epochs,
+            weight_decay=1e-6,
+        )
+    return OptimConfig(
+        optimizer="adamw",
+        batch_size=batch_size,
+        learning_rate=2e-3 * share,
+        warmup_epochs=warmup_epochs,
+        weight_decay=1e-4,
+    )

@@ -1,0 +1,35 @@
+"""The recipe of ``swav demo``: the built-in pictures on a CPU, within minutes."""
+
+from swav.data.augment import AugmentConfig
+from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.sources import SourceConfig
+from swav.engine.optim import OptimConfig
+from swav.methods import SwAVConfig
+from swav.recipes.small import SMALL_RESNET
+from swav.recipes.train_config import TrainConfig
+
+
+def demo() -> TrainConfig:
+    """Train a small ResNet on the built-in emoji within minutes on two CPU cores.
+
+    Source: our own. Drawings differ by colour, so the jitter is weak.
+    Hardware: two CPU cores.
+    Result: see the README.
+    """
+    augment = AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, blur=0.0)
+    large = CropGroup(count=2, size=(32, 32), scale=(0.3, 1.0), augment=augment)
+    small = CropGroup(count=4, size=(20, 20), scale=(0.1, 0.4), augment=augment)
+    return TrainConfig(
+        data=SourceConfig(data="emoji"),
+        views=ViewsConfig(groups=(large, small)),
+        backbone=SMALL_RESNET,
+        method=SwAVConfig(num_prototypes=(60,), hidden_dim=512, epsilon=0.03, freeze_steps=50),
+        optim=OptimConfig(
+            optimizer="adamw",
+            batch_size=128,
+            learning_rate=2e-3,
+            warmup_epochs=2,
+            weight_decay=1e-4,
+        ),
+        epochs=60,
+    )

@@ -1,0 +1,96 @@
+"""``auto`` fits the pictures and the device, in a given time, and says the truth about it."""
+
+from dataclasses import replace
+
+import pytest
+
+from swav.data.sources import DataFacts
+from swav.recipes import explain, make_config
+from swav.recipes.auto import CPU_SECONDS, _cpu_row
+
+SIZES = [1, 2, 30, 150, 1797, 1906, 5000, 50_000, 1_281_167]
+SIDES = [8, 32, 64, 200, 500]
+
+
+def facts(num_images: int, side: int = 64, channels: int = 3) -> DataFacts:
+    return DataFacts(
+        num_images=num_images,
+        height=side,
+        width=2 * side,
+        channels=channels,
+        num_classes=0,
+        in_memory=True,
+    )
+
+
+@pytest.mark.parametrize("num_images", SIZES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_choices_fit_the_number_of_pictures(num_images: int, device: str) -> None:
+    config = make_config("auto", facts(num_images), device)
+    batch, method = config.optim.batch_size, config.method
+    steps_per_epoch = num_images // batch
+    assert batch <= max(num_images // 4, 2)
+    assert method.freeze_steps <= max(steps_per_epoch * config.epochs // 2, 1)
+    queue = method.resolved_queue_length(num_images=num_images, global_batch=batch)
+    if num_images >= 1000:
+        assert batch + queue >= max(method.num_prototypes)
+    assert 16 * (batch + queue) >= max(method.num_prototypes)
+    assert config.device == device
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_crops_fit_the_size_of_the_pictures(side: int, device: str) -> None:
+    views = make_config("auto", facts(2000, side), device).views
+    sizes = [group.size[0] for group in views.groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= 4 * side
+    assert max(sizes) <= 64 or device == "cuda"
+    assert views.num_targets == 2
+
+
+@pytest.mark.parametrize("num_images", SIZES)
+@pytest.mark.parametrize("side", SIDES)
+def test_a_cpu_gets_no_more_than_its_time(num_images: int, side: int) -> None:
+    given = facts(num_images, side)
+    epochs = make_config("auto", given, "cpu").epochs
+    seconds = num_images * epochs / _cpu_row(given).pictures_per_second
+    assert epochs == 1 or seconds <= CPU_SECONDS
+
+
+def test_the_choice_depends_on_nothing_but_facts_and_device() -> None:
+    assert make_config("auto", facts(1906), "cpu") == make_config("auto", facts(1906), "cpu")
+
+
+def test_explains_each_choice_by_its_value() -> None:
+    given = facts(1906)
+    config = make_config("auto", given, "cpu")
+    text = "\n".join(explain(config, given))
+    for value in (
+        "1,906 pictures",
+        "64x128",
+        "a CPU",
+        config.views.description,
+        config.backbone.name,
+        f"{config.method.num_prototypes[0]} prototypes",
+        f"{config.epochs} epochs",
+        f"batch {config.optim.batch_size}",
+    ):
+        assert value in text
+    assert "as given" not in text
+
+
+def test_what_was_given_is_not_explained_as_a_choice() -> None:
+    given = facts(1906)
+    config = make_config("auto", given, "cpu")
+    lines = explain(replace(config, epochs=3), given)
+    assert [line for line in lines if "as given" in line] == [
+        f"3 epochs: as given; auto takes {config.epochs} epochs"
+    ]
+
+
+def test_says_so_when_even_one_epoch_takes_too_long() -> None:
+    given = facts(1_281_167, side=500)
+    config = make_config("auto", given, "cpu")
+    assert config.epochs == 1
+    assert "more than ten minutes" in explain(config, given)[-1]

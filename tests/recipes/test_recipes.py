@@ -1,0 +1,71 @@
+"""Every recipe is whole, survives its file, and is found by its name."""
+
+from pathlib import Path
+
+import pytest
+
+from swav import config
+from swav.config import UnknownNameError
+from swav.data.sources import DataFacts
+from swav.recipes import RECIPES, TrainConfig, make_config, with_channels
+from swav.recipes.options import TYPICAL
+
+ALL = list(RECIPES)
+
+
+def facts(channels: int) -> DataFacts:
+    return DataFacts(
+        num_images=100, height=32, width=32, channels=channels, num_classes=0, in_memory=True
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_trip_through_a_file_changes_nothing(name: str, tmp_path: Path) -> None:
+    made = make_config(name, TYPICAL)
+    config.dump(made, tmp_path / "config.yaml")
+    assert config.load(TrainConfig, tmp_path / "config.yaml") == made
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_says_where_it_is_from_and_what_it_needs(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.summary.endswith(".")
+    assert len(recipe.summary) < 100
+    for word in ("Source:", "Hardware:", "Result:"):
+        assert word in recipe.description
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_method_can_be_built_for_its_batch(name: str) -> None:
+    made = make_config(name, TYPICAL)
+    batch = made.optim.batch_size
+    queue = made.method.resolved_queue_length(num_images=50_000, global_batch=batch)
+    assert 16 * (batch + queue) >= max(made.method.num_prototypes)
+
+
+def test_a_recipe_is_found_by_either_spelling() -> None:
+    assert make_config("cifar10_cpu") == make_config("cifar10-cpu")
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'imagenette'"):
+        make_config("imagenete")
+
+
+def test_auto_wants_to_know_the_pictures() -> None:
+    with pytest.raises(ValueError, match="by the pictures"):
+        make_config("auto")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_as_many_means_as_channels(channels: int) -> None:
+    made = make_config("demo", facts(channels))
+    assert made.data.channels == channels
+    assert len(made.views.mean) == len(made.views.std) == channels
+
+
+def test_three_channels_keep_their_own_means() -> None:
+    made = make_config("cifar10")
+    assert with_channels(made, 3) == made
+    grey = with_channels(made, 1).views
+    assert grey.mean == pytest.approx((sum(made.views.mean) / 3,))
