@@ -1,0 +1,198 @@
+"""From a run folder to ``report.html``: gather the sections, fill the template, write one file."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from swav.data.sources import Pictures
+from swav.report import figures, galleries, wording
+from swav.report.run_files import (
+    Absent,
+    Evaluation,
+    read_curves,
+    read_embeddings,
+    read_evaluations,
+    read_run,
+    read_text,
+)
+from swav.report.thumbnails import Album
+
+MOST_BAD_FILES = 200
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric of the table of evaluations, every cell as it is shown."""
+
+    metric: str
+    value: str
+    interval: str
+    baselines: tuple[str, ...]
+    best: bool
+    """Whether no baseline is as good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All metrics of one evaluation and how they were measured."""
+
+    title: str
+    protocol: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+
+
+def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
+    """Write ``report.html`` into a run folder and return its path.
+
+    The page is one file that fetches nothing and runs no script. A section whose file is absent
+    from the folder says so in a sentence. ``pictures`` are the ones that ``embeddings.npz`` and
+    ``clusters.csv`` name; without them the page shows names in place of thumbnails.
+
+    Raises:
+        ValueError: ``run_folder`` is not a folder.
+    """
+    run_folder = Path(run_folder)
+    if not run_folder.is_dir():
+        raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
+    page = _template().render(_content(run_folder, pictures))
+    target = run_folder / "report.html"
+    unfinished = run_folder / ".report.html.tmp"
+    unfinished.write_bytes(page.encode("utf-8", "backslashreplace"))
+    os.replace(unfinished, target)
+    return target
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return the cells of one evaluation's part of the table."""
+    return Table(
+        title=wording.task_title(evaluation.task),
+        protocol=tuple(flat(evaluation.protocol)),
+        rows=tuple(_row(evaluation, metric) for metric in evaluation.metrics),
+    )
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as lines, ``versions.torch`` beside its value; paths are shortened."""
+    lines = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            lines += flat(value, f"{name}.")
+        elif value is not None and value != [] and value != "":
+            listed = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            listed = {"True": "yes", "False": "no"}.get(listed, listed)
+            lines.append((wording.shown(name), wording.shown(wording.private(listed))))
+    return lines
+
+
+def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
+    run = _or_absent(lambda: read_run(run_folder))
+    known = {} if isinstance(run, Absent) else run
+    columns = _or_absent(lambda: read_curves(run_folder))
+    evaluated = _or_absent(lambda: read_evaluations(run_folder))
+    evaluations = [] if isinstance(evaluated, Absent) else wording.in_order(evaluated[0])
+    album = Album(pictures)
+    embeddings = _or_absent(lambda: read_embeddings(run_folder))
+    rows = None if isinstance(embeddings, Absent) else embeddings
+    cards = map(wording.scorecard, evaluations)
+    return {
+        "name": wording.shown(run_folder.resolve().name),
+        "headline": wording.headline(known),
+        "findings": wording.findings(evaluations),
+        "warning": "" if isinstance(columns, Absent) else wording.warning(columns),
+        "facts": _facts(known, {} if isinstance(columns, Absent) else columns),
+        "cards": [card for card in cards if card is not None],
+        "baselines": [wording.baseline_title(name) for name in wording.BASELINES],
+        "tables": evaluated
+        if isinstance(evaluated, Absent)
+        else [evaluation_table(evaluation) for evaluation in evaluations],
+        "unreadable": []
+        if isinstance(evaluated, Absent)
+        else [wording.shown(name) for name in evaluated[1]],
+        "curves": columns if isinstance(columns, Absent) else figures.curves(columns),
+        "views": _or_absent(lambda: galleries.views(run_folder, album)),
+        "clusters": _or_absent(lambda: galleries.clusters(run_folder, album, rows)),
+        "queries": embeddings
+        if isinstance(embeddings, Absent)
+        else _or_absent(lambda: galleries.nearest_pictures(embeddings, album)),
+        "without_pictures": pictures is None,
+        "bad_files": _or_absent(lambda: _bad_files(run_folder)),
+        "settings": _or_absent(lambda: _settings(run_folder)),
+        "environment": run if isinstance(run, Absent) else flat(run),
+    }
+
+
+def _or_absent(make: Callable[[], Content]) -> Content | Absent:
+    try:
+        return make()
+    except Absent as reason:
+        return reason
+
+
+def _facts(run: Mapping[str, Any], columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if "step" in columns:
+        facts.append(("Steps", f"{columns['step'][-1]:,.0f}"))
+    seconds = run.get("seconds", columns["seconds"][-1] if "seconds" in columns else None)
+    if isinstance(seconds, int | float) and math.isfinite(seconds):
+        facts.append(("Time", wording.duration(float(seconds))))
+    for key in ("recipe", "seed", "status"):
+        if run.get(key) is not None:
+            facts.append((key.capitalize(), wording.shown(run[key])))
+    if run.get("started"):
+        facts.append(("Started", wording.shown(run["started"])[:16].replace("T", " ")))
+    return facts
+
+
+def _row(evaluation: Evaluation, metric: str) -> Row:
+    value = evaluation.metrics[metric]
+    baselines = [evaluation.baselines.get(name, {}).get(metric) for name in wording.BASELINES]
+    interval = ""
+    if metric in evaluation.intervals:
+        low, high = evaluation.intervals[metric]
+        interval = f"{wording.score(metric, low)} \u2013 {wording.score(metric, high)}"
+    given = [each for each in baselines if each is not None]
+    return Row(
+        metric=wording.metric_title(metric),
+        value=wording.score(metric, value),
+        interval=interval,
+        baselines=tuple("" if each is None else wording.score(metric, each) for each in baselines),
+        best=bool(given) and value > max(given),
+    )
+
+
+def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:
+    """Return names and reasons of the first files in ``bad_files.txt``; how many more there are."""
+    path = run_folder / "bad_files.txt"
+    if not path.is_file():
+        raise Absent("Every picture could be read.")
+    lines = dict.fromkeys(line for line in read_text(path).split("\n") if line.strip())
+    found = [line.partition("\t") for line in lines]
+    some = [(wording.shown(name), wording.shown(reason)) for name, _, reason in found]
+    return some[:MOST_BAD_FILES], max(len(some) - MOST_BAD_FILES, 0)
+
+
+def _settings(run_folder: Path) -> str:
+    """Return ``config.yaml`` as it stands, but for the folders of absolute paths."""
+    text = read_text(run_folder / "config.yaml")
+    return "\n".join(wording.shown(wording.private(line)) for line in text.split("\n"))
+
+
+def _template() -> Template:
+    folder = files("swav.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["absent"] = lambda value: isinstance(value, Absent)
+    style = folder.joinpath("page.css").read_text(encoding="utf-8")
+    template = folder.joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template, globals={"style": Markup(style)})

@@ -1,0 +1,253 @@
+"""What a run left in its folder, read without trusting that it is there or whole."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+
+class Absent(ValueError):
+    """Why a section of the page has nothing to show, in one plain sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One file of ``eval/``; numbers that are not finite are left out."""
+
+    task: str
+    protocol: Mapping[str, Any]
+    """What the numbers depend on: choices, numbers of pictures, seeds."""
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    baselines: Mapping[str, Mapping[str, float]]
+    """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The members of a cluster, the most probable first."""
+
+    name: str
+    paths: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """The rows of ``embeddings.npz``."""
+
+    values: Float[np.ndarray, "images features"]
+    paths: tuple[str, ...]
+    labels: Int[np.ndarray, " images"] | None
+    classes: tuple[str, ...]
+    """Names of the labels, as far as they have any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewGroup:
+    """The views of one size: for each picture of ``names``, as many as the recipe draws."""
+
+    names: tuple[str, ...]
+    views: UInt8[np.ndarray, "images views height width channels"]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; bytes that are not UTF-8 become surrogates, as in file names."""
+    if not path.is_file():
+        raise Absent(f"The run has no {path.name}.")
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def read_run(run_folder: Path) -> dict[str, Any]:
+    """Return ``run.json``."""
+    return _json_object(read_text(run_folder / "run.json"), "run.json")
+
+
+def read_curves(run_folder: Path) -> dict[str, Float[np.ndarray, " _"]]:
+    """Return each number of ``metrics.jsonl`` as a column, NaN where a line does not have it.
+
+    A line that is not a whole JSON object, such as the last one of a run that was killed,
+    is skipped.
+    """
+    rows = []
+    for line in read_text(run_folder / "metrics.jsonl").splitlines():
+        try:
+            row = _json_object(line, "metrics.jsonl")
+        except Absent:
+            continue
+        if _is_number(row.get("step")):
+            rows.append(row)
+    if not rows:
+        raise Absent("metrics.jsonl holds no step yet.")
+    names = {name for row in rows for name, value in row.items() if _is_number(value)}
+    return {
+        name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
+        for name in sorted(names)
+    }
+
+
+def read_evaluations(run_folder: Path) -> tuple[list[Evaluation], list[str]]:
+    """Return what ``eval/*.json`` holds, by task, and the names of files that cannot be read."""
+    evaluations: list[Evaluation] = []
+    unreadable: list[str] = []
+    for path in sorted((run_folder / "eval").glob("*.json")):
+        try:
+            evaluations.append(_evaluation(_json_object(read_text(path), path.name), path.stem))
+        except Absent:
+            unreadable.append(path.name)
+    if not evaluations and not unreadable:
+        raise Absent("Nothing was evaluated: scores need pictures with labels, or a task for them.")
+    return evaluations, unreadable
+
+
+def read_clusters(run_folder: Path) -> list[Cluster]:
+    """Return the clusters of ``clusters.csv``, the largest first."""
+    path = run_folder / "clusters.csv"
+    if not path.is_file():
+        raise Absent("The run has no clusters.csv: swav cluster makes it.")
+    members: dict[str, list[tuple[float, str]]] = {}
+    for row in _csv_rows(path):
+        if not {"path", "cluster", "probability"} <= row.keys():
+            raise Absent("clusters.csv does not have the columns path, cluster, probability.")
+        if row["cluster"]:
+            member = (_number(row["probability"]), row["path"])
+            members.setdefault(row["cluster"], []).append(member)
+    if not members:
+        raise Absent("clusters.csv assigns no picture.")
+    by_size = sorted(members.items(), key=lambda item: -len(item[1]))
+    return [_cluster(name, rows) for name, rows in by_size]
+
+
+def read_embeddings(run_folder: Path) -> Embeddings:
+    """Return the rows of ``embeddings.npz``."""
+    arrays = _arrays(run_folder / "embeddings.npz", "swav embed makes it")
+    if not {"embeddings", "paths"} <= arrays.keys():
+        raise Absent("embeddings.npz does not hold the arrays embeddings and paths.")
+    values, paths = arrays["embeddings"], _names(arrays["paths"])
+    if values.ndim != 2 or len(values) != len(paths):
+        raise Absent("The embeddings and the paths of embeddings.npz do not belong together.")
+    values = values.astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise Absent("embeddings.npz holds values that are not finite.")
+    labels = arrays.get("labels")
+    if labels is not None and (labels.shape != (len(paths),) or labels.dtype.kind not in "iu"):
+        labels = None
+    classes = _names(arrays["classes"]) if "classes" in arrays else ()
+    return Embeddings(values=values, paths=paths, labels=labels, classes=classes)
+
+
+def read_views(run_folder: Path) -> list[ViewGroup]:
+    """Return the groups of ``pictures/views.npz``, the target views first."""
+    arrays = _arrays(run_folder / "pictures" / "views.npz", "swav train draws it")
+    names = _names(arrays["names"]) if "names" in arrays else ()
+    groups = []
+    for key in sorted((key for key in arrays if key.startswith("group")), key=_group_number):
+        views = arrays[key]
+        if views.ndim != 5 or views.dtype != np.uint8 or len(views) < len(names):
+            raise Absent(f"The array {key} of views.npz does not hold pictures.")
+        groups.append(ViewGroup(names=names, views=views))
+    if not groups or not names:
+        raise Absent("views.npz holds no views.")
+    return groups
+
+
+def _evaluation(result: dict[str, Any], stem: str) -> Evaluation:
+    intervals = {
+        name: (float(bounds[0]), float(bounds[1]))
+        for name, bounds in _mapping(result.get("intervals")).items()
+        if isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
+    }
+    return Evaluation(
+        task=str(result.get("task", stem)),
+        protocol=_protocol(result),
+        metrics=_numbers(result.get("metrics")),
+        intervals=intervals,
+        baselines={
+            name: _numbers(metrics) for name, metrics in _mapping(result.get("baselines")).items()
+        },
+    )
+
+
+def _protocol(result: dict[str, Any]) -> dict[str, Any]:
+    details = _mapping(result.get("details"))
+    return {
+        **_mapping(result.get("protocol")),
+        **_mapping(result.get("counts")),
+        **{name: value for name, value in details.items() if not isinstance(value, dict)},
+        "seeds": result.get("seeds", []),
+    }
+
+
+def _cluster(name: str, members: list[tuple[float, str]]) -> Cluster:
+    typical = sorted(members, key=lambda member: -member[0] if member[0] == member[0] else 0.0)
+    return Cluster(
+        name=name,
+        paths=tuple(path for _, path in typical),
+        probabilities=tuple(probability for probability, _ in typical),
+    )
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        try:
+            yield from csv.DictReader(file)
+        except csv.Error as error:
+            raise Absent(f"{path.name} cannot be read.") from error
+
+
+def _arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise Absent(f"The run has no {path.name}: {remedy}.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise Absent(f"{path.name} cannot be read.") from error
+
+
+def _names(names: np.ndarray) -> tuple[str, ...]:
+    if names.dtype.kind == "S":
+        return tuple(name.decode("utf-8", "surrogateescape") for name in names.tolist())
+    return tuple(str(name) for name in names.tolist())
+
+
+def _group_number(key: str) -> tuple[int, str]:
+    digits = key.removeprefix("group")
+    return (int(digits) if digits.isdecimal() else 0, key)
+
+
+def _json_object(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Absent(f"{name} cannot be read.") from error
+    if not isinstance(value, dict):
+        raise Absent(f"{name} cannot be read.")
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(value: object) -> dict[str, float]:
+    return {name: float(each) for name, each in _mapping(value).items() if _is_number(each)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: object) -> float:
+    """Return a float; NaN for what is not a number."""
+    try:
+        return float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        return math.nan

@@ -1,0 +1,88 @@
+"""Small re-encoded copies of pictures that live inside the page."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from swav.data.sources import Pictures, UnreadablePicture
+from swav.report.wording import shown
+
+TINY = 48
+"""Pictures up to this side are kept without loss and shown with square pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A picture on the page: its name, and its copy unless there is none to be had."""
+
+    name: str
+    source: str | None
+    """A ``data:`` address."""
+    tiny: bool = False
+
+
+class Album:
+    """The pictures of a run by name."""
+
+    def __init__(self, pictures: Pictures | None, *, side: int = 112) -> None:
+        """Look names up in ``pictures``; without it, tiles have names only."""
+        self.pictures = pictures
+        self.side = side
+        names = pictures.names if pictures is not None else ()
+        self._indices = {name: index for index, name in enumerate(names)}
+        # Files spell out what cannot be encoded, so a name may come back as it is shown.
+        spelt = {shown(name): index for name, index in self._indices.items()}
+        self._indices = spelt | self._indices
+
+    def tile(self, name: str) -> Tile:
+        """Return the centre square of the picture called ``name``, as the backbone sees it."""
+        index = self._indices.get(name, self._indices.get(shown(name)))
+        if index is None or self.pictures is None:
+            return Tile(name=shown(name), source=None)
+        try:
+            picture = self.pictures[index]
+        except UnreadablePicture:
+            return Tile(name=shown(name), source=None)
+        return picture_tile(name, channels_last(picture), side=self.side, square=True)
+
+
+def channels_last(
+    picture: UInt8[Tensor, "channels height width"],
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Return the picture as an array for :func:`picture_tile`."""
+    return picture.permute(1, 2, 0).cpu().numpy()
+
+
+def picture_tile(
+    name: str, picture: UInt8[np.ndarray, "height width channels"], *, side: int, square: bool
+) -> Tile:
+    """Return a tile whose longer side has at most ``side`` pixels.
+
+    Pictures of 1 or 2 channels show the first as grey, pictures of more channels the first three.
+    """
+    pixels = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if square:
+        image = _centre_square(image)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    tiny = max(image.size) <= TINY
+    return Tile(name=shown(name), source=_data_address(image, lossless=tiny), tiny=tiny)
+
+
+def _centre_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _data_address(image: Image.Image, *, lossless: bool) -> str:
+    encoded = io.BytesIO()
+    # Without loss, quality is effort: the least is 20 times as fast and hardly larger.
+    effort = {"lossless": True, "quality": 0, "method": 0} if lossless else {"quality": 82}
+    image.save(encoded, format="WEBP", **effort)
+    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

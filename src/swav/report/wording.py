@@ -1,0 +1,244 @@
+"""The sentences and numbers of the page: what was trained on what, and how good it is."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from swav.report.run_files import Evaluation
+
+BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
+
+METHODS = {"swav": "SwAV", "deepcluster": "DeepCluster-v2", "sela": "SeLa-v2", "simclr": "SimCLR"}
+METHODS |= {"moco": "MoCo", "byol": "BYOL", "pirl": "PIRL", "barlow": "Barlow Twins"}
+
+TASKS = {
+    "knn": "Nearest neighbours",
+    "linear": "Linear classifier",
+    "parts": "Found again from a part",
+    "clusters": "Clusters against labels",
+    "layers": "Layer by layer",
+    "semisup": "Few labels",
+    "transfer": "Transfer",
+    "detection": "Detection",
+    "retrieval": "Retrieval",
+}
+
+# The metric that stands for a task is fixed, so that it is not the luckiest of several.
+LEADS = {
+    "knn": ("top1_k10", "top1_k20", "top1_k5", "top1_k100", "top1_k200"),
+    "linear": ("top1",),
+    "parts": ("recall_at_1", "recall1", "recall"),
+    "clusters": ("nmi", "accuracy"),
+}
+
+SENTENCES = {
+    "knn": "of the pictures get their right label from their nearest neighbours",
+    "linear": "of the pictures get their right label from a linear classifier on frozen features",
+    "parts": "of the pictures are found again, first among all, from an unseen part of them",
+}
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FOLDERS = re.compile(r"(?<![\w.~/…<])(?:/(?:[^/\s'\"<>]+/)+|[A-Za-z]:\\(?:[^\\\s'\"<>]+\\)+)")
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One line of a scorecard: a value, and where it ends on a scale from 0 to 100."""
+
+    label: str
+    value: str
+    percent: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorecard:
+    """The leading metric of one evaluation beside its baselines."""
+
+    title: str
+    metric: str
+    bars: tuple[Bar, ...]
+
+
+def shown(text: object) -> str:
+    """Return text that is safe to show: control, bidi and undecodable characters are spelt out."""
+    return "".join(map(_shown_character, str(text)))
+
+
+def private(text: str) -> str:
+    """Return text without the folders of absolute paths and without credentials in addresses."""
+    return _CREDENTIALS.sub("//…@", _FOLDERS.sub("…/", text))
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 picture``, ``2 pictures``, ``1,906 pictures``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return ``48 s``, ``4 min 12 s`` or ``1 h 03 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def is_share(metric: str) -> bool:
+    """Return whether a metric counts how many of the pictures are right."""
+    return any(word in metric for word in ("top1", "top5", "accuracy", "recall", "purity"))
+
+
+def score(metric: str, value: float) -> str:
+    """Return a metric's value: shares as percentages, everything else to three decimals."""
+    if is_share(metric):
+        return f"{100 * value:.1f}\u00a0%"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric's name in words, ``top1_k10`` as ``top-1 accuracy, k = 10``."""
+    named = re.fullmatch(r"top(\d+)(?:_k(\d+))?", metric)
+    if named:
+        neighbours = f", k\u00a0=\u00a0{named[2]}" if named[2] else ""
+        return f"top-{named[1]} accuracy{neighbours}"
+    if metric.startswith("kmeans_"):
+        return f"{metric_title(metric.removeprefix('kmeans_'))} of k-means"
+    return metric.upper() if metric in {"nmi", "ari"} else shown(metric.replace("_", " "))
+
+
+def task_title(task: str) -> str:
+    """Return a task's name in words."""
+    return TASKS.get(task, shown(task).replace("_", " ").capitalize())
+
+
+def baseline_title(baseline: str) -> str:
+    """Return a baseline's name for a column or a bar."""
+    return BASELINES[baseline].removeprefix("the ").capitalize()
+
+
+def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return the evaluations in the order of ``TASKS``, unknown ones last."""
+    order = list(TASKS)
+    return sorted(evaluations, key=lambda each: (*order, each.task).index(each.task))
+
+
+def lead_metric(evaluation: Evaluation) -> str | None:
+    """Return the metric that stands for an evaluation, None if it has no number."""
+    preferred = LEADS.get(evaluation.task, ())
+    found = [metric for metric in preferred if metric in evaluation.metrics]
+    return next(iter(found or evaluation.metrics), None)
+
+
+def headline(run: Mapping[str, Any]) -> str:
+    """Return what was trained on what, in one sentence."""
+    method = str(run.get("method", "")).lower()
+    by = f" with {METHODS.get(method, shown(method))}" if method else ""
+    backbone = shown(run.get("backbone") or "network")
+    pictures = "pictures"
+    if isinstance(run.get("num_images"), int):
+        pictures = count(run["num_images"], "picture")
+    data = f" of “{shown(data_name(str(run['data'])))}”" if run.get("data") else ""
+    return f"A {backbone} trained{by} on {pictures}{data}, without labels"
+
+
+def data_name(data: str) -> str:
+    """Return the name of a data set without the folders that lead to it."""
+    kind, colon, folder = data.partition(":")
+    if colon and len(kind) > 1:
+        return f"{kind}:{PurePath(folder).name}"
+    return PurePath(data.replace("\\", "/")).name or data
+
+
+def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """Return the leading score of each evaluation that has a sentence, and the sentence."""
+    found = []
+    for evaluation in evaluations:
+        metric = lead_metric(evaluation)
+        if metric is None or evaluation.task not in SENTENCES:
+            continue
+        against = [
+            _comparison(evaluation, metric, baseline)
+            for baseline in BASELINES
+            if metric in evaluation.baselines.get(baseline, {})
+        ]
+        colon = f": {', '.join(against)}" if against else ""
+        value = score(metric, evaluation.metrics[metric])
+        found.append((value, f"{SENTENCES[evaluation.task]}{colon}."))
+    return found
+
+
+def warning(curves: Mapping[str, np.ndarray]) -> str:
+    """Return what is wrong with a run that ended collapsed, the empty string for a healthy one."""
+    loss, ln_k, used = (_last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
+    if abs(loss - ln_k) <= 0.01 * ln_k:
+        return (
+            f"The loss ended at {loss:.3f}, within 1 % of ln K = {ln_k:.3f}, the loss of a guess: "
+            "this run learnt next to nothing. Sharper codes (a smaller epsilon) often help."
+        )
+    if used < 0.1:
+        return (
+            f"Only {100 * used:.1f} % of the prototypes were in use at the end: the pictures have "
+            "collapsed onto a few of them. Fewer prototypes or a larger batch often help."
+        )
+    return ""
+
+
+def scorecard(evaluation: Evaluation) -> Scorecard | None:
+    """Return the leading metric as bars: raw pixels, the untrained network, this run."""
+    metric = lead_metric(evaluation)
+    if metric is None:
+        return None
+    values = {
+        baseline_title(name): evaluation.baselines[name][metric]
+        for name in reversed(BASELINES)
+        if metric in evaluation.baselines.get(name, {})
+    } | {"This run": evaluation.metrics[metric]}
+    low, high = evaluation.intervals.get(metric, (0.0, 0.0))
+    full = max(*values.values(), high, 1e-9) * 1.04
+    bars = [
+        Bar(
+            label=label,
+            value=score(metric, value),
+            percent=_percent(value, full),
+            interval=(_percent(low, full), _percent(high, full))
+            if label == "This run" and metric in evaluation.intervals
+            else None,
+        )
+        for label, value in values.items()
+    ]
+    title = task_title(evaluation.task)
+    return Scorecard(title=title, metric=metric_title(metric), bars=tuple(bars))
+
+
+def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
+    value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
+    low, high = evaluation.intervals.get(metric, (value, value))
+    name = f"{BASELINES[baseline]} ({score(metric, reference)})"
+    if low <= reference <= high:
+        return f"not clearly different from {name}"
+    gap = f"{100 * abs(value - reference):.1f} points" if is_share(metric) else "clearly"
+    return f"{gap} {'above' if value > reference else 'below'} {name}"
+
+
+def _percent(value: float, full: float) -> float:
+    return round(min(max(100 * value / full, 0.0), 100.0), 2)
+
+
+def _last(curves: Mapping[str, np.ndarray], name: str) -> float:
+    finite = curves[name][np.isfinite(curves[name])] if name in curves else np.zeros(0)
+    return float(finite[-1]) if len(finite) else math.nan
+
+
+def _shown_character(character: str) -> str:
+    if character in _BIDI or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+        return character.encode("unicode_escape").decode("ascii")
+    return character

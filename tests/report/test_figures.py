@@ -1,0 +1,68 @@
+"""Figures take their colours from the page, say their last values and leave matplotlib alone."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+
+from swav.report.figures import _spread, cluster_sizes, curves
+
+
+def columns(rows: int) -> dict[str, np.ndarray]:
+    """Return columns with gaps, as a log that was written in parts has them."""
+    loss = np.linspace(4.0, 2.0, rows)
+    loss[rows // 2] = np.nan
+    return {
+        "step": np.arange(rows, dtype=np.float64),
+        "loss": loss,
+        "ln_k": np.full(rows, 4.094),
+        "lr": np.full(rows, 0.3),
+        "images_per_second": np.full(rows, 1234.0),
+    }
+
+
+@pytest.mark.parametrize("rows", [3, 5000])
+def test_figures_say_their_last_values_and_stay_small(rows: int) -> None:
+    loss, rate, speed = curves(columns(rows))
+    assert ">loss 2.000<" in loss.svg
+    assert ">ln K 4.094<" in loss.svg
+    assert ">0.3<" in rate.svg
+    assert ">1,234<" in speed.svg
+    assert len(loss.svg) < 40_000
+
+
+def test_every_colour_follows_the_page() -> None:
+    for picture in [*curves(columns(20)), cluster_sizes([5, 3, 1])]:
+        assert re.findall(r"(?:fill|stroke): (?!var\(|none)[^;\"]*", picture.svg) == []
+        assert "font-family" not in picture.svg
+
+
+def test_figures_share_no_names_that_they_refer_to() -> None:
+    figures = [*curves(columns(20)), cluster_sizes([5, 3, 1])]
+    names = [name for each in figures for name in set(re.findall(r' id="([^"]*)"', each.svg))]
+    assert len(names) == len(set(names))
+    for each in figures:
+        referred = re.findall(r'(?:href="|url\()#([^")]*)', each.svg)
+        assert set(referred) <= set(re.findall(r' id="([^"]*)"', each.svg))
+
+
+def test_a_method_without_prototypes_gets_the_figures_it_has_numbers_for() -> None:
+    titles = [each.title for each in curves({"step": np.arange(3.0), "loss": np.ones(3)})]
+    assert titles == ["Loss"]
+    assert curves({"step": np.arange(3.0), "lr": np.full(3, np.nan)}) == []
+
+
+def test_matplotlib_is_left_as_it_was() -> None:
+    before = dict(matplotlib.rcParams)
+    curves(columns(4))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("heights", [[0.5, 0.5, 0.5], [0.99, 1.0], [0.0, 0.9, 0.3], [0.4]])
+def test_labels_do_not_touch_and_keep_their_order(heights: list[float]) -> None:
+    placed = np.array(_spread(heights, [0.1] * len(heights)))
+    assert (np.diff(np.sort(placed)) >= 0.1 - 1e-9).all()
+    assert (placed <= 1.08).all()
+    order = np.argsort(heights, kind="stable")
+    assert (np.diff(placed[order]) >= 0).all()

@@ -1,0 +1,104 @@
+"""The sentences say what the numbers say."""
+
+import numpy as np
+import pytest
+
+from swav.report.run_files import Evaluation
+from swav.report.wording import (
+    count,
+    duration,
+    findings,
+    headline,
+    metric_title,
+    private,
+    score,
+    scorecard,
+    shown,
+    warning,
+)
+
+
+def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluation:
+    return Evaluation(
+        task="knn",
+        protocol={},
+        metrics={"top1_k5": 0.99, "top1_k10": value},
+        intervals={"top1_k10": (low, high)},
+        baselines={name: {"top1_k10": baseline} for name, baseline in baselines.items()},
+    )
+
+
+def test_the_headline_names_network_method_pictures_and_set() -> None:
+    run = {"data": "/home/someone/photos/", "method": "swav", "backbone": "resnet18"}
+    expected = "A resnet18 trained with SwAV on 1,906 pictures of “photos”, without labels"
+    assert headline(run | {"num_images": 1906}) == expected
+    assert "cifar10:DIR" in headline({"data": "cifar10:/somewhere/DIR"})
+    assert headline({}) == "A network trained on pictures, without labels"
+
+
+@pytest.mark.parametrize(
+    ("untrained", "said"),
+    [
+        (0.574, "3.9 points above the untrained network (57.4\u00a0%)"),
+        (0.655, "4.2 points below the untrained network (65.5\u00a0%)"),
+        (0.600, "not clearly different from the untrained network (60.0\u00a0%)"),
+    ],
+)
+def test_a_difference_inside_the_interval_is_not_called_one(untrained: float, said: str) -> None:
+    ((value, sentence),) = findings([knn(0.613, low=0.591, high=0.635, random=untrained)])
+    assert value == "61.3\u00a0%"
+    assert sentence.endswith(f": {said}.")
+
+
+def test_the_leading_metric_is_not_the_luckiest() -> None:
+    card = scorecard(knn(0.5, low=0.4, high=0.6, pixels=0.25))
+    assert card is not None
+    pixels, ours = card.bars
+    assert (pixels.label, ours.label) == ("Raw pixels", "This run")
+    assert ours.value == "50.0\u00a0%"
+    assert ours.percent == pytest.approx(2 * pixels.percent, abs=0.02)
+    assert ours.interval is not None
+    low, high = ours.interval
+    assert low < ours.percent < high <= 100
+
+
+def test_collapse_is_said_and_health_is_not() -> None:
+    ln_k = np.full(3, 4.0)
+    healthy = {"loss": np.array([4.0, 3.0, 2.0]), "ln_k": ln_k, "prototypes_used": np.ones(3)}
+    assert warning(healthy) == ""
+    assert "within 1 % of ln K" in warning(healthy | {"loss": np.array([4.0, 4.0, 3.97])})
+    few = np.array([1.0, 0.5, 0.09])
+    assert "9.0 % of the prototypes" in warning(healthy | {"prototypes_used": few})
+    assert warning({}) == ""
+
+
+def test_shares_are_percentages_and_other_metrics_are_not() -> None:
+    assert score("top1_k10", 0.6134) == "61.3\u00a0%"
+    assert score("nmi", 0.6134) == "0.613"
+    assert metric_title("top1_k10") == "top-1 accuracy, k\u00a0=\u00a010"
+    assert metric_title("kmeans_nmi") == "NMI of k-means"
+
+
+def test_folders_and_credentials_stay_private() -> None:
+    assert private("/home/someone/my/photos") == "…/photos"
+    assert private("C:\\Users\\someone\\photos") == "…/photos"
+    assert private("swav train /home/someone/photos --out runs/one") == (
+        "swav train …/photos --out runs/one"
+    )
+    assert private("cifar10:/srv/data/cifar") == "cifar10:…/cifar"
+    assert private("https://user:secret@host/repository") == "https://…@host/repository"
+    assert private("1/2 of 3/4") == "1/2 of 3/4"
+
+
+def test_characters_that_deceive_are_spelt_out() -> None:
+    assert shown("a\u202eb\x00c\nd\udcffe") == "a\\u202eb\\x00c\\nd\\udcffe"
+    assert shown("שלום 日本 👩‍🚀") == "שלום 日本 👩‍🚀"
+
+
+def test_durations_and_counts_read_well() -> None:
+    assert [duration(each) for each in (48.2, 252.0, 3780.0)] == [
+        "48 s",
+        "4 min 12 s",
+        "1 h 03 min",
+    ]
+    assert [count(each, "picture") for each in (1, 1906)] == ["1 picture", "1,906 pictures"]
