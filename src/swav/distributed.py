@@ -1,5 +1,7 @@
 """Collectives over all ranks that are the identity in one process."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
@@ -40,6 +42,16 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if world_size() > 1:
         dist.barrier()
+
+
+def local_world_size() -> int:
+    """Return the ranks that the launcher started on this machine, 1 without a launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def launched_nodes() -> int:
+    """Return the machines that the launcher started, 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1")) // local_world_size()
 
 
 def _initialised() -> bool:

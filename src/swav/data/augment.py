@@ -43,17 +43,27 @@ class AugmentConfig:
     """Probability of inverting the upper half of the values (BYOL's second view)."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grey", "blur", "solarise"):
-            value = {"flip": self.flip, "jitter": self.jitter, "grey": self.grey}.get(
-                name, self.blur if name == "blur" else self.solarise
-            )
+        chances = {
+            "flip": self.flip,
+            "jitter": self.jitter,
+            "grey": self.grey,
+            "blur": self.blur,
+            "solarise": self.solarise,
+        }
+        for name, value in chances.items():
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} {value} is a probability: give a number from 0 to 1")
+                raise ValueError(
+                    f"{name} {value} is a probability: give a number from 0 to 1"
+                )
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue {self.hue} must be from 0 to 0.5 turns of the colour circle")
+            raise ValueError(
+                f"hue {self.hue} must be from 0 to 0.5 turns of the colour circle"
+            )
         low, high = self.blur_radius
         if not 0 < low <= high:
-            raise ValueError(f"blur_radius {self.blur_radius} must be two rising positive numbers")
+            raise ValueError(
+                f"blur_radius {self.blur_radius} must be two rising positive numbers"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ class Photometry:
     solarise: Bool[Tensor, " batch"]
 
 
-def draw_photometry(config: AugmentConfig, draws: Float[np.ndarray, "batch 13"]) -> Photometry:
+def draw_photometry(
+    config: AugmentConfig, draws: Float[np.ndarray, "batch 13"]
+) -> Photometry:
     """Turn uniform numbers into the parameters of ``augment``."""
     uniform = torch.from_numpy(draws)
     strength = torch.tensor([config.brightness, config.contrast, config.saturation])

@@ -5,6 +5,7 @@ draw, so any number of workers or ranks makes the same bytes and resuming needs 
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,7 +24,9 @@ from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.sources import BadFile, Pictures, UnreadablePicture
 
 WORKER_TIMEOUT_SECONDS = 600
-_ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
+_ORDER_STREAM = (
+    0x6F72646572  # keeps the order of the images apart from other uses of the seed
+)
 
 
 @lru_cache(maxsize=2)
@@ -84,17 +87,23 @@ class StepViews(Dataset[Batch]):
         order = epoch_order(len(self.pictures), self.seed, epoch)
         with _one_thread():
             indices, pictures = self._read(order, positions)
-            views = make_views(pictures, indices, self.views, seed=self.seed, epoch=epoch)
+            views = make_views(
+                pictures, indices, self.views, seed=self.seed, epoch=epoch
+            )
         return Batch(views, self.views.num_targets, torch.from_numpy(indices))
 
     def _read(
-        self, order: Int64[np.ndarray, " images"], positions: Int64[np.ndarray, " batch"]
+        self,
+        order: Int64[np.ndarray, " images"],
+        positions: Int64[np.ndarray, " batch"],
     ) -> tuple[Int64[np.ndarray, " batch"], Tensor | Sequence[Tensor]]:
         if self.pictures.pixels is not None:
             indices = order[positions]
             return indices, self.pictures.pixels[torch.from_numpy(indices)]
         found = [self._read_one(order, int(position)) for position in positions]
-        return np.array([index for index, _ in found]), [picture for _, picture in found]
+        return np.array([index for index, _ in found]), [
+            picture for _, picture in found
+        ]
 
     def _read_one(
         self, order: Int64[np.ndarray, " images"], position: int
@@ -106,12 +115,16 @@ class StepViews(Dataset[Batch]):
                 return index, self.pictures[index]
             except UnreadablePicture as error:
                 self._note(BadFile(error.name, error.reason))
-        raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
+        raise ValueError(
+            "none of the pictures can be read: see bad_files.txt for the reasons"
+        )
 
     def _note(self, bad: BadFile) -> None:
         if self.bad_files is not None:
             line = f"{bad.name!r}\t{bad.reason}\n".encode(errors="backslashreplace")
-            descriptor = os.open(self.bad_files, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            descriptor = os.open(
+                self.bad_files, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+            )
             os.write(descriptor, line)  # one write: lines of several workers never mix
             os.close(descriptor)
 
@@ -156,7 +169,12 @@ def _make_view(
 
 
 def loader(
-    dataset: StepViews, *, start_step: int, total_steps: int, workers: int, pin_memory: bool = False
+    dataset: StepViews,
+    *,
+    start_step: int,
+    total_steps: int,
+    workers: int,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Yield the micro-batches from ``start_step`` (optimiser steps) to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
@@ -170,8 +188,16 @@ def loader(
             timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
             pin_memory=pin_memory,
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_ignore_signals if workers else None,
         )
     )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave stopping to the parent, which still needs batches until it has saved."""
+    del worker
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

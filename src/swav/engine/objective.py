@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,12 +36,11 @@ class Clock:
         return replace(self, step=step, epoch=epoch, images=step * global_batch)
 
 
-@dataclass(frozen=True)
-class StepOutput:
+class StepOutput(NamedTuple):
     """The loss of one forward pass, and named numbers worth writing down."""
 
     loss: Float[Tensor, ""]
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Objective(nn.Module, ABC):
@@ -56,7 +57,9 @@ class Objective(nn.Module, ABC):
         """The backbone that is evaluated, embedded and exported (its EMA when EMA is on)."""
 
     @abstractmethod
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(
+        self, batch: Batch, clock: Clock, targets: Targets | None = None
+    ) -> StepOutput:
         """Return the loss of one micro-batch; ``targets`` are given when ``codes`` made them."""
 
     def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets] | None:

@@ -35,7 +35,11 @@ class OptimConfig:
     """Scale gradients down to this global norm."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2 or self.accumulate < 1 or self.batch_size % self.accumulate:
+        if (
+            self.batch_size < 2
+            or self.accumulate < 1
+            or self.batch_size % self.accumulate
+        ):
             raise ValueError(
                 f"batch_size {self.batch_size} must be at least 2 and a multiple of "
                 f"accumulate {self.accumulate}"
@@ -69,7 +73,7 @@ class OptimConfig:
             {"params": matrices, "weight_decay": self.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
 
     def learning_rate_at(self, clock: Clock) -> float:
         """Return the rate of the step that starts at ``clock`` (the reference's schedule).

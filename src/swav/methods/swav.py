@@ -59,12 +59,21 @@ class SwAVConfig:
 
     def __post_init__(self) -> None:
         if not self.num_prototypes or min(self.num_prototypes) < 2:
-            raise ValueError(f"num_prototypes {self.num_prototypes}: every head needs at least 2")
-        for name, value in (("temperature", self.temperature), ("epsilon", self.epsilon)):
+            raise ValueError(
+                f"num_prototypes {self.num_prototypes}: every head needs at least 2"
+            )
+        for name, value in (
+            ("temperature", self.temperature),
+            ("epsilon", self.epsilon),
+        ):
             if not value > 0:
-                raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
+                raise ValueError(
+                    f"{name} {value} must be positive: SwAV uses 0.1 and 0.05"
+                )
         if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
-            raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
+            raise ValueError(
+                f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999"
+            )
 
     def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
         """Return the length of the queue in rows, for ``auto`` from the size of the data.
@@ -86,22 +95,33 @@ class SwAVConfig:
         wanted = -(-most // global_batch) * global_batch
         return min(wanted, num_images // 2 // global_batch * global_batch)
 
+    def check_share(self, *, global_batch: int, queue_length: int) -> None:
+        """Raise a ValueError if batch and queue are far too small for the prototypes."""
+        rows, most = global_batch + queue_length, max(self.num_prototypes)
+        if 16 * rows < most:
+            raise ValueError(
+                f"batch {global_batch} + queue {queue_length} share {most} prototypes, fewer than "
+                f"one picture for 16: use --method.num-prototypes {16 * rows} or less, a larger "
+                "batch, or --method.queue-length auto"
+            )
+
     def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+        self,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        num_images: int,
+        global_batch: int,
     ) -> "SwAV":
         """Return the objective around ``backbone``.
 
         Raises:
             ValueError: if batch and queue are far too small for the prototypes.
         """
-        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
-        most = max(self.num_prototypes)
-        if 16 * (global_batch + length) < most:
-            raise ValueError(
-                f"batch {global_batch} + queue {length} share {most} prototypes, fewer than one "
-                f"picture for 16: use --method.num-prototypes {16 * (global_batch + length)} or "
-                "less, a larger batch, or --method.queue-length auto"
-            )
+        length = self.resolved_queue_length(
+            num_images=num_images, global_batch=global_batch
+        )
+        self.check_share(global_batch=global_batch, queue_length=length)
         return SwAV(self, backbone, feature_dim=feature_dim, queue_length=length)
 
 
@@ -109,7 +129,12 @@ class SwAV(Objective):
     """Swapped prediction of online cluster assignments."""
 
     def __init__(
-        self, config: SwAVConfig, backbone: nn.Module, *, feature_dim: int, queue_length: int
+        self,
+        config: SwAVConfig,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        queue_length: int,
     ) -> None:
         super().__init__()
         self.config = config
@@ -121,24 +146,33 @@ class SwAV(Objective):
             batchnorm=config.head_batchnorm,
         )
         self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
-        self.queue_length = queue_length
-        self.queue: Queue | None = None
-        self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
-        self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
-        self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
+        self.queue = Queue(queue_length)
+        self.average = (
+            MovingAverage(backbone) if config.ema_momentum is not None else None
+        )
+        self._last_chosen = [
+            torch.full((number,), -1) for number in config.num_prototypes
+        ]
+        self._target_embeddings: list[
+            Tensor
+        ] = []  # of the micro-batches of the current step
 
     @property
     def encoder(self) -> nn.Module:
         """The backbone, or its moving average."""
         return self.backbone if self.average is None else self.average.average
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(
+        self, batch: Batch, clock: Clock, targets: Targets | None = None
+    ) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         config = self.config
         embeddings = self.embed(batch.views)
         num_views, num_heads = len(batch.views), len(config.num_prototypes)
         scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
-        target_embeddings = torch.stack(embeddings.detach().chunk(num_views)[: batch.num_targets])
+        target_embeddings = torch.stack(
+            embeddings.detach().chunk(num_views)[: batch.num_targets]
+        )
         self._target_embeddings.append(target_embeddings)
         if targets is None:
             targets = self._codes(target_embeddings, clock)
@@ -151,7 +185,9 @@ class SwAV(Objective):
             for head in range(num_heads)
             for target, prediction in swapped_pairs(batch.num_targets, num_views)
         ]
-        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, targets, clock))
+        return StepOutput(
+            torch.stack(losses).mean(), self._metrics(scores, targets, clock)
+        )
 
     def embed(
         self, views: Sequence[Float[Tensor, "batch channels _ _"]]
@@ -175,16 +211,20 @@ class SwAV(Objective):
         return list(zip(*(codes.split(sizes) for codes in whole), strict=True))
 
     @torch.no_grad()
-    def _codes(self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock) -> Targets:
+    def _codes(
+        self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
+    ) -> Targets:
         """Return the codes of each target view by each head, target after target."""
         config = self.config
         batch = embeddings.shape[1]
         made: list[Tensor] = []
         for target, rows in enumerate(embeddings):
-            if self.queue is not None and self.queue.is_full:
+            if self.queue.is_full:
                 rows = torch.cat([rows, self.queue.share(target).to(rows)])
             for scores in self.prototypes(rows):
-                codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
+                codes = sinkhorn(
+                    scores, epsilon=config.epsilon, iterations=config.iterations
+                )
                 hard = config.codes == "hard" or clock.step < config.hard_steps
                 made.append(hard_codes(codes[:batch]) if hard else codes[:batch])
         return tuple(made)
@@ -202,11 +242,8 @@ class SwAV(Objective):
 
     def after_step(self, clock: Clock) -> None:
         """Put this step's target embeddings into the queue; move the average."""
-        if self.queue_length and clock.epoch >= self._queue_start_epoch(clock):
-            embeddings = torch.cat(self._target_embeddings, dim=1)
-            if self.queue is None:
-                self.queue = self._new_queue(num_targets=len(embeddings))
-            self.queue.enqueue(embeddings)
+        if self.queue.length and clock.epoch >= self._queue_start_epoch(clock):
+            self.queue.enqueue(torch.cat(self._target_embeddings, dim=1))
         if self.average is not None:
             assert self.config.ema_momentum is not None
             self.average.update(self.backbone, self.config.ema_momentum)
@@ -221,7 +258,7 @@ class SwAV(Objective):
         return (embeddings @ weight.T / self.config.temperature).softmax(dim=1)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return when each prototype was last chosen, and the queue's number of targets."""
+        """Return the step at which each prototype was last chosen."""
         return {"last_chosen": self._last_chosen}
 
     def set_extra_state(self, state: Any) -> None:
@@ -234,19 +271,18 @@ class SwAV(Objective):
         settled = max(clock.warmup_steps, self.config.freeze_steps)
         return -(-settled // clock.steps_per_epoch)
 
-    def _new_queue(self, *, num_targets: int) -> Queue:
-        return Queue(
-            num_targets=num_targets, length=self.queue_length, embed_dim=self.config.embed_dim
-        )
-
     @torch.no_grad()
     def _metrics(
         self, scores: Sequence[Sequence[Tensor]], targets: Targets, clock: Clock
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
         num_heads = len(scores)
-        entropy = torch.stack([torch.special.entr(codes).sum(1).mean() for codes in targets])
-        ln_k = torch.tensor([float(number) for number in self.config.num_prototypes]).log()
+        entropy = torch.stack(
+            [torch.special.entr(codes).sum(1).mean() for codes in targets]
+        )
+        ln_k = torch.tensor(
+            [float(number) for number in self.config.num_prototypes]
+        ).log()
         used = []
         for head, views in enumerate(scores):
             num_targets = len(targets) // num_heads

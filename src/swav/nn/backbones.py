@@ -51,7 +51,9 @@ class BackboneConfig:
                 **{**sizes, **args},
             )
         except TypeError as error:
-            raise ValueError(f"backbone.args {self.args} do not fit {self.name}: {error}") from error
+            raise ValueError(
+                f"backbone.args {self.args} do not fit {self.name}: {error}"
+            ) from error
         return model
 
 
@@ -80,8 +82,12 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
     except (ImportError, KeyError) as error:
         raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
     model = factory(**args)
-    if not isinstance(model, nn.Module) or not isinstance(vars(model).get("num_features"), int):
-        raise ValueError(f"backbone {name!r} must return an nn.Module with an int num_features")
+    if not isinstance(model, nn.Module) or not isinstance(
+        vars(model).get("num_features"), int
+    ):
+        raise ValueError(
+            f"backbone {name!r} must return an nn.Module with an int num_features"
+        )
     return model
 
 
@@ -115,7 +121,9 @@ def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> ResNet:
         zero_init_last=False,
         **args,
     )
-    stem = nn.Conv2d(in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False)
+    stem = nn.Conv2d(
+        in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False
+    )
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     model.conv1 = stem
     return model
@@ -148,7 +156,9 @@ default_cfgs = {
 @register_model
 def cifar_resnet18(pretrained: bool = False, **args: Any) -> nn.Module:
     """Return ResNet-18 with a stem for 32-pixel pictures."""
-    return _build(_cifar_resnet, "cifar_resnet18", pretrained, layers=(2, 2, 2, 2), **args)
+    return _build(
+        _cifar_resnet, "cifar_resnet18", pretrained, layers=(2, 2, 2, 2), **args
+    )
 
 
 @register_model

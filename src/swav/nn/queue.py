@@ -16,15 +16,15 @@ class Queue(nn.Module):
     number of ranks can go on with it. It is state but no buffer: DDP leaves it alone.
     """
 
-    def __init__(self, *, num_targets: int, length: int, embed_dim: int) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self._rows = torch.zeros(num_targets, length, embed_dim)
-        self._num_filled = 0
+        self.length = length
+        self._rows = torch.empty(0, 0, 0)
 
     @property
     def is_full(self) -> bool:
-        """Whether every row has been written; a queue is of no use before."""
-        return self._num_filled >= self._rows.shape[1] > 0
+        """Whether ``length`` rows have come in; a queue is of no use before."""
+        return self._rows.shape[1] == self.length > 0
 
     def share(self, target: int) -> Float[Tensor, "queue embed"]:
         """Return this rank's share of the rows of one target view; the shares cover the queue."""
@@ -33,25 +33,25 @@ class Queue(nn.Module):
     @torch.no_grad()
     def enqueue(self, embeddings: Float[Tensor, "targets batch embed"]) -> None:
         """Put the embeddings of all ranks at the front; the oldest rows fall out at the end."""
-        every_rank = distributed.all_gather(embeddings.float())
-        newest = every_rank.transpose(0, 1).flatten(1, 2)
-        self._rows = torch.cat([newest, self._rows.to(newest)], dim=1)[:, : self._rows.shape[1]]
-        self._num_filled = min(self._num_filled + newest.shape[1], self._rows.shape[1])
+        rows = distributed.all_gather(embeddings.float()).transpose(0, 1).flatten(1, 2)
+        if self._rows.numel():
+            rows = torch.cat([rows, self._rows.to(rows)], dim=1)
+        self._rows = rows[:, : self.length]
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return the rows and how many of them are filled."""
-        return {"rows": self._rows, "num_filled": torch.tensor(self._num_filled)}
+        """Return the rows so far."""
+        return {"rows": self._rows}
 
     def set_extra_state(self, state: Any) -> None:
-        """Take rows and fill count from ``get_extra_state``.
+        """Take rows from ``get_extra_state``.
 
         Raises:
-            ValueError: if the saved queue has another shape.
+            ValueError: if there are more than ``length``.
         """
-        if state["rows"].shape != self._rows.shape:
+        rows = state["rows"]
+        if rows.shape[1] > self.length:
             raise ValueError(
-                f"the saved queue has shape {tuple(state['rows'].shape)}, this run's "
-                f"{tuple(self._rows.shape)}: keep queue_length, embed_dim and the target views"
+                f"the saved queue has {rows.shape[1]} rows, this run's length is {self.length}: "
+                "continue with the queue_length of the run that saved it"
             )
-        self._rows = state["rows"].clone()
-        self._num_filled = int(state["num_filled"])
+        self._rows = rows.clone()

@@ -28,7 +28,9 @@ def sinkhorn(
         ValueError: if ``epsilon`` is not positive or ``iterations`` is negative.
     """
     if not epsilon > 0:
-        raise ValueError(f"epsilon {epsilon} must be positive: SwAV uses 0.05, small data 0.02-0.05")
+        raise ValueError(
+            f"epsilon {epsilon} must be positive: SwAV uses 0.05, small data 0.02-0.05"
+        )
     if iterations < 0:
         raise ValueError(f"iterations {iterations} must not be negative: SwAV uses 3")
     with torch.autocast(scores.device.type, enabled=False):
@@ -43,6 +45,8 @@ def sinkhorn(
         return log_codes.softmax(dim=1)
 
 
-def hard_codes(codes: Float[Tensor, "batch prototypes"]) -> Float[Tensor, "batch prototypes"]:
+def hard_codes(
+    codes: Float[Tensor, "batch prototypes"],
+) -> Float[Tensor, "batch prototypes"]:
     """Return the codes with all mass on the largest entry of each row (SwAV, sec. 3.1)."""
     return F.one_hot(codes.argmax(dim=1), codes.shape[1]).to(codes.dtype)

@@ -1,0 +1,116 @@
+"""What a training is going to do: checks before the first step, and a plan with time and memory."""
+
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from swav.commands.runs import build_objective
+from swav.data.loader import StepViews
+from swav.data.sources import DataFacts, Pictures
+from swav.engine import Clock, Objective
+from swav.recipes import explain
+from swav.recipes.train_config import TrainConfig
+
+LARGEST_ENLARGEMENT = 8
+PROBE_PICTURES = 8
+
+
+def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
+    """Return what will hurt the run, a sentence each.
+
+    Raises:
+        ValueError: for what makes it pointless.
+    """
+    _check_crops(config, facts)
+    batch, method = config.optim.batch_size, config.method
+    if facts.num_images < batch:
+        raise ValueError(
+            f"{facts.num_images} pictures are fewer than one batch of {batch}: use "
+            f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
+        )
+    queue = method.resolved_queue_length(
+        num_images=facts.num_images, global_batch=batch
+    )
+    most = max(method.num_prototypes)
+    method.check_share(global_batch=batch, queue_length=queue)
+    if batch + queue < most:
+        return [
+            f"batch {batch} + queue {queue} is below {most} prototypes, so codes cannot reach all "
+            f"of them in a step: use --method.num-prototypes {batch + queue} or less, or "
+            "--method.queue-length auto"
+        ]
+    return []
+
+
+def _check_crops(config: TrainConfig, facts: DataFacts) -> None:
+    side = min(facts.height, facts.width)
+    for group in config.views.groups:
+        if max(group.size) > LARGEST_ENLARGEMENT * side:
+            raise ValueError(
+                f"crops {group.description} are more than {LARGEST_ENLARGEMENT} times the median "
+                f"side of the pictures, {side} pixels: use --crops with sizes up to "
+                f"{LARGEST_ENLARGEMENT * side}, or larger pictures"
+            )
+
+
+def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> None:
+    """Print what a training would do, how long it would take here and in how much memory.
+
+    Measures a forward and backward pass over a few pictures; nothing is written.
+    """
+    objective = build_objective(config, num_images=facts.num_images)
+    steps_per_epoch = facts.num_images // config.optim.batch_size
+    total_steps = steps_per_epoch * config.epochs
+    seconds, activations = _probe(config, objective, pictures)
+    num_parameters = sum(parameter.numel() for parameter in objective.parameters())
+    share = config.optim.batch_size // config.optim.accumulate
+    slots = 2 if config.optim.optimizer == "adamw" else 1
+    memory = 4 * num_parameters * (2 + slots) + activations * share
+    lines = [
+        *explain(config, facts),
+        f"{num_parameters / 1e6:.2f} million parameters, method {config.method.name}",
+        f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
+        f"{config.optim.batch_size} pictures, {config.views.num_views} views each",
+        f"time on this machine's CPU: about {_duration(seconds * total_steps * config.optim.batch_size)}"
+        f" ({1 / seconds:.0f} pictures/s in a probe of {PROBE_PICTURES}, loading not counted)",
+        f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
+        f"{'yes' if facts.in_memory else 'no'}",
+    ]
+    print("\n".join(lines), file=sys.stdout)
+
+
+def _probe(
+    config: TrainConfig, objective: Objective, pictures: Pictures
+) -> tuple[float, float]:
+    """Return seconds and bytes of activations, both for each picture."""
+    number = min(PROBE_PICTURES, len(pictures))
+    views = StepViews(pictures, config.views, global_batch=number, seed=config.seed)
+    batch = views[0]
+    clock = Clock(step=0, epoch=0, steps_per_epoch=1, total_steps=1, images=0)
+    num_bytes = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal num_bytes
+        num_bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+    objective.before_step(clock)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        objective(batch, clock).loss.backward()
+    started = time.monotonic()
+    objective(batch, clock).loss.backward()
+    return (time.monotonic() - started) / number, num_bytes / number
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return (
+        f"{seconds / 3600:.0f} h"
+        if seconds < 172_800
+        else f"{seconds / 86_400:.0f} days"
+    )

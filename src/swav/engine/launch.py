@@ -1,0 +1,82 @@
+"""Where a run computes: device, ranks, precision, threads."""
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import nn
+
+from swav import distributed
+
+
+def available_cores() -> int:
+    """Return the processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def launch(
+    *, device: str = "auto", precision: str = "32-true", threads: int = 0
+) -> Fabric:
+    """Return the fabric of this process; under torchrun the process group of all ranks starts.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    kind, _, number = _resolved(device).partition(":")
+    num_local, num_nodes = distributed.local_world_size(), distributed.launched_nodes()
+    ranks = num_local * num_nodes
+    devices: int | list[int] = [int(number)] if number and ranks == 1 else num_local
+    torch.set_num_threads(threads or max(1, available_cores() // num_local))
+    fabric = Fabric(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=DDPStrategy(broadcast_buffers=False) if ranks > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def prepare_network(
+    objective: nn.Module, fabric: Fabric, *, sync_batchnorm: bool, compile_network: bool
+) -> None:
+    """Lay the network out for the device, before the optimiser is built.
+
+    Raises:
+        ValueError: for synchronised BatchNorm on a CPU.
+    """
+    on_gpu = fabric.device.type == "cuda"
+    if sync_batchnorm and not on_gpu:
+        raise ValueError(
+            f"sync_batchnorm needs GPUs, this run is on {fabric.device.type}: leave it out, "
+            "or use a backbone without BatchNorm such as convnext_atto"
+        )
+    if sync_batchnorm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+    objective.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile_network:
+        objective.compile()
+
+
+def _resolved(device: str) -> str:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    valid = [
+        name
+        for name, there in (
+            ("cpu", True),
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+        )
+        if there
+    ]
+    if kind not in valid:
+        raise ValueError(
+            f"device {device!r} is not here: use {', '.join(valid)} or auto"
+        )
+    return device

@@ -1,0 +1,127 @@
+"""The loop: optimiser steps over micro-batches, as a generator that the caller walks."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from swav import distributed
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, StepOutput
+from swav.engine.watch import check_finite
+
+
+def fit(
+    objective: Objective,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    clock: Clock,
+    *,
+    learning_rate: Callable[[Clock], float] | None = None,
+    fabric: Fabric | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Clock, StepOutput]]:
+    """Train from ``clock`` to its ``total_steps``; yield the new clock after every step.
+
+    Periodic work is an ``if`` in the caller's ``for``. ``batches`` yields the micro-batches of
+    this rank from ``clock.step`` on, ``accumulate`` of them for each optimiser step. The yielded
+    loss and metrics are means over micro-batches and ranks.
+
+    Raises:
+        NotFiniteError: on all ranks at once, before an update that would ruin the weights.
+    """
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
+    objective.train()
+    micro_batches = iter(batches)
+    while clock.step < clock.total_steps:
+        share = [fabric.to_device(batch) for batch in islice(micro_batches, accumulate)]
+        if len(share) < accumulate:
+            return
+        if clock.step % clock.steps_per_epoch == 0:
+            objective.before_epoch(clock)
+        if learning_rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(clock)
+        torch.manual_seed(seed + clock.step)  # dropout too depends on the step alone
+        objective.before_step(clock)
+        output = _forward_backward(fabric, wrapped, objective, share, clock)
+        objective.after_backward(clock)
+        _check_finite(fabric, objective, output, clock)
+        if clip_norm is not None:
+            fabric.clip_gradients(wrapped, wrapped_optimizer, max_norm=clip_norm)
+        wrapped_optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        objective.after_step(clock)
+        num_images = (
+            sum(len(batch.indices) for batch in share) * distributed.world_size()
+        )
+        clock = clock.at(clock.step + 1, global_batch=num_images)
+        yield clock, output
+
+
+def due(clock: Clock, every_steps: int) -> bool:
+    """Return whether periodic work is due: each ``every_steps`` and after the last step."""
+    if clock.step == clock.total_steps:
+        return True
+    return every_steps > 0 and clock.step % every_steps == 0
+
+
+def _forward_backward(
+    fabric: Fabric,
+    wrapped: torch.nn.Module,
+    objective: Objective,
+    share: Sequence[Batch],
+    clock: Clock,
+) -> StepOutput:
+    """Add up the gradients of all micro-batches; return their mean loss and metrics."""
+    targets = None
+    if len(share) > 1:
+        with fabric.autocast():
+            targets = objective.codes(share, clock)
+    outputs: list[StepOutput] = []
+    for place, batch in enumerate(share):
+        is_last = place == len(share) - 1
+        given = () if targets is None else (targets[place],)
+        with fabric.no_backward_sync(wrapped, enabled=not is_last):
+            output: StepOutput = wrapped(batch, clock, *given)
+            fabric.backward(output.loss / len(share))
+        outputs.append(output)
+    return _mean(outputs)
+
+
+def _mean(outputs: Sequence[StepOutput]) -> StepOutput:
+    """Return the mean over micro-batches and ranks."""
+    names = list(outputs[0].metrics)
+    rows = [
+        torch.stack(
+            [output.loss.detach().cpu(), *(output.metrics[name] for name in names)]
+        )
+        for output in outputs
+    ]
+    loss, *metrics = distributed.all_reduce_mean(torch.stack(rows).mean(dim=0)).unbind()
+    return StepOutput(loss, dict(zip(names, metrics, strict=True)))
+
+
+def _check_finite(
+    fabric: Fabric, objective: Objective, output: StepOutput, clock: Clock
+) -> None:
+    scaled = fabric._precision.precision == "16-mixed"
+    check_finite(
+        clock,
+        loss=output.loss.item(),
+        metrics=output.metrics,
+        grad_norm=None if scaled else _gradient_norm(objective),
+        precision=fabric._precision.precision,
+    )
+
+
+def _gradient_norm(objective: Objective) -> float:
+    gradients: list[Tensor] = [
+        p.grad for p in objective.parameters() if p.grad is not None
+    ]
+    return torch.nn.utils.get_total_norm(gradients).item()
