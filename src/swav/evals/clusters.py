@@ -5,7 +5,7 @@ spherical k-means on the features with as many clusters as there are classes.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -61,12 +61,7 @@ def run(
     kmeans_metrics, kmeans_intervals = _agreement(by_kmeans, labels)
     return Result(
         task="clusters",
-        protocol={
-            "kmeans": f"{num_clusters} clusters of L2-normalised features, "
-            f"tightest of {config.restarts} starts",
-            "accuracy": "clusters and classes matched one to one (Hungarian)",
-            "nmi": "arithmetic mean of the entropies",
-        },
+        protocol=_protocol(config, num_clusters),
         metrics=metrics | {f"kmeans_{metric}": value for metric, value in kmeans_metrics.items()},
         intervals=intervals
         | {f"kmeans_{metric}": ends for metric, ends in kmeans_intervals.items()},
@@ -90,6 +85,15 @@ def kmeans(
     model = KMeans(num_clusters, n_init=restarts, random_state=seed)
     assignment: Int64[np.ndarray, " images"] = model.fit_predict(values).astype(np.int64)
     return assignment
+
+
+def _protocol(config: ClustersConfig, num_clusters: int) -> dict[str, Any]:
+    return {
+        "kmeans": f"{num_clusters} clusters of L2-normalised features, "
+        f"tightest of {config.restarts} starts",
+        "accuracy": "clusters and classes matched one to one (Hungarian)",
+        "nmi": "arithmetic mean of the entropies",
+    }
 
 
 def _agreement(

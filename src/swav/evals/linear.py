@@ -27,13 +27,14 @@ class LinearConfig:
     """Accuracy of multinomial logistic regression on standardised, frozen features."""
 
     name: ClassVar[str] = "linear"
-    penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     """Weights of half the squared norm against the mean loss of a picture."""
     held_out: float = 0.2
     """Share of each class on which the penalty is chosen; and, without a score set, scored."""
     max_iterations: int = 500
-    tolerance: float = 1e-4
-    """Largest gradient element at which the solver stops."""
+    tolerance: float = 1e-3
+    """Largest gradient element at which the solver stops: a tenth of it moved top-1 by at most 3
+    of 382 emoji, at two to three times the iterations."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -6,11 +6,11 @@ no labels, and it asks for what pixels cannot give: knowing a thing by a piece o
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as photometric
 
@@ -68,30 +68,16 @@ def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
     (a network's, the untrained network's, ``pixel_encoder``'s) is asked the same questions.
 
     Raises:
-        ValueError: if there are fewer than two readable pictures.
+        ValueError: if there are fewer than two readable pictures, or none of those looked up.
     """
-    asked = set(chosen(len(pictures), config).tolist())
-    gallery: list[Tensor] = []
-    queries: list[Tensor] = []
-    answers: list[int] = []  # rows of the gallery
-    num_gallery = 0
-    for indices, batch in readable(pictures, batch_size=BATCH_SIZE):
-        gallery.append(encode(batch))
-        places = [place for place, index in enumerate(indices) if index in asked]
-        if places:
-            queries.append(
-                encode(
-                    parts([batch[each] for each in places], [indices[e] for e in places], config)
-                )
-            )
-        answers.extend(num_gallery + place for place in places)
-        num_gallery += len(indices)
-    if num_gallery < 2 or not answers:
+    lookup = _encoded(config, encode, pictures)
+    num_gallery = len(lookup.gallery)
+    if num_gallery < 2:
         raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
     found = nearest(
-        torch.cat(queries), torch.cat(gallery), num_neighbours=min(max(RANKS), num_gallery)
+        lookup.queries, lookup.gallery, num_neighbours=min(max(RANKS), num_gallery)
     ).indices
-    hits = found == torch.tensor(answers)[:, None]
+    hits = found == lookup.answers[:, None]
     num_found = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
     return Result(
         task="parts",
@@ -105,7 +91,7 @@ def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
     )
 
 
-def chosen(num_images: int, config: PartsConfig) -> np.ndarray:
+def chosen(num_images: int, config: PartsConfig) -> Int64[np.ndarray, " images"]:
     """Return the positions of the pictures that are looked up, all if there are few enough."""
     if num_images <= config.max_parts:
         return np.arange(num_images)
@@ -128,6 +114,35 @@ def parts(
         _jittered(_cropped(picture, draw, config), draw, config)
         for picture, draw in zip(pictures, draws, strict=True)
     ]
+
+
+class _Lookup(NamedTuple):
+    gallery: Float[Tensor, "images features"]
+    queries: Float[Tensor, "batch features"]
+    answers: Int64[Tensor, " batch"]
+    """Row of the gallery that each query is a part of."""
+
+
+def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup:
+    """Return the features of every readable picture and of the parts that are looked up."""
+    asked = set(chosen(len(pictures), config).tolist())
+    gallery: list[Tensor] = []
+    queries: list[Tensor] = []
+    answers: list[int] = []
+    num_gallery = 0
+    for indices, batch in readable(pictures, batch_size=BATCH_SIZE):
+        gallery.append(encode(batch))
+        places = [place for place, index in enumerate(indices) if index in asked]
+        shown = [batch[place] for place in places]
+        if places:
+            queries.append(encode(parts(shown, [indices[place] for place in places], config)))
+        answers.extend(num_gallery + place for place in places)
+        num_gallery += len(indices)
+    if not answers:
+        raise ValueError(
+            f"{pictures.data}: none of the {len(asked)} pictures to look up can be read"
+        )
+    return _Lookup(torch.cat(gallery), torch.cat(queries), torch.tensor(answers))
 
 
 def _cropped(
