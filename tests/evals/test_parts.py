@@ -67,6 +67,7 @@ def test_parts_lie_inside_and_have_the_asked_area_and_ratio():
     tops, lefts = (np.array([int(each[axis, 0, 0]) for each in found]) for axis in (0, 1))
     assert len(set(tops)) > 30
     assert len(set(lefts)) > 30
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (200, 2), (3, 300)])
