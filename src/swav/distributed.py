@@ -18,7 +18,7 @@ def world_size() -> int:
     return dist.get_world_size() if _initialised() else 1
 
 
-def all_gather(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "ranks *shape"]:
+def all_gather(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
     """Stack ``local`` from every rank, in rank order. No gradient flows back."""
     local = local.detach().contiguous()
     if world_size() == 1:
@@ -28,12 +28,12 @@ def all_gather(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "ranks *shape"
     return torch.stack(shares)
 
 
-def all_reduce_mean(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+def all_reduce_mean(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return the mean of ``local`` over all ranks. No gradient flows back."""
     return all_gather(local).mean(dim=0)
 
 
-def all_reduce_max(local: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+def all_reduce_max(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return the largest value of each element over all ranks. No gradient flows back."""
     return all_gather(local).amax(dim=0)
 

@@ -13,9 +13,7 @@ from swav.commands.runs import load, open_pictures
 from swav.evals import Features
 
 
-def cluster(
-    run: str | Path, data: str | None = None, *, to: str | Path | None = None
-) -> Path:
+def cluster(run: str | Path, data: str | None = None, *, to: str | Path | None = None) -> Path:
     """Write the cluster of every readable picture, and its probability, to a CSV file.
 
     A picture's cluster is its nearest prototype; it does not depend on the other pictures.
@@ -34,9 +32,7 @@ def cluster(
     return target
 
 
-def write_clusters(
-    features: Features, probabilities: Tensor | None, path: Path
-) -> None:
+def write_clusters(features: Features, probabilities: Tensor | None, path: Path) -> None:
     """Write path, cluster and probability of every picture; all probabilities beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if probabilities is None:
@@ -70,9 +66,7 @@ def _write_csv(
     path: Path,
 ) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "cluster", "probability"])
         for name, number, sure in zip(names, assignment, certainty, strict=True):

@@ -39,9 +39,7 @@ def write_embeddings(features: Features, path: Path) -> None:
     """Write features with their names, and their labels if they have any."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = features.values.numpy()
-    names = [
-        name.encode("utf-8", "backslashreplace").decode() for name in features.names
-    ]
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in features.names]
     if path.suffix == ".npz":
         arrays = {"embeddings": values, "paths": np.array(names)}
         if features.labels is not None:
@@ -61,9 +59,7 @@ def write_embeddings(features: Features, path: Path) -> None:
 def _write_csv(names: list[str], values: np.ndarray, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["path", *(f"feature_{place}" for place in range(values.shape[1]))]
-        )
+        writer.writerow(["path", *(f"feature_{place}" for place in range(values.shape[1]))])
         for name, row in zip(names, values, strict=True):
             writer.writerow([name, *(f"{value:.9g}" for value in row)])
 
@@ -73,8 +69,6 @@ def _write_parquet(names: list[str], values: np.ndarray, path: Path) -> None:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ValueError(
-            "writing .parquet needs pyarrow: pip install 'swav[parquet]'"
-        ) from error
+        raise ValueError("writing .parquet needs pyarrow: pip install 'swav[parquet]'") from error
     table = pyarrow.table({"path": names, "embedding": list(values)})
     parquet.write_table(table, path)

@@ -2,12 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, get_args
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -31,9 +30,7 @@ from swav.evals import (
 )
 from swav.evals.features import encode_all
 
-TASKS: dict[str, type[EvalConfig]] = {
-    config.name: config for config in get_args(EvalConfig)
-}
+TASKS: dict[str, type[EvalConfig]] = {config.name: config for config in get_args(EvalConfig)}
 LABELLED = ("knn", "linear", "clusters")
 
 
@@ -65,9 +62,7 @@ def evaluate(
     """
     configs = [task_config(name) for name in tasks]
     opened = load(run)
-    fit, score = _fit_and_score(
-        opened, data, split=split, fit_on=fit_on, score_on=score_on
-    )
+    fit, score = _fit_and_score(opened, data, split=split, fit_on=fit_on, score_on=score_on)
     results = measure(
         opened.backbone,
         opened.untrained(),
@@ -119,27 +114,22 @@ def measure(
         "random": _network_subject(untrained, fit, score, transform, None),
         "pixels": _pixel_subject(fit, score),
     }
+    about = {"fit_on": fit.data, "score_on": fit.data if score is None else score.data}
     results = []
     for config in configs:
-        found = {name: _run(config, subject) for name, subject in subjects.items()}
+        found = {
+            name: _with_protocol(_run(config, subject), about) for name, subject in subjects.items()
+        }
         result = replace(found.pop("trained"), seeds=(seed,))
-        result = replace(
-            result, protocol={**result.protocol, **_data_protocol(fit, score)}
-        )
         for name, baseline in found.items():
-            baseline = replace(baseline, protocol=result.protocol)
             result = result.with_baseline(name, baseline)
         results.append(result)
     return results
 
 
-def print_table(
-    results: Sequence[Result], *, title: str, file: TextIO | None = None
-) -> None:
+def print_table(results: Sequence[Result], *, title: str, file: TextIO | None = None) -> None:
     """Print one line for each metric: the run, its interval, the untrained network, pixels."""
-    table = Table(
-        "task", "metric", "trained", "95 %", "untrained", "pixels", title=title
-    )
+    table = Table("task", "metric", "trained", "95 %", "untrained", "pixels", title=title)
     for result in results:
         for metric, value in result.metrics.items():
             low_high = result.intervals.get(metric)
@@ -175,12 +165,8 @@ def _network_subject(
 ) -> _Subject:
     device = next(backbone.parameters()).device
     fitted = extract(backbone, fit, transform, device=device)
-    scored = (
-        None if score is None else extract(backbone, score, transform, device=device)
-    )
-    assignment = (
-        None if cluster is None else cluster(fitted if scored is None else scored)
-    )
+    scored = None if score is None else extract(backbone, score, transform, device=device)
+    assignment = None if cluster is None else cluster(fitted if scored is None else scored)
     encode = network_encoder(backbone, transform, device=device)
     return _Subject(backbone, encode, score or fit, fitted, scored, assignment)
 
@@ -198,9 +184,7 @@ def _run(config: EvalConfig, subject: _Subject) -> Result:
         case linear.LinearConfig():
             return linear.run(config, subject.fit, subject.score)
         case clusters.ClustersConfig():
-            return clusters.run(
-                config, subject.score or subject.fit, subject.assignment
-            )
+            return clusters.run(config, subject.score or subject.fit, subject.assignment)
         case parts.PartsConfig():
             if subject.backbone is None:
                 return parts.run(config, subject.encode, subject.pictures)
@@ -208,8 +192,8 @@ def _run(config: EvalConfig, subject: _Subject) -> Result:
                 return parts.run(config, subject.encode, subject.pictures)
 
 
-def _data_protocol(fit: Pictures, score: Pictures | None) -> Mapping[str, str]:
-    return {"fit_on": fit.data, "score_on": fit.data if score is None else score.data}
+def _with_protocol(result: Result, about: Mapping[str, str]) -> Result:
+    return replace(result, protocol={**result.protocol, **about})
 
 
 def _fit_and_score(
@@ -222,26 +206,20 @@ def _fit_and_score(
 ) -> tuple[Pictures, Pictures | None]:
     """Return what to fit on and what to score; None where one set plays both parts."""
     if (fit_on is None) != (score_on is None):
-        raise ValueError(
-            "--fit-on and --score-on belong together: give both, or only DATA"
-        )
+        raise ValueError("--fit-on and --score-on belong together: give both, or only DATA")
     if fit_on is not None and score_on is not None:
         return open_pictures(run, fit_on), open_pictures(run, score_on)
     name = data or run.config.data.data
     found = splits(name)
     if not found:
         if split is not None:
-            raise ValueError(
-                f"--split {split}: {name} has no parts (folders train, val, test)"
-            )
+            raise ValueError(f"--split {split}: {name} has no parts (folders train, val, test)")
         return open_pictures(run, data), None
     held_out = [part for part in found if part != "train"]
     chosen = split or ("test" if "test" in held_out else next(iter(held_out), None))
     if chosen not in held_out or "train" not in found:
         raise ValueError(f"--split {chosen}: {name} has the parts {', '.join(found)}")
-    return open_pictures(run, data, split="train"), open_pictures(
-        run, data, split=chosen
-    )
+    return open_pictures(run, data, split="train"), open_pictures(run, data, split=chosen)
 
 
 def _hard(run: Run) -> Assign:

@@ -47,9 +47,7 @@ def write_outputs(
 
 def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
     """Write the views of a few pictures, as the first epoch sees them, for the report."""
-    wanted = np.linspace(
-        0, len(pictures) - 1, min(SHOWN_PICTURES, len(pictures))
-    ).astype(np.int64)
+    wanted = np.linspace(0, len(pictures) - 1, min(SHOWN_PICTURES, len(pictures))).astype(np.int64)
     indices, shown = [], []
     for index in wanted.tolist():
         try:
@@ -59,21 +57,15 @@ def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
         indices.append(index)
     if not shown:
         return
-    views = make_views(
-        shown, np.array(indices), config.views, seed=config.seed, epoch=0
-    )
-    names = [
-        pictures.names[i].encode("utf-8", "backslashreplace").decode() for i in indices
-    ]
+    views = make_views(shown, np.array(indices), config.views, seed=config.seed, epoch=0)
+    names = [pictures.names[i].encode("utf-8", "backslashreplace").decode() for i in indices]
     arrays = {"names": np.array(names), **_by_group(views, config.views)}
     path = folder / "pictures" / "views.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def _by_group(
-    views: tuple[torch.Tensor, ...], config: ViewsConfig
-) -> dict[str, np.ndarray]:
+def _by_group(views: tuple[torch.Tensor, ...], config: ViewsConfig) -> dict[str, np.ndarray]:
     """Return the views of each group as bytes, (pictures, views, height, width, channels)."""
     mean, std = (
         torch.tensor(config.mean)[:, None, None],
@@ -88,9 +80,7 @@ def _by_group(
     return arrays
 
 
-def _evaluate(
-    folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
-) -> None:
+def _evaluate(folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures) -> None:
     tasks = (*LABELLED, "parts") if pictures.labels is not None else ("parts",)
     if pictures.labels is not None and len(np.unique(pictures.labels)) < 2:
         tasks = ("parts",)

@@ -30,9 +30,7 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
             f"{facts.num_images} pictures are fewer than one batch of {batch}: use "
             f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
         )
-    queue = method.resolved_queue_length(
-        num_images=facts.num_images, global_batch=batch
-    )
+    queue = method.resolved_queue_length(num_images=facts.num_images, global_batch=batch)
     most = max(method.num_prototypes)
     method.check_share(global_batch=batch, queue_length=queue)
     if batch + queue < most:
@@ -81,9 +79,7 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
     print("\n".join(lines), file=sys.stdout)
 
 
-def _probe(
-    config: TrainConfig, objective: Objective, pictures: Pictures
-) -> tuple[float, float]:
+def _probe(config: TrainConfig, objective: Objective, pictures: Pictures) -> tuple[float, float]:
     """Return seconds and bytes of activations, both for each picture."""
     number = min(PROBE_PICTURES, len(pictures))
     views = StepViews(pictures, config.views, global_batch=number, seed=config.seed)
@@ -109,8 +105,4 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return (
-        f"{seconds / 3600:.0f} h"
-        if seconds < 172_800
-        else f"{seconds / 86_400:.0f} days"
-    )
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -113,9 +113,7 @@ def clusters_of(
 def read_record(folder: Path) -> dict[str, Any]:
     """Return ``run.json``, or nothing where there is none yet."""
     path = folder / "run.json"
-    record: dict[str, Any] = (
-        json.loads(path.read_text("utf-8")) if path.exists() else {}
-    )
+    record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return record
 
 
@@ -129,11 +127,7 @@ def write_record(folder: Path, **changes: Any) -> None:
 
 def open_pictures(run: Run, data: str | None, *, split: str | None = None) -> Pictures:
     """Return DATA, by default the training's own pictures, read as the run reads them."""
-    source = (
-        run.config.data
-        if data is None
-        else replace(run.config.data, data=data, split=None)
-    )
+    source = run.config.data if data is None else replace(run.config.data, data=data, split=None)
     if split is not None:
         source = replace(source, split=split)
     return source.build().load()

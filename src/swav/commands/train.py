@@ -100,18 +100,14 @@ def train(
         return Path(out or "runs")
     if distributed.rank() == 0 and recipe == "auto" and not resume:
         print("\n".join(explain(config, facts)), file=sys.stderr)
-    fabric = launch(
-        device=config.device, precision=config.precision, threads=config.threads
-    )
+    fabric = launch(device=config.device, precision=config.precision, threads=config.threads)
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
         if fabric.is_global_zero:
             stack.enter_context(RunLock(folder))
         session = _start(fabric, folder, config, pictures, recipe=recipe, resume=resume)
         if init_from is not None and session.clock.step == 0:
-            session.objective.encoder.load_state_dict(
-                load(init_from).backbone.state_dict()
-            )
+            session.objective.encoder.load_state_dict(load(init_from).backbone.state_dict())
         _run(session)
         if fabric.is_global_zero:
             write_outputs(session.folder, session.config, session.objective, pictures)
@@ -139,9 +135,7 @@ class Session:
     @property
     def save_every_steps(self) -> int:
         """Steps between checkpoints."""
-        automatic = max(
-            self.clock.steps_per_epoch, self.clock.total_steps // SAVES_PER_RUN, 1
-        )
+        automatic = max(self.clock.steps_per_epoch, self.clock.total_steps // SAVES_PER_RUN, 1)
         return self.config.save_every or automatic
 
 
@@ -158,10 +152,7 @@ def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> 
     if out is not None:
         return Path(out)
     number = torch.tensor(0)
-    stem = (
-        Path(config.data.data.rstrip("/").split(":")[0]).name.split(".")[0]
-        or "pictures"
-    )
+    stem = Path(config.data.data.rstrip("/").split(":")[0]).name.split(".")[0] or "pictures"
     name = f"{stem}-{config.method.name}"
     if fabric.is_global_zero:
         taken = [path.name for path in Path("runs").glob(f"{name}-[0-9][0-9][0-9]")]
@@ -208,9 +199,7 @@ def _start(
         images=0,
         warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
     )
-    session = Session(
-        fabric, folder, config, pictures, objective, optimizer, views, clock
-    )
+    session = Session(fabric, folder, config, pictures, objective, optimizer, views, clock)
     if resume:
         _continue(session)
     if fabric.is_global_zero:
@@ -220,15 +209,11 @@ def _start(
 
 def _compiles(config: TrainConfig, fabric: Fabric) -> bool:
     """On a CPU compiling costs minutes and was not seen to gain anything (docs/log.md)."""
-    return config.compile == "on" or (
-        config.compile == "auto" and fabric.device.type == "cuda"
-    )
+    return config.compile == "on" or (config.compile == "auto" and fabric.device.type == "cuda")
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
-    if not resume and any(
-        (folder / name).exists() for name in ("config.yaml", "checkpoints")
-    ):
+    if not resume and any((folder / name).exists() for name in ("config.yaml", "checkpoints")):
         raise ValueError(
             f"{folder} already holds a run: continue it with --resume, or choose another --out"
         )
@@ -254,15 +239,11 @@ def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
 def _continue(session: Session) -> None:
     """Load the newest valid checkpoint into the session, on every rank the same."""
     found = newest_checkpoint(session.folder) if session.fabric.is_global_zero else None
-    step = int(
-        distributed.all_reduce_max(torch.tensor(-1 if found is None else found.step))
-    )
+    step = int(distributed.all_reduce_max(torch.tensor(-1 if found is None else found.step)))
     if step < 0:
         print("no checkpoint yet: starting at step 0", file=sys.stderr)
         return
-    checkpoint = found or load_checkpoint(
-        session.folder / "checkpoints" / f"step-{step:08d}"
-    )
+    checkpoint = found or load_checkpoint(session.folder / "checkpoints" / f"step-{step:08d}")
     restore(checkpoint.tensors, session.objective, session.optimizer)
     _check_machine(checkpoint.meta)
     batch = session.config.optim.batch_size
@@ -273,9 +254,7 @@ def _continue(session: Session) -> None:
         resumes = read_record(session.folder).get("resumes", [])
         entry = {"step": step, "time": _now()}
         write_record(session.folder, resumes=[*resumes, entry])
-        print(
-            f"continuing at step {step} of {session.clock.total_steps}", file=sys.stderr
-        )
+        print(f"continuing at step {step} of {session.clock.total_steps}", file=sys.stderr)
 
 
 def _check_machine(meta: dict[str, Any]) -> None:

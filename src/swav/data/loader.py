@@ -24,9 +24,7 @@ from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.sources import BadFile, Pictures, UnreadablePicture
 
 WORKER_TIMEOUT_SECONDS = 600
-_ORDER_STREAM = (
-    0x6F72646572  # keeps the order of the images apart from other uses of the seed
-)
+_ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
 
 
 @lru_cache(maxsize=2)
@@ -87,9 +85,7 @@ class StepViews(Dataset[Batch]):
         order = epoch_order(len(self.pictures), self.seed, epoch)
         with _one_thread():
             indices, pictures = self._read(order, positions)
-            views = make_views(
-                pictures, indices, self.views, seed=self.seed, epoch=epoch
-            )
+            views = make_views(pictures, indices, self.views, seed=self.seed, epoch=epoch)
         return Batch(views, self.views.num_targets, torch.from_numpy(indices))
 
     def _read(
@@ -101,13 +97,9 @@ class StepViews(Dataset[Batch]):
             indices = order[positions]
             return indices, self.pictures.pixels[torch.from_numpy(indices)]
         found = [self._read_one(order, int(position)) for position in positions]
-        return np.array([index for index, _ in found]), [
-            picture for _, picture in found
-        ]
+        return np.array([index for index, _ in found]), [picture for _, picture in found]
 
-    def _read_one(
-        self, order: Int64[np.ndarray, " images"], position: int
-    ) -> tuple[int, Tensor]:
+    def _read_one(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Tensor]:
         """Read the picture at ``position``, or the next of the same epoch that can be read."""
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
@@ -115,16 +107,12 @@ class StepViews(Dataset[Batch]):
                 return index, self.pictures[index]
             except UnreadablePicture as error:
                 self._note(BadFile(error.name, error.reason))
-        raise ValueError(
-            "none of the pictures can be read: see bad_files.txt for the reasons"
-        )
+        raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
 
     def _note(self, bad: BadFile) -> None:
         if self.bad_files is not None:
             line = f"{bad.name!r}\t{bad.reason}\n".encode(errors="backslashreplace")
-            descriptor = os.open(
-                self.bad_files, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
-            )
+            descriptor = os.open(self.bad_files, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.write(descriptor, line)  # one write: lines of several workers never mix
             os.close(descriptor)
 
@@ -163,9 +151,7 @@ def _make_view(
 ) -> Float[Tensor, "batch channels height width"]:
     boxes, flips = crops.draw_boxes(group, sizes, draws[:, : crops.NUM_DRAWS])
     photometry = augment.draw_photometry(group.augment, draws[:, crops.NUM_DRAWS :])
-    return augment.augment(
-        crops.crop_and_resize(pictures, boxes, flips, group.size), photometry
-    )
+    return augment.augment(crops.crop_and_resize(pictures, boxes, flips, group.size), photometry)
 
 
 def loader(

@@ -59,21 +59,15 @@ class SwAVConfig:
 
     def __post_init__(self) -> None:
         if not self.num_prototypes or min(self.num_prototypes) < 2:
-            raise ValueError(
-                f"num_prototypes {self.num_prototypes}: every head needs at least 2"
-            )
+            raise ValueError(f"num_prototypes {self.num_prototypes}: every head needs at least 2")
         for name, value in (
             ("temperature", self.temperature),
             ("epsilon", self.epsilon),
         ):
             if not value > 0:
-                raise ValueError(
-                    f"{name} {value} must be positive: SwAV uses 0.1 and 0.05"
-                )
+                raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
         if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
-            raise ValueError(
-                f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999"
-            )
+            raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
 
     def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
         """Return the length of the queue in rows, for ``auto`` from the size of the data.
@@ -118,9 +112,7 @@ class SwAVConfig:
         Raises:
             ValueError: if batch and queue are far too small for the prototypes.
         """
-        length = self.resolved_queue_length(
-            num_images=num_images, global_batch=global_batch
-        )
+        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
         self.check_share(global_batch=global_batch, queue_length=length)
         return SwAV(self, backbone, feature_dim=feature_dim, queue_length=length)
 
@@ -147,32 +139,22 @@ class SwAV(Objective):
         )
         self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
         self.queue = Queue(queue_length)
-        self.average = (
-            MovingAverage(backbone) if config.ema_momentum is not None else None
-        )
-        self._last_chosen = [
-            torch.full((number,), -1) for number in config.num_prototypes
-        ]
-        self._target_embeddings: list[
-            Tensor
-        ] = []  # of the micro-batches of the current step
+        self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
+        self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
+        self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
 
     @property
     def encoder(self) -> nn.Module:
         """The backbone, or its moving average."""
         return self.backbone if self.average is None else self.average.average
 
-    def forward(
-        self, batch: Batch, clock: Clock, targets: Targets | None = None
-    ) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         config = self.config
         embeddings = self.embed(batch.views)
         num_views, num_heads = len(batch.views), len(config.num_prototypes)
         scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
-        target_embeddings = torch.stack(
-            embeddings.detach().chunk(num_views)[: batch.num_targets]
-        )
+        target_embeddings = torch.stack(embeddings.detach().chunk(num_views)[: batch.num_targets])
         self._target_embeddings.append(target_embeddings)
         if targets is None:
             targets = self._codes(target_embeddings, clock)
@@ -185,9 +167,7 @@ class SwAV(Objective):
             for head in range(num_heads)
             for target, prediction in swapped_pairs(batch.num_targets, num_views)
         ]
-        return StepOutput(
-            torch.stack(losses).mean(), self._metrics(scores, targets, clock)
-        )
+        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, targets, clock))
 
     def embed(
         self, views: Sequence[Float[Tensor, "batch channels _ _"]]
@@ -201,9 +181,7 @@ class SwAV(Objective):
         """Return the codes of every micro-batch from one assignment of the effective batch."""
         with frozen_statistics(self):
             embeddings = [
-                torch.stack(
-                    self.embed(batch.views).chunk(len(batch.views))[: batch.num_targets]
-                )
+                torch.stack(self.embed(batch.views).chunk(len(batch.views))[: batch.num_targets])
                 for batch in batches
             ]
         whole = self._codes(torch.cat(embeddings, dim=1), clock)
@@ -211,9 +189,7 @@ class SwAV(Objective):
         return list(zip(*(codes.split(sizes) for codes in whole), strict=True))
 
     @torch.no_grad()
-    def _codes(
-        self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
-    ) -> Targets:
+    def _codes(self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock) -> Targets:
         """Return the codes of each target view by each head, target after target."""
         config = self.config
         batch = embeddings.shape[1]
@@ -222,15 +198,14 @@ class SwAV(Objective):
             if self.queue.is_full:
                 rows = torch.cat([rows, self.queue.share(target).to(rows)])
             for scores in self.prototypes(rows):
-                codes = sinkhorn(
-                    scores, epsilon=config.epsilon, iterations=config.iterations
-                )
+                codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
                 hard = config.codes == "hard" or clock.step < config.hard_steps
                 made.append(hard_codes(codes[:batch]) if hard else codes[:batch])
         return tuple(made)
 
     def before_step(self, clock: Clock) -> None:
         """Put the prototypes on the unit sphere."""
+        del clock
         self.prototypes.normalise()
         self._target_embeddings.clear()
 
@@ -277,12 +252,8 @@ class SwAV(Objective):
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
         num_heads = len(scores)
-        entropy = torch.stack(
-            [torch.special.entr(codes).sum(1).mean() for codes in targets]
-        )
-        ln_k = torch.tensor(
-            [float(number) for number in self.config.num_prototypes]
-        ).log()
+        entropy = torch.stack([torch.special.entr(codes).sum(1).mean() for codes in targets])
+        ln_k = torch.tensor([float(number) for number in self.config.num_prototypes]).log()
         used = []
         for head, views in enumerate(scores):
             num_targets = len(targets) // num_heads
