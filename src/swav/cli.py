@@ -191,9 +191,11 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
     """
     from swav.recipes.options import Start
 
-    del app["train"]
-    app.command(_train_app(Start()), name="train")
-    print(f"installed {app.install_completion(shell=shell)}; open a new shell to use it")
+    whole = _app("swav")
+    whole.update(app)
+    del whole["train"]
+    whole.command(_train_app(Start()), name="train")
+    print(f"installed {whole.install_completion(shell=shell)}; open a new shell to use it")
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:
@@ -237,7 +239,12 @@ RUN, SHORT, REST = (
     for place, name in enumerate(("Run", "Short for several options", "Training"))
 )
 RUN_OPTIONS: dict[str, tuple[Any, Any, Group, str]] = {
-    "recipe": (str | None, None, RUN, "Complete settings to start from (swav list recipes)."),
+    "recipe": (
+        str | None,
+        None,
+        RUN,
+        "Settings to start from; by default auto (see swav list recipes).",
+    ),
     "config": (Path | None, None, RUN, "The same from a file, such as a run's config.yaml."),
     "out": (Path | None, None, RUN, "Run folder; by default a new one under runs/."),
     "resume": (bool, False, RUN, "Continue the interrupted run in --out."),

@@ -9,6 +9,7 @@ import textwrap
 import types
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -84,8 +85,8 @@ class Leaf:
 
 def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
     """Yield every value of a config, whatever its depth, in the order of the fields."""
-    cls = type(config)
-    hints, documented = get_type_hints(cls), descriptions(cls)
+    cls: Any = type(config)
+    hints, documented = _hints(cls), descriptions(cls)
     for field in dataclasses.fields(config):
         value, path = vars(config)[field.name], f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -126,6 +127,7 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
+@cache
 def descriptions(cls: Any) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, its first paragraph in one line."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
@@ -141,9 +143,14 @@ def descriptions(cls: Any) -> dict[str, str]:
     return found
 
 
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def _tag(cls: Any) -> str | None:
     """Return a class's ``name: ClassVar[str]``, which tells it from others of its union."""
-    if get_origin(get_type_hints(cls).get("name")) is not ClassVar:
+    if get_origin(_hints(cls).get("name")) is not ClassVar:
         return None
     return str(vars(cls)["name"])
 
@@ -220,7 +227,7 @@ def _parse_dataclass(cls: Any, value: Any, path: str) -> Any:
     missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(f"{inside}missing {', '.join(missing)}: a complete config has every key")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     prefix = f"{path}." if path else ""
     parsed = {name: _parse(hints[name], values[name], f"{prefix}{name}") for name in names}
     try:

@@ -1,0 +1,308 @@
+"""Words on a command line arrive as settings, and mistakes as one line and an exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swav
+from swav import cli, config
+from swav.commands import train as train_command
+from swav.commands.train import StoppedBySignal
+from swav.recipes import RECIPES, TrainConfig, make_config
+from swav.recipes.options import TYPICAL
+
+HELP_SECONDS = 0.5
+
+
+class Recorder:
+    """Stands in for the training and remembers what it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = ""
+        self.settings: dict[str, Any] = {}
+
+    def __call__(self, data: str, **settings: Any) -> Path:
+        self.data, self.settings = data, settings
+        return self.folder
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config of the training."""
+        found = self.settings["config"]
+        assert isinstance(found, TrainConfig)
+        return found
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
+    recorder = Recorder(tmp_path)
+    monkeypatch.setattr(train_command, "train", recorder)
+    return recorder
+
+
+def changes(recipe: str, made: TrainConfig) -> dict[str, Any]:
+    differences = config.differences(make_config(recipe, TYPICAL), made)
+    return {path: new for path, (_, new) in differences.items() if path != "data.data"}
+
+
+WORDS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "epochs": (("7",), 7),
+    "seed": (("5",), 5),
+    "device": (("cpu",), "cpu"),
+    "precision": (("16-mixed",), "16-mixed"),
+    "sync_batchnorm": ((), True),
+    "compile": (("off",), "off"),
+    "workers": (("2",), 2),
+    "data.split": (("val",), "val"),
+    "data.max_bad_fraction": (("0.5",), 0.5),
+    "views.mean": (("0.1", "0.2", "0.3"), [0.1, 0.2, 0.3]),
+    "views.groups.0.count": (("3",), 3),
+    "views.groups.0.size": (("40", "48"), [40, 48]),
+    "views.groups.0.scale": (("0.25", "0.75"), [0.25, 0.75]),
+    "views.groups.0.augment.hue": (("0.05",), 0.05),
+    "views.groups.0.augment.blur_radius": (("1", "1.5"), [1.0, 1.5]),
+    "backbone.name": (("resnet26",), "resnet26"),
+    "backbone.pretrained": ((), True),
+    "method.num_prototypes": (("30", "40"), [30, 40]),
+    "method.epsilon": (("2e-2",), 0.02),
+    "method.codes": (("hard",), "hard"),
+    "method.queue_length": (("512",), 512),
+    "method.ema_momentum": (("0.99",), 0.99),
+    "optim.optimizer": (("sgd",), "sgd"),
+    "optim.batch_size": (("64",), 64),
+    "optim.learning_rate": (("0.125",), 0.125),
+    "optim.clip_norm": (("1",), 1.0),
+}
+"""The words of an option, and what must stand in the config; one for each kind of value."""
+
+
+def option(path: str) -> str:
+    return "--" + path.replace("_", "-")
+
+
+@pytest.mark.parametrize("path", WORDS)
+def test_one_option_changes_one_field(path: str, trained: Recorder) -> None:
+    recipe = list(RECIPES)[1:][list(WORDS).index(path) % (len(RECIPES) - 1)]
+    words, value = WORDS[path]
+    assert cli.main(["train", "digits", "--recipe", recipe, option(path), *words]) == 0
+    before = config.to_dict(make_config(recipe))
+    for part in path.split("."):
+        before = before[int(part)] if isinstance(before, list) else before[part]
+    assert changes(recipe, trained.config) == ({} if before == value else {path: value})
+    assert trained.data == trained.config.data.data == "digits"
+    assert trained.settings["recipe"] == recipe
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES)[1:])
+def test_options_of_several_kinds_change_their_fields_in_every_recipe(
+    recipe: str, trained: Recorder
+) -> None:
+    words = ["--recipe", recipe, "--epochs", "77", "--views.groups.0.augment.hue", "0.125"]
+    assert cli.main(["train", *words, "digits", "--method.temperature=0.3"]) == 0
+    assert changes(recipe, trained.config) == {
+        "epochs": 77,
+        "views.groups.0.augment.hue": 0.125,
+        "method.temperature": 0.3,
+    }
+
+
+def test_without_options_the_recipe_is_as_it_is(trained: Recorder) -> None:
+    assert cli.main(["train", "digits", "--recipe", "cifar10"]) == 0
+    assert changes("cifar10", trained.config) == {}
+
+
+def test_options_for_several_fields(trained: Recorder, tmp_path: Path) -> None:
+    words = ["--backbone", "resnet26", "--crops", "2x48,3x24", "--channels", "1"]
+    weights = ["--init-from", str(tmp_path)]
+    assert cli.main(["train", "digits", "--recipe", "demo", *words, *weights]) == 0
+    made = trained.config
+    assert (made.backbone.name, made.backbone.args) == ("resnet26", {})
+    assert made.views.description == "2x48,3x24"
+    assert (made.data.channels, len(made.views.mean)) == (1, 1)
+    assert trained.settings["init_from"] == tmp_path
+    assert not trained.settings["resume"]
+
+
+def test_arguments_of_a_backbone_are_read_as_in_a_file(trained: Recorder) -> None:
+    words = ["--backbone.args.channels", "[8, 16]", "--backbone.args.stem_type", "deep"]
+    words += ["--backbone.args.zero_init_last", "true", "--backbone", "resnet26"]
+    assert cli.main(["train", "digits", "--recipe", "demo", *words]) == 0
+    expected = {"channels": [8, 16], "stem_type": "deep", "zero_init_last": True}
+    assert trained.config.backbone.args == expected
+
+
+def test_a_config_file_in_place_of_a_recipe(trained: Recorder, tmp_path: Path) -> None:
+    config.dump(make_config("stl10"), tmp_path / "mine.yaml")
+    path = str(tmp_path / "mine.yaml")
+    assert cli.main(["train", "digits", "--config", path, "--seed", "3"]) == 0
+    assert changes("stl10", trained.config) == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("trian digits", 2, 'Unknown command "trian". Did you mean "train"?'),
+        ("train", 2, "no pictures"),
+        ("train digits more", 2, "more"),
+        ("train digits --recipe cifar-10", 2, "Did you mean 'cifar10'"),
+        ("train digits --method swap", 2, "Did you mean 'swav'"),
+        ("train digits --epohcs 3", 2, "Did you mean --epochs?"),
+        ("train digits --epochs many", 2, "many"),
+        ("train digits --precision 64", 2, "16-mixed"),
+        ("train digits --method.memory-momentum 0.5", 2, "--method.memory-momentum"),
+        ("train digits --resume", 2, "--out"),
+        ("train digits --recipe demo --epochs 0", 1, "epochs 0"),
+        ("train digits --recipe demo --crops 2y3", 1, "2x32,4x20"),
+        ("train digits --recipe demo --views.groups.0.count 0", 1, "views.groups.0"),
+        ("train nowhere", 1, "nowhere"),
+        ("train digits --config nowhere.yaml", 1, "No such file or directory: nowhere.yaml"),
+        ("list recipe", 2, '"recipes"'),
+        ("list", 2, "WHAT"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_code(
+    words: str, code: int, message: str, trained: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("swav: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not trained.settings
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ValueError("epochs 0:\n  give more"), 1, "epochs 0: give more"),
+        (StoppedBySignal("stopped after step 3"), 75, "stopped after step 3"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "runs/x"), 1, "No space left on device: runs/x"),
+        (RuntimeError("odd"), 1, "RuntimeError: odd (SWAV_TRACEBACK=1 shows where)"),
+    ],
+)
+@pytest.mark.parametrize("traceback", [False, True])
+def test_how_a_training_ends_badly(
+    error: BaseException,
+    code: int,
+    message: str,
+    traceback: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(data: str, **settings: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr(train_command, "train", fail)
+    monkeypatch.setenv("SWAV_TRACEBACK", str(int(traceback)))
+    assert cli.main(["train", "digits", "--recipe", "demo"]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"swav: {message}"
+    assert ("Traceback (most recent call last):" in lines) == traceback
+
+
+def test_the_path_of_the_report_is_the_result(
+    trained: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "digits", "--recipe", "demo"]) == 0
+    assert capsys.readouterr().out == f"{trained.folder}\n"
+    (trained.folder / "report.html").touch()
+    assert cli.main(["train", "digits", "--recipe", "demo"]) == 0
+    assert capsys.readouterr().out == f"{trained.folder / 'report.html'}\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "some"),
+    [
+        ("methods", {"swav"}),
+        ("recipes", {"auto", "demo", "cifar10-cpu", "swav-r50-800ep"}),
+        ("tasks", {"knn", "linear", "clusters"}),
+        ("backbones", {"resnet50", "cifar_resnet18", "resnet50w2"}),
+    ],
+)
+def test_lists_what_there_is(what: str, some: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", what, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert all(set(entry) == {"name", "summary"} for entry in entries)
+    names = [entry["name"] for entry in entries]
+    assert some <= set(names)
+    assert cli.main(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == names
+
+
+def test_help_of_a_training_shows_the_defaults_of_its_recipe(
+    trained: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "--recipe", "swav-r50-200ep", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--epochs INT Passes over the data. [default: 200]" in text
+    assert cli.main(["train", "--help"]) == 0  # `auto` has none before it sees the pictures
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--epochs INT Passes over the data. --seed" in text
+    assert not trained.settings
+
+
+def seconds_of_processor(words: list[str]) -> Iterator[float]:
+    script = (
+        "import resource, sys\n"
+        "from swav.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(code, 'torch' in sys.modules, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+        )
+        code, torch_imported, seconds = done.stderr.splitlines()[-1].split()
+        assert torch_imported == "False"
+        assert code in ("0", "2")
+        yield float(seconds)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["unknown"]])
+def test_help_takes_no_torch_and_half_a_second(words: list[str]) -> None:
+    assert min(seconds_of_processor(words)) < HELP_SECONDS
+
+
+def test_as_a_module_it_is_the_same_command() -> None:
+    words = [sys.executable, "-m", "swav", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == swav.__version__
+
+
+def test_a_reader_that_leaves_early_is_no_error_message() -> None:
+    script = "from swav import cli; cli.app = lambda words: print('much'); cli.main([])"
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=True)
+    os.close(writing)
+    assert done.stderr == b""
+
+
+def test_completion_knows_the_options_of_a_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trained: Recorder
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["--install-completion", "--shell", "bash"]) == 0
+    text = "".join(path.read_text() for path in tmp_path.rglob("swav"))
+    assert "--optim.learning-rate" in text
+    assert cli.main(["train", "digits", "--recipe", "demo", "--epochs", "3"]) == 0
+    assert changes("demo", trained.config) == {"epochs": 3}
+
+
+def test_the_package_gives_its_functions_when_asked() -> None:
+    assert swav.embed.__module__ == "swav.commands.embed"
+    assert set(swav.__all__) <= set(dir(swav))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        swav.trian  # noqa: B018
