@@ -1,0 +1,251 @@
+"""One function from an encoded picture, whatever its mode or depth, to upright 8-bit channels."""
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened at all: nothing that can start another program or carries a language."""
+MAX_PIXELS = 64 * 2**20
+MAX_SIDE = 2**15
+MAX_ASPECT = 200
+MAX_FILE_BYTES = 256 * 2**20
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_EXIF_KEYS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+
+Opened = io.BufferedReader | io.BytesIO
+Source = str | Path | bytes | Opened
+"""A file by its path, its bytes, or the open file."""
+
+
+class UnreadablePicture(ValueError):
+    """A picture that cannot be used, and why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is unreadable: {self.reason}"
+
+
+def decode(
+    source: Source, *, channels: int = 3, name: str = ""
+) -> UInt8[Tensor, "channels height width"]:
+    """Return the picture upright, 8 bits a channel: grey for one channel, RGB for three.
+
+    Transparent pixels show white, 16 bits keep their upper 8, of an animation the first frame is
+    taken. Any other number of channels must be what the file holds (RGBA: 4, grey and alpha: 2).
+
+    Raises:
+        UnreadablePicture: With a reason, whatever is wrong with the file.
+    """
+    with quiet_pillow():
+        return decode_quietly(source, channels=channels, name=name)
+
+
+def decode_quietly(
+    source: Source, *, channels: int, name: str = ""
+) -> UInt8[Tensor, "channels height width"]:
+    """Decode as ``decode`` does, for many threads: the caller holds ``quiet_pillow``."""
+    with _opened(source, name, whole=True) as image:
+        return from_image(image, channels=channels)
+
+
+def read_size(source: Source, *, name: str = "") -> tuple[int, int]:
+    """Return height and width of the upright picture, from its header only."""
+    with quiet_pillow(), _opened(source, name) as image:
+        width, height = image.size
+        # Pillow turns a TIFF by itself, and already says its size as if turned
+        sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+        return (width, height) if sideways else (height, width)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings about odd files to ourselves. Enter it in one thread only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def from_image(image: Image.Image, *, channels: int) -> UInt8[Tensor, "channels height width"]:
+    """Return an open Pillow image as ``decode`` does.
+
+    Raises:
+        ValueError: If its bands or its range of values do not fit.
+    """
+    image.load()
+    turn = _ORIENTATIONS.get(_orientation(image))
+    image = _eight_bit(image if turn is None else image.transpose(turn))
+    if channels in (1, 3):
+        wanted = "L" if channels == 1 else "RGB"
+        image = _on_white(image)
+        image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
+        values = np.asarray(image if image.mode == wanted else image.convert(wanted))
+    else:
+        values = np.asarray(image.convert() if image.mode in ("P", "PA") else image)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.shape[2] != channels:
+        raise ValueError(f"it has {values.shape[2]} channels ({image.mode}), not {channels}")
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring whole numbers of 16 bits and floats to 8 bits; leave the other modes."""
+    if image.mode == "F":
+        return Image.fromarray(floats_to_bytes(np.asarray(image)))
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"values from {values.min()} to {values.max()} are not of 16 bits")
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def floats_to_bytes(
+    values: Shaped[np.ndarray, "*shape"], *, unit: bool | None = None
+) -> UInt8[np.ndarray, "*shape"]:
+    """Return floats of 0..1 (``unit``) or 0..255 as bytes; ``None`` decides by the largest.
+
+    Raises:
+        ValueError: If a value lies outside of the range or is not finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    unit = high <= 1 if unit is None else unit
+    limit = 1 if unit else 255
+    if not (low >= 0 and high <= limit):
+        raise ValueError(
+            f"float values from {low:g} to {high:g}: they must lie in 0..1 or all in 0..255"
+        )
+    return np.rint(values * (255 / limit)).astype(np.uint8)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    colours = image.convert("RGBA")
+    paper = Image.new("RGBA", colours.size, "white")
+    return Image.alpha_composite(paper, colours).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format != "TIFF" and not any(key in image.info for key in _EXIF_KEYS):
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata of a picture that may be whole: it is shown as it is
+        return 1
+
+
+@contextmanager
+def _opened(source: Source, name: str, *, whole: bool = False) -> Iterator[Image.Image]:
+    """Open within the limits; anything that goes wrong until the end is an unreadable picture."""
+    try:
+        with _binary(source, whole) as file:
+            try:
+                with Image.open(file, formats=_formats()) as image:
+                    _check_size(*image.size)
+                    yield image
+            except UnidentifiedImageError:
+                raise ValueError(_unidentified(file)) from None
+    except Exception as error:  # decoders raise anything on hostile bytes
+        name = name or (str(source) if isinstance(source, str | Path) else "")
+        raise UnreadablePicture(name, _reason(error)) from error
+
+
+@contextmanager
+def _binary(source: Source, whole: bool) -> Iterator[Opened]:
+    if isinstance(source, bytes):
+        if not source:
+            raise ValueError("the file is empty")
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        with open_regular(source) as file:
+            # many small reads of a file would pass the interpreter's lock between threads each time
+            yield io.BytesIO(file.read()) if whole else file
+    else:
+        yield source
+
+
+@contextmanager
+def open_regular(path: str | Path) -> Iterator[Opened]:
+    """Open a regular file; a pipe or a device, which could block for ever, is an error.
+
+    Raises:
+        ValueError: If it is empty, too large or not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        check_regular(os.fstat(descriptor))
+        yield file
+
+
+def check_regular(status: os.stat_result) -> None:
+    """Raise ``ValueError`` unless this is a regular file of a sensible size."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size == 0:
+        raise ValueError("the file is empty")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{status.st_size} bytes are above the limit of {MAX_FILE_BYTES}")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"{width} x {height} pixels show nothing")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are above the limit of {MAX_PIXELS}")
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"{width} x {height}: a side is above the limit of {MAX_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height}: narrower than the limit of 1:{MAX_ASPECT}")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _unidentified(file: Opened) -> str:
+    file.seek(0)
+    start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a web page (HTML), not a picture"
+    if start.startswith(b"%!ps"):
+        return "PostScript is not opened: save it as PNG"
+    return f"not a whole picture in one of {', '.join(FORMATS)}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more pixels than the limit of {MAX_PIXELS}"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
