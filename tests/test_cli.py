@@ -159,7 +159,7 @@ def test_a_config_file_in_place_of_a_recipe(trained: Recorder, tmp_path: Path) -
         ("train digits --method.memory-momentum 0.5", 2, "--method.memory-momentum"),
         ("train digits --resume", 2, "--out"),
         ("train digits --recipe demo --epochs 0", 1, "epochs 0"),
-        ("train digits --recipe demo --crops 2y3", 1, "2x32,4x20"),
+        ("train digits --recipe demo --crops 2y3", 1, "COUNTxSIZE"),
         ("train digits --recipe demo --views.groups.0.count 0", 1, "views.groups.0"),
         ("train nowhere", 1, "nowhere"),
         ("train digits --config nowhere.yaml", 1, "No such file or directory: nowhere.yaml"),
