@@ -45,8 +45,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     return values if tag is None else {"name": tag, **values}
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Return the dataclass that ``to_dict`` turned into ``values``.
+def from_dict(cls: type[T], values: Any) -> T:
+    """Return the dataclass that ``to_dict`` turned into ``values``, which may come from anyone.
 
     Raises:
         ValueError: for an unknown key, a missing key, or a value of another type.
