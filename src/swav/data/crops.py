@@ -32,13 +32,9 @@ class CropGroup:
 
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.size) < 1:
-            raise ValueError(
-                f"a crop group of {self.count} x {self.size}: both must be positive"
-            )
+            raise ValueError(f"a crop group of {self.count} x {self.size}: both must be positive")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(
-                f"scale {self.scale} must be two rising shares of the area in (0, 1]"
-            )
+            raise ValueError(f"scale {self.scale} must be two rising shares of the area in (0, 1]")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio {self.ratio} must be two rising positive numbers")
 
@@ -59,13 +55,9 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         if not self.groups or sum(group.count for group in self.groups) < 2:
-            raise ValueError(
-                "at least two views are needed to predict one from the other"
-            )
+            raise ValueError("at least two views are needed to predict one from the other")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError(
-                f"mean {self.mean} and std {self.std} need one positive std a channel"
-            )
+            raise ValueError(f"mean {self.mean} and std {self.std} need one positive std a channel")
 
     @property
     def num_targets(self) -> int:
@@ -84,20 +76,13 @@ class ViewsConfig:
 
     def with_crops(self, crops: str) -> "ViewsConfig":
         """Return these views with the counts and sizes of ``crops`` (``2x224,6x96``)."""
-        parts = [
-            re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", part.strip())
-            for part in crops.split(",")
-        ]
+        parts = [re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", part.strip()) for part in crops.split(",")]
         if not all(parts) or len(parts) > len(self.groups):
             raise ValueError(
                 f"crops {crops!r}: give at most {len(self.groups)} groups as COUNTxSIZE or "
                 f"COUNTxHEIGHTxWIDTH, separated by commas, such as {self.description}"
             )
-        sizes = [
-            [int(number) for number in part.groups() if number]
-            for part in parts
-            if part
-        ]
+        sizes = [[int(number) for number in part.groups() if number] for part in parts if part]
         groups = tuple(
             replace(group, count=size[0], size=(size[1], size[-1]))
             for group, size in zip(self.groups, sizes, strict=False)
@@ -132,15 +117,11 @@ def draw_boxes(
     fits &= (tried_height > 0) & (tried_width > 0)
     first = fits.argmax(axis=1)[:, None]
     central_ratio = np.clip(width / height, *group.ratio)
-    central_height = np.minimum(height, np.rint(width / central_ratio))
-    central_width = np.minimum(width, np.rint(height * central_ratio))
+    central_height = np.minimum(height, np.rint(width / central_ratio).clip(1))
+    central_width = np.minimum(width, np.rint(height * central_ratio).clip(1))
     found = fits.any(axis=1)[:, None]
-    box_height = np.where(
-        found, np.take_along_axis(tried_height, first, 1), central_height
-    )
-    box_width = np.where(
-        found, np.take_along_axis(tried_width, first, 1), central_width
-    )
+    box_height = np.where(found, np.take_along_axis(tried_height, first, 1), central_height)
+    box_width = np.where(found, np.take_along_axis(tried_width, first, 1), central_width)
     free_height, free_width = height - box_height, width - box_width
     place = draws[:, 2 * ATTEMPTS :]
     top = np.where(found, np.floor(place[:, :1] * (free_height + 1)), free_height // 2)
@@ -150,8 +131,7 @@ def draw_boxes(
 
 
 def crop_and_resize(
-    pictures: UInt8[Tensor, "batch channels _ _"]
-    | Sequence[UInt8[Tensor, "channels _ _"]],
+    pictures: UInt8[Tensor, "batch channels _ _"] | Sequence[UInt8[Tensor, "channels _ _"]],
     boxes: Boxes,
     flips: Bool[np.ndarray, " batch"],
     size: tuple[int, int],
@@ -160,9 +140,7 @@ def crop_and_resize(
     if isinstance(pictures, Tensor):
         return _resize_by_matrix(pictures, boxes, flips, size)
     views = []
-    for picture, (top, left, height, width), flip in zip(
-        pictures, boxes, flips, strict=True
-    ):
+    for picture, (top, left, height, width), flip in zip(pictures, boxes, flips, strict=True):
         box = picture[:, top : top + height, left : left + width]
         view = F.interpolate(box[None], size, mode="bilinear", antialias=True)[0]
         views.append(view.flip(2) if flip else view)
@@ -180,12 +158,7 @@ def _resize_by_matrix(
     rows = _resize_matrix(boxes[:, 0], boxes[:, 2], np.zeros_like(flips), tall, size[0])
     columns = _resize_matrix(boxes[:, 1], boxes[:, 3], flips, wide, size[1])
     # height leads, so that both products are plain batched matrix products
-    source = (
-        pictures.permute(0, 2, 1, 3)
-        .float()
-        .div_(255)
-        .reshape(batch, tall, channels * wide)
-    )
+    source = pictures.permute(0, 2, 1, 3).float().div_(255).reshape(batch, tall, channels * wide)
     down = (rows @ source).view(batch, size[0] * channels, wide)
     across = (down @ columns.mT).view(batch, size[0], channels, size[1])
     return across.permute(0, 2, 1, 3).clamp_(0, 1)

@@ -1,7 +1,8 @@
 """From a set of pictures to batches of views: which pictures a step sees, and their views.
 
 The unit of loading is a whole micro-batch. Its number fixes epoch, pictures and every random
-draw, so any number of workers or ranks makes the same bytes and resuming needs no replay.
+draw, so any number of workers makes the same bytes, any number of ranks the same views (the last
+bit of a sum may differ), and resuming needs no replay.
 """
 
 import os

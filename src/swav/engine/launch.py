@@ -1,10 +1,12 @@
 """Where a run computes: device, ranks, precision, threads."""
 
 import os
+from collections.abc import Callable
+import warnings
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from swav import distributed
@@ -15,9 +17,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def launch(
-    *, device: str = "auto", precision: str = "32-true", threads: int = 0
-) -> Fabric:
+def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0) -> Fabric:
     """Return the fabric of this process; under torchrun the process group of all ranks starts.
 
     Raises:
@@ -28,6 +28,8 @@ def launch(
     ranks = num_local * num_nodes
     devices: int | list[int] = [int(number)] if number and ranks == 1 else num_local
     torch.set_num_threads(threads or max(1, available_cores() // num_local))
+    # its successor, forward_sync_buffers, is not in every torch from 2.10 on
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     fabric = Fabric(
         accelerator=kind,
         devices=devices,
@@ -54,7 +56,8 @@ def prepare_network(
             "or use a backbone without BatchNorm such as convnext_atto"
         )
     if sync_batchnorm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+        convert(objective)  # in place: no objective is a BatchNorm itself
     objective.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile_network:
         objective.compile()
@@ -76,7 +79,5 @@ def _resolved(device: str) -> str:
         if there
     ]
     if kind not in valid:
-        raise ValueError(
-            f"device {device!r} is not here: use {', '.join(valid)} or auto"
-        )
+        raise ValueError(f"device {device!r} is not here: use {', '.join(valid)} or auto")
     return device

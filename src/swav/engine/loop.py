@@ -5,6 +5,7 @@ from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor
 
 from swav import distributed
@@ -57,9 +58,7 @@ def fit(
         wrapped_optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         objective.after_step(clock)
-        num_images = (
-            sum(len(batch.indices) for batch in share) * distributed.world_size()
-        )
+        num_images = sum(len(batch.indices) for batch in share) * distributed.world_size()
         clock = clock.at(clock.step + 1, global_batch=num_images)
         yield clock, output
 
@@ -73,7 +72,7 @@ def due(clock: Clock, every_steps: int) -> bool:
 
 def _forward_backward(
     fabric: Fabric,
-    wrapped: torch.nn.Module,
+    wrapped: _FabricModule,
     objective: Objective,
     share: Sequence[Batch],
     clock: Clock,
@@ -98,18 +97,14 @@ def _mean(outputs: Sequence[StepOutput]) -> StepOutput:
     """Return the mean over micro-batches and ranks."""
     names = list(outputs[0].metrics)
     rows = [
-        torch.stack(
-            [output.loss.detach().cpu(), *(output.metrics[name] for name in names)]
-        )
+        torch.stack([output.loss.detach().cpu(), *(output.metrics[name] for name in names)])
         for output in outputs
     ]
     loss, *metrics = distributed.all_reduce_mean(torch.stack(rows).mean(dim=0)).unbind()
     return StepOutput(loss, dict(zip(names, metrics, strict=True)))
 
 
-def _check_finite(
-    fabric: Fabric, objective: Objective, output: StepOutput, clock: Clock
-) -> None:
+def _check_finite(fabric: Fabric, objective: Objective, output: StepOutput, clock: Clock) -> None:
     scaled = fabric._precision.precision == "16-mixed"
     check_finite(
         clock,
@@ -121,7 +116,5 @@ def _check_finite(
 
 
 def _gradient_norm(objective: Objective) -> float:
-    gradients: list[Tensor] = [
-        p.grad for p in objective.parameters() if p.grad is not None
-    ]
+    gradients: list[Tensor] = [p.grad for p in objective.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients).item()

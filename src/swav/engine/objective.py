@@ -57,20 +57,20 @@ class Objective(nn.Module, ABC):
         """The backbone that is evaluated, embedded and exported (its EMA when EMA is on)."""
 
     @abstractmethod
-    def forward(
-        self, batch: Batch, clock: Clock, targets: Targets | None = None
-    ) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
         """Return the loss of one micro-batch; ``targets`` are given when ``codes`` made them."""
 
     def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets] | None:
         """Return the targets of every micro-batch, computed over the whole effective batch."""
         del batches, clock
+        return None
 
     def cluster(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"] | None:
         """Return the probability of each of the method's clusters, or None if it has none."""
         del features
+        return None
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fill memory banks before the first step."""

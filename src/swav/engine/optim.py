@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.optim import Lars
+from timm.optim.lars import Lars
 from torch import nn
 
 from swav.engine.objective import Clock
@@ -35,11 +35,7 @@ class OptimConfig:
     """Scale gradients down to this global norm."""
 
     def __post_init__(self) -> None:
-        if (
-            self.batch_size < 2
-            or self.accumulate < 1
-            or self.batch_size % self.accumulate
-        ):
+        if self.batch_size < 2 or self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} must be at least 2 and a multiple of "
                 f"accumulate {self.accumulate}"

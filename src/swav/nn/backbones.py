@@ -82,12 +82,8 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
     except (ImportError, KeyError) as error:
         raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
     model = factory(**args)
-    if not isinstance(model, nn.Module) or not isinstance(
-        vars(model).get("num_features"), int
-    ):
-        raise ValueError(
-            f"backbone {name!r} must return an nn.Module with an int num_features"
-        )
+    if not isinstance(model, nn.Module) or not isinstance(vars(model).get("num_features"), int):
+        raise ValueError(f"backbone {name!r} must return an nn.Module with an int num_features")
     return model
 
 
@@ -100,18 +96,20 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _cifar_resnet(layers: Sequence[int], *, in_chans: int = 3, **args: Any) -> ResNet:
+_RESNET: Any = ResNet  # its annotations ask for an instance where it takes a class
+
+
+def _cifar_resnet(layers: Sequence[int], *, in_chans: int = 3, **args: Any) -> nn.Module:
     """Return a ResNet for small pictures: 3x3 stem of stride one, no pooling."""
-    model = ResNet(BasicBlock, layers, in_chans=in_chans, zero_init_last=False, **args)
-    model.conv1 = nn.Conv2d(in_chans, 64, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model = _RESNET(BasicBlock, layers, in_chans=in_chans, zero_init_last=False, **args)
+    model.conv1 = _stem(nn.Conv2d(in_chans, 64, kernel_size=3, padding=1, bias=False))
     model.maxpool = nn.Identity()
-    return model
+    return _module(model)
 
 
-def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> ResNet:
+def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> nn.Module:
     """Return ResNet-50 with every layer ``width`` times as wide, the stem too (SwAV, sec. 4)."""
-    model = ResNet(
+    model = _RESNET(
         Bottleneck,
         (3, 4, 6, 3),
         in_chans=in_chans,
@@ -121,11 +119,19 @@ def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> ResNet:
         zero_init_last=False,
         **args,
     )
-    stem = nn.Conv2d(
-        in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False
+    model.conv1 = _stem(
+        nn.Conv2d(in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False)
     )
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    model.conv1 = stem
+    return _module(model)
+
+
+def _stem(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def _module(model: Any) -> nn.Module:
+    assert isinstance(model, nn.Module)
     return model
 
 
@@ -156,9 +162,7 @@ default_cfgs = {
 @register_model
 def cifar_resnet18(pretrained: bool = False, **args: Any) -> nn.Module:
     """Return ResNet-18 with a stem for 32-pixel pictures."""
-    return _build(
-        _cifar_resnet, "cifar_resnet18", pretrained, layers=(2, 2, 2, 2), **args
-    )
+    return _build(_cifar_resnet, "cifar_resnet18", pretrained, layers=(2, 2, 2, 2), **args)
 
 
 @register_model

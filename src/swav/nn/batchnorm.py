@@ -13,10 +13,12 @@ from swav import distributed
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Leave every running statistic as it was, whatever is computed inside in train mode."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 @torch.no_grad()

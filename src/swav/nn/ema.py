@@ -19,11 +19,7 @@ class MovingAverage(nn.Module):
 
         Buffers (BatchNorm statistics), which are averages themselves, are copied.
         """
-        for average, weight in zip(
-            self.average.parameters(), module.parameters(), strict=True
-        ):
+        for average, weight in zip(self.average.parameters(), module.parameters(), strict=True):
             average.lerp_(weight, 1 - momentum)
-        for average, buffer in zip(
-            self.average.buffers(), module.buffers(), strict=True
-        ):
-            average.copy_(buffer)
+        for copied, buffer in zip(self.average.buffers(), module.buffers(), strict=True):
+            copied.copy_(buffer)

@@ -19,6 +19,4 @@ def projection_head(
     layers: list[nn.Module] = [nn.Linear(feature_dim, hidden_dim)]
     if batchnorm:
         layers.append(nn.BatchNorm1d(hidden_dim))
-    return nn.Sequential(
-        *layers, nn.ReLU(inplace=True), nn.Linear(hidden_dim, embed_dim)
-    )
+    return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(hidden_dim, embed_dim))

@@ -23,9 +23,13 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Scale every prototype to unit length, in place."""
+        """Scale every prototype to unit length, in place.
+
+        One that is of unit length but for rounding stays as it is, to the bit.
+        """
         for weight in self.parameters():
-            weight.copy_(F.normalize(weight, dim=1))
+            is_unit = (weight.norm(dim=1, keepdim=True) - 1).abs() <= 1e-6
+            weight.copy_(torch.where(is_unit, weight, F.normalize(weight, dim=1)))
 
     def forward(
         self, embeddings: Float[Tensor, "batch embed"]

@@ -16,20 +16,22 @@ def demo() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see the README.
     """
-    augment = AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, blur=0.0)
-    large = CropGroup(count=2, size=(32, 32), scale=(0.3, 1.0), augment=augment)
-    small = CropGroup(count=4, size=(20, 20), scale=(0.1, 0.4), augment=augment)
+    augment = AugmentConfig(
+        brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, grey=0.1, blur=0.0
+    )
+    large = CropGroup(count=2, size=(40, 40), scale=(0.3, 1.0), augment=augment)
+    small = CropGroup(count=4, size=(24, 24), scale=(0.08, 0.35), augment=augment)
     return TrainConfig(
         data=SourceConfig(data="emoji"),
         views=ViewsConfig(groups=(large, small)),
         backbone=SMALL_RESNET,
-        method=SwAVConfig(num_prototypes=(60,), hidden_dim=512, epsilon=0.03, freeze_steps=50),
+        method=SwAVConfig(num_prototypes=(60,), hidden_dim=512, epsilon=0.03, freeze_steps=20),
         optim=OptimConfig(
             optimizer="adamw",
-            batch_size=128,
-            learning_rate=2e-3,
+            batch_size=64,
+            learning_rate=1.5e-3,
             warmup_epochs=2,
             weight_decay=1e-4,
         ),
-        epochs=60,
+        epochs=30,
     )
