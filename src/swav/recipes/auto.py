@@ -43,7 +43,7 @@ class _EpochsRow(NamedTuple):
     epochs: int
 
 
-CPU_CROPS = (_CpuRow(0, 32, 20, 400), _CpuRow(128, 64, 36, 110))
+CPU_CROPS = (_CpuRow(0, 40, 24, 150), _CpuRow(96, 64, 40, 60))
 GPU_CROPS = (
     _GpuRow(0, 32, 20, 4),
     _GpuRow(48, 64, 36, 4),
@@ -192,7 +192,7 @@ def _backbone(*, many: bool, on_gpu: bool) -> BackboneConfig:
 
 def _batch_size(num_images: int, *, on_gpu: bool) -> int:
     """Return a power of two that leaves at least four steps an epoch."""
-    wanted = 256 if on_gpu or num_images >= 4096 else 128
+    wanted = 256 if on_gpu else 128 if num_images >= 4096 else 64
     most = 1 << int(math.log2(max(num_images // 4, 2)))
     return min(wanted, most)
 
@@ -222,7 +222,7 @@ def _optim(batch_size: int, *, warmup_epochs: float, many: bool) -> OptimConfig:
     return OptimConfig(
         optimizer="adamw",
         batch_size=batch_size,
-        learning_rate=2e-3 * share,
+        learning_rate=3e-3 * math.sqrt(share),
         warmup_epochs=warmup_epochs,
         weight_decay=1e-4,
     )
