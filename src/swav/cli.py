@@ -200,14 +200,16 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
 
 def _to_the_end(run: Callable[[], Path]) -> int:
     """Train, print where the report (or the folder) of the run is, and return the exit code."""
+    from swav import distributed
     from swav.commands.train import StoppedBySignal
 
     try:
         folder = run()
     except StoppedBySignal as error:
         return _fail(str(error), STOPPED)
-    report = folder / "report.html"
-    print(report if report.exists() else folder)
+    if distributed.rank() == 0:
+        report = folder / "report.html"
+        print(report if report.exists() else folder)
     return 0
 
 

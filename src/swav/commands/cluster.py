@@ -39,10 +39,9 @@ def write_clusters(features: Features, probabilities: Tensor | None, path: Path)
         assignment, certainty = _k_means(features)
     else:
         certainty, assignment = (part.numpy() for part in probabilities.max(dim=1))
-        np.savez(
-            path.with_suffix(".npz"),
-            probabilities=probabilities.numpy().astype(np.float16),
-        )
+        unfinished = path.with_name(f".{path.stem}.unfinished.npz")
+        np.savez(unfinished, probabilities=probabilities.numpy().astype(np.float16))
+        unfinished.replace(path.with_suffix(".npz"))
     _write_csv(features.names, assignment, certainty, path)
 
 

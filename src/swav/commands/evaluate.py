@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import NamedTuple, TextIO, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swav.commands.runs import Run, load, open_pictures
 from swav.config import UnknownNameError
-from swav.data.sources import Pictures, splits
+from swav.data.sources import Pictures, SourceConfig, splits
 from swav.data.transform import EvalTransform
 from swav.evals import (
     EvalConfig,
@@ -62,17 +62,16 @@ def evaluate(
     """
     configs = [task_config(name) for name in tasks]
     opened = load(run)
-    fit, score = _fit_and_score(opened, data, split=split, fit_on=fit_on, score_on=score_on)
-    results = measure(
+    parts = _opened(opened, data, split=split, fit_on=fit_on, score_on=score_on)
+    comparison = Comparison.of(
         opened.backbone,
         opened.untrained(),
-        fit,
-        score,
-        configs=configs,
+        parts.load(),
         transform=opened.transform,
         seed=opened.config.seed,
         cluster=_hard(opened),
     )
+    results = [comparison.run(config) for config in configs]
     for result in results:
         result.write(opened.folder / "eval" / f"{result.task}.json")
     if as_json:
@@ -97,34 +96,100 @@ Assign = Callable[[Features], Tensor | None]
 """From features to the hard cluster of each picture."""
 
 
-def measure(
-    backbone: nn.Module,
-    untrained: nn.Module,
-    fit: Pictures,
-    score: Pictures | None,
-    *,
-    configs: Sequence[EvalConfig],
-    transform: EvalTransform,
-    seed: int,
-    cluster: Assign,
-) -> list[Result]:
-    """Return each task's result with the untrained network and raw pixels as its baselines."""
-    subjects = {
-        "trained": _network_subject(backbone, fit, score, transform, cluster),
-        "random": _network_subject(untrained, fit, score, transform, None),
-        "pixels": _pixel_subject(fit, score),
-    }
-    about = {"fit_on": fit.data, "score_on": fit.data if score is None else score.data}
-    results = []
-    for config in configs:
-        found = {
-            name: _with_protocol(_run(config, subject), about) for name, subject in subjects.items()
+class Parts(NamedTuple):
+    """What to fit on and what to score; ``score`` is None where one set plays both parts."""
+
+    fit: Pictures
+    score: Pictures | None
+    fit_on: str
+    score_on: str
+
+    def load(self) -> "Parts":
+        """Return the same with the pictures decoded in memory, if they fit there."""
+        score = None if self.score is None else self.score.load()
+        return self._replace(fit=self.fit.load(), score=score)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network beside itself before training and beside raw pixels, on the same pictures."""
+
+    subjects: "Mapping[str, _Subject]"
+    parts: Parts
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        backbone: nn.Module,
+        untrained: nn.Module,
+        parts: Parts,
+        *,
+        transform: EvalTransform,
+        seed: int,
+        cluster: Assign,
+    ) -> "Comparison":
+        """Extract all features."""
+        subjects = {
+            "trained": _network_subject(backbone, parts, transform, cluster),
+            "random": _network_subject(untrained, parts, transform, None),
+            "pixels": _pixel_subject(parts),
         }
-        result = replace(found.pop("trained"), seeds=(seed,))
+        return cls(subjects, parts, seed)
+
+    def run(self, config: EvalConfig) -> Result:
+        """Return the result of one task, the baselines beside it.
+
+        Raises:
+            ValueError: if the pictures do not allow this task.
+        """
+        about = {"fit_on": self.parts.fit_on, "score_on": self.parts.score_on}
+        found = {
+            name: _with_protocol(_run(config, subject), about)
+            for name, subject in self.subjects.items()
+        }
+        result = replace(found.pop("trained"), seeds=(self.seed,))
         for name, baseline in found.items():
             result = result.with_baseline(name, baseline)
-        results.append(result)
-    return results
+        return result
+
+
+def fit_and_score(
+    source: SourceConfig, *, split: str | None = None, trained_on: Pictures | None = None
+) -> Parts:
+    """Return the pictures to fit on and those to score.
+
+    Data in parts are fitted on ``train`` and scored on ``test``, or ``val`` without one.
+
+    Args:
+        source: the data.
+        split: the part to score instead.
+        trained_on: the pictures of ``source`` that a training has open already.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    found = splits(source.data)
+    held_out = [part for part in found if part != "train"]
+    if split is None and ("train" not in found or not held_out):
+        return one_set(source.build() if trained_on is None else trained_on)
+    chosen = split or ("test" if "test" in held_out else held_out[0])
+    if chosen not in held_out or "train" not in found:
+        parts_of = f"has the parts {', '.join(found)}" if found else "has no parts"
+        raise ValueError(
+            f"--split {chosen}: {source.data} {parts_of}; this needs train, and another to score "
+            "(folders train, val, test), or --fit-on and --score-on"
+        )
+    is_train = source.split in (None, "train")
+    if trained_on is None or trained_on.labels is None or not is_train:
+        trained_on = replace(source, split="train").build()
+    score = replace(source, split=chosen).build()
+    return Parts(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+
+
+def one_set(pictures: Pictures) -> Parts:
+    """Return pictures that play both parts: leave one out, or a share of every class."""
+    return Parts(pictures, None, pictures.data, pictures.data)
 
 
 def print_table(results: Sequence[Result], *, title: str, file: TextIO | None = None) -> None:
@@ -157,24 +222,26 @@ class _Subject:
 
 
 def _network_subject(
-    backbone: nn.Module,
-    fit: Pictures,
-    score: Pictures | None,
-    transform: EvalTransform,
-    cluster: Assign | None,
+    backbone: nn.Module, parts: Parts, transform: EvalTransform, cluster: Assign | None
 ) -> _Subject:
     device = next(backbone.parameters()).device
-    fitted = extract(backbone, fit, transform, device=device)
-    scored = None if score is None else extract(backbone, score, transform, device=device)
-    assignment = None if cluster is None else cluster(fitted if scored is None else scored)
+    fit = extract(backbone, parts.fit, transform, device=device)
+    score = (
+        None if parts.score is None else extract(backbone, parts.score, transform, device=device)
+    )
+    assignment = None if cluster is None else cluster(fit if score is None else score)
     encode = network_encoder(backbone, transform, device=device)
-    return _Subject(backbone, encode, score or fit, fitted, scored, assignment)
+    return _Subject(backbone, encode, _scored(parts), fit, score, assignment)
 
 
-def _pixel_subject(fit: Pictures, score: Pictures | None) -> _Subject:
-    encode = pixel_encoder(fit)
-    scored = None if score is None else encode_all(encode, score)
-    return _Subject(None, encode, score or fit, encode_all(encode, fit), scored, None)
+def _pixel_subject(parts: Parts) -> _Subject:
+    encode = pixel_encoder(parts.fit)
+    score = None if parts.score is None else encode_all(encode, parts.score)
+    return _Subject(None, encode, _scored(parts), encode_all(encode, parts.fit), score, None)
+
+
+def _scored(parts: Parts) -> Pictures:
+    return parts.fit if parts.score is None else parts.score
 
 
 def _run(config: EvalConfig, subject: _Subject) -> Result:
@@ -196,30 +263,22 @@ def _with_protocol(result: Result, about: Mapping[str, str]) -> Result:
     return replace(result, protocol={**result.protocol, **about})
 
 
-def _fit_and_score(
+def _opened(
     run: Run,
     data: str | None,
     *,
     split: str | None,
     fit_on: str | None,
     score_on: str | None,
-) -> tuple[Pictures, Pictures | None]:
-    """Return what to fit on and what to score; None where one set plays both parts."""
+) -> Parts:
     if (fit_on is None) != (score_on is None):
         raise ValueError("--fit-on and --score-on belong together: give both, or only DATA")
     if fit_on is not None and score_on is not None:
-        return open_pictures(run, fit_on), open_pictures(run, score_on)
-    name = data or run.config.data.data
-    found = splits(name)
-    if not found:
-        if split is not None:
-            raise ValueError(f"--split {split}: {name} has no parts (folders train, val, test)")
-        return open_pictures(run, data), None
-    held_out = [part for part in found if part != "train"]
-    chosen = split or ("test" if "test" in held_out else next(iter(held_out), None))
-    if chosen not in held_out or "train" not in found:
-        raise ValueError(f"--split {chosen}: {name} has the parts {', '.join(found)}")
-    return open_pictures(run, data, split="train"), open_pictures(run, data, split=chosen)
+        return Parts(open_pictures(run, fit_on), open_pictures(run, score_on), fit_on, score_on)
+    source = run.config.data
+    if data is not None:
+        source = replace(source, data=data, split=None)
+    return fit_and_score(source, split=split)
 
 
 def _hard(run: Run) -> Assign:

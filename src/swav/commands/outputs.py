@@ -1,5 +1,7 @@
 """What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
 
+import logging
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,8 +10,23 @@ import torch
 
 from swav.commands.cluster import write_clusters
 from swav.commands.embed import write_embeddings
-from swav.commands.evaluate import LABELLED, measure, print_table, task_config
-from swav.commands.runs import build_objective, clusters_of, transform_of
+from swav.commands.evaluate import (
+    LABELLED,
+    TASKS,
+    Comparison,
+    Parts,
+    fit_and_score,
+    one_set,
+    print_table,
+    task_config,
+)
+from swav.commands.runs import (
+    build_objective,
+    clusters_of,
+    read_record,
+    transform_of,
+    write_record,
+)
 from swav.data.crops import ViewsConfig
 from swav.data.loader import make_views
 from swav.data.sources import Pictures, UnreadablePicture
@@ -19,30 +36,83 @@ from swav.nn.export import save_timm
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 
+logger = logging.getLogger(__name__)
+
 SHOWN_PICTURES = 6
+REPORT = "report.html"
+FILES = (REPORT, "embeddings.npz", "clusters.csv", "clusters.npz")
 
 
 def write_outputs(
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    pictures: Pictures,
+    *,
+    reopen: bool,
+    seconds: float,
+) -> None:
+    """Export, embed, cluster, evaluate and report, in this order; what is there stays.
+
+    Args:
+        folder: run folder.
+        config: settings of the run.
+        objective: trained.
+        pictures: that it was trained on.
+        reopen: whether they came from ``config.data``, which may hold a part to score.
+        seconds: of the training, for the run's record.
+    """
+    before = _present(folder)
+    if not (folder / "model").exists() and ":" not in config.backbone.name:
+        _export(folder, config, objective)  # timm cannot build another package's network
+    _embed_and_cluster(folder, config, objective, pictures)
+    parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
+    _evaluate(folder, config, objective, parts)
+    if read_record(folder).get("status") != "finished":
+        write_record(folder, status="finished", seconds=seconds)
+    if _present(folder) != before or not (folder / REPORT).exists():
+        write_report(folder, pictures)
+
+
+def remove_outputs(folder: Path) -> None:
+    """Remove what an earlier state of the network left; evaluations of other names stay."""
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    for name in (*FILES, *(f"eval/{task}.json" for task in TASKS)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _present(folder: Path) -> set[Path]:
+    return {
+        path
+        for path in (folder / "model", *folder.glob("*.*"), *folder.glob("eval/*.json"))
+        if path.exists()
+    }
+
+
+def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
+    save_timm(
+        objective.encoder,
+        folder / "model",
+        config=config.backbone,
+        transform=transform_of(config),
+        readme=_model_readme(config),
+    )
+
+
+def _embed_and_cluster(
     folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
 ) -> None:
-    """Export, embed, cluster, evaluate and report, in this order."""
-    transform = transform_of(config)
+    wanted = [name for name in ("embeddings.npz", "clusters.csv") if not (folder / name).exists()]
+    if not wanted:
+        return
     backbone = objective.encoder
-    if ":" not in config.backbone.name:  # timm cannot build another package's network
-        save_timm(
-            backbone,
-            folder / "model",
-            config=config.backbone,
-            transform=transform,
-            readme=_model_readme(config),
-        )
     device = next(backbone.parameters()).device
-    features = extract(backbone, pictures, transform, device=device)
-    write_embeddings(features, folder / "embeddings.npz")
-    probabilities = clusters_of(objective, features.values)
-    write_clusters(features, probabilities, folder / "clusters.csv")
-    _evaluate(folder, config, objective, pictures)
-    write_report(folder, pictures)
+    features = extract(backbone, pictures, transform_of(config), device=device)
+    if "embeddings.npz" in wanted:
+        write_embeddings(features, folder / "embeddings.npz")
+    if "clusters.csv" in wanted:
+        probabilities = clusters_of(objective, features.values)
+        write_clusters(features, probabilities, folder / "clusters.csv")
 
 
 def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
@@ -62,7 +132,9 @@ def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
     arrays = {"names": np.array(names), **_by_group(views, config.views)}
     path = folder / "pictures" / "views.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    unfinished = path.with_name(".views.unfinished.npz")
+    np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
+    unfinished.replace(path)
 
 
 def _by_group(views: tuple[torch.Tensor, ...], config: ViewsConfig) -> dict[str, np.ndarray]:
@@ -80,29 +152,45 @@ def _by_group(views: tuple[torch.Tensor, ...], config: ViewsConfig) -> dict[str,
     return arrays
 
 
-def _evaluate(folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures) -> None:
-    tasks = (*LABELLED, "parts") if pictures.labels is not None else ("parts",)
-    if pictures.labels is not None and len(np.unique(pictures.labels)) < 2:
-        tasks = ("parts",)
-    fit, score = pictures, None
+def _evaluate(
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    parts: Parts,
+) -> None:
+    """Measure what the labels allow; a task that they do not is left out with a warning."""
+    labelled = all(_is_labelled(part) for part in (parts.fit, parts.score) if part is not None)
+    tasks = (*LABELLED, "parts") if labelled else ("parts",)
+    missing = [name for name in tasks if not (folder / "eval" / f"{name}.json").exists()]
+    if not missing:
+        return
 
     def assign(features: Features) -> torch.Tensor | None:
         probabilities = clusters_of(objective, features.values)
         return None if probabilities is None else probabilities.argmax(dim=1)
 
-    results = measure(
+    comparison = Comparison.of(
         objective.encoder,
-        build_objective(config, num_images=len(pictures)).encoder,
-        fit,
-        score,
-        configs=[task_config(name) for name in tasks],
+        build_objective(config, num_images=len(parts.fit)).encoder,
+        parts.load(),
         transform=transform_of(config),
         seed=config.seed,
         cluster=assign,
     )
-    for result in results:
-        result.write(folder / "eval" / f"{result.task}.json")
-    print_table(results, title=str(folder), file=sys.stderr)
+    results = []
+    for name in missing:
+        try:
+            results.append(comparison.run(task_config(name)))
+        except ValueError as error:
+            logger.warning("the evaluation %s is left out: %s", name, error)
+            continue
+        results[-1].write(folder / "eval" / f"{name}.json")
+    if results:
+        print_table(results, title=str(folder), file=sys.stderr)
+
+
+def _is_labelled(pictures: Pictures) -> bool:
+    return pictures.labels is not None and len(np.unique(pictures.labels)) > 1
 
 
 def _model_readme(config: TrainConfig) -> str:

@@ -66,13 +66,14 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
     share = config.optim.batch_size // config.optim.accumulate
     slots = 2 if config.optim.optimizer == "adamw" else 1
     memory = 4 * num_parameters * (2 + slots) + activations * share
+    duration = _duration(seconds * total_steps * config.optim.batch_size)
     lines = [
         *explain(config, facts),
         f"{num_parameters / 1e6:.2f} million parameters, method {config.method.name}",
         f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
         f"{config.optim.batch_size} pictures, {config.views.num_views} views each",
-        f"time on this machine's CPU: about {_duration(seconds * total_steps * config.optim.batch_size)}"
-        f" ({1 / seconds:.0f} pictures/s in a probe of {PROBE_PICTURES}, loading not counted)",
+        f"time on this machine's CPU: about {duration} "
+        f"({1 / seconds:.0f} pictures/s in a probe of {PROBE_PICTURES}, loading not counted)",
         f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
         f"{'yes' if facts.in_memory else 'no'}",
     ]

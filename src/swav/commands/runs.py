@@ -1,6 +1,7 @@
 """A run folder opened again: its settings and the network that came out of it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,14 @@ def load(folder: str | Path) -> Run:
     return Run(folder, config, objective.eval(), num_images)
 
 
-def build_objective(config: TrainConfig, *, num_images: int) -> Objective:
-    """Return the method around a fresh backbone, the same weights for the same seed."""
+def build_objective(
+    config: TrainConfig, *, num_images: int, weights: Mapping[str, Tensor] | None = None
+) -> Objective:
+    """Return the method around a backbone, fresh (the same for the same seed) or with weights."""
     torch.manual_seed(config.seed)
     backbone = config.backbone.build(config.data.channels)
+    if weights is not None:
+        backbone.load_state_dict(weights)
     return config.method.build(
         backbone,
         feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
@@ -104,7 +109,7 @@ def clusters_of(
     was_training = objective.training
     objective.eval()
     device = next(objective.parameters()).device
-    shares = [objective.cluster(share.to(device)) for share in features.split(4096)]
+    shares = [objective.cluster(share.to(device)) for share in torch.split(features, 4096)]
     objective.train(was_training)
     found = [share.cpu() for share in shares if share is not None]
     return torch.cat(found) if found else None

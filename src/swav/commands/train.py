@@ -1,56 +1,43 @@
 """``swav train``: the main job, from pictures to a backbone and everything a run leaves behind."""
 
 import logging
-import shlex
-import sys
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 import swav.config
 from swav import distributed
-from swav.commands.outputs import write_outputs, write_views
+from swav.commands.bad_files import check_bad_files, write_bad_files
+from swav.commands.outputs import write_outputs
 from swav.commands.plan import check_plan, print_plan
-from swav.commands.runs import (
-    build_objective,
-    load,
-    read_record,
-    transform_of,
-    write_record,
-)
-from swav.data.loader import StepViews, loader
-from swav.data.sources import Pictures
-from swav.engine import Clock, Objective, StepOutput, due, fit
-from swav.engine.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from swav.engine.launch import available_cores, launch, prepare_network
+from swav.commands.reporter import Reporter
+from swav.commands.runs import load, transform_of, write_record
+from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
+from swav.commands.train_log import RunLog
+from swav.data.loader import loader
+from swav.data.sources import Pictures, SourceConfig
+from swav.engine import due, fit
+from swav.engine.launch import available_cores, launch
 from swav.engine.lock import RunLock
-from swav.engine.log import MetricsLog, Progress
 from swav.engine.signals import StopSignal
-from swav.engine.state import flatten, restore
-from swav.engine.watch import collapse
 from swav.evals import KNNConfig, extract, knn
-from swav.evals.result import installed_versions
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.train_config import TrainConfig
 
+__all__ = ["StoppedBySignal", "train"]
+
 logger = logging.getLogger(__name__)
 
-SAVES_PER_RUN = 20
-FREE_TO_CHANGE = (
-    "log_every",
-    "save_every",
-    "evaluate_every",
-    "workers",
-    "tensorboard",
-    "data.data",
-)
-"""Settings that may differ when a run is continued: they do not change what is learned."""
+MOST_SCORED = 10_000
+"""Pictures of an evaluation while training goes on."""
 
 
 class StoppedBySignal(Exception):
@@ -87,64 +74,70 @@ def train(
         ValueError: naming what does not fit and what to do about it.
         StoppedBySignal: after SIGTERM or Ctrl-C, when the state has been saved.
     """
-    if config is None:
-        config = _from_recipe(data, recipe, pictures)
     if resume and out is None:
         raise ValueError("--resume needs the run folder to continue: give --out")
-    pictures = (config.data.build() if pictures is None else pictures).load()
+    opened = pictures
+    if config is None:
+        config = _config(data, recipe, pictures, Path(out) if resume and out else None)
+    pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
-    for warning in check_plan(config, facts):
-        logger.warning(warning)
+    remarks = check_plan(config, facts)
     if dry_run:
+        for remark in remarks:
+            logger.warning(remark)
         print_plan(config, facts, pictures)
         return Path(out or "runs")
-    if distributed.rank() == 0 and recipe == "auto" and not resume:
-        print("\n".join(explain(config, facts)), file=sys.stderr)
+    weights = None if init_from is None else _backbone_weights(init_from, config)
     fabric = launch(device=config.device, precision=config.precision, threads=config.threads)
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
         if fabric.is_global_zero:
             stack.enter_context(RunLock(folder))
-        session = _start(fabric, folder, config, pictures, recipe=recipe, resume=resume)
-        if init_from is not None and session.clock.step == 0:
-            session.objective.encoder.load_state_dict(load(init_from).backbone.state_dict())
-        _run(session)
-        if fabric.is_global_zero:
-            write_outputs(session.folder, session.config, session.objective, pictures)
-            write_record(folder, status="finished", seconds=round(session.seconds, 1))
-        distributed.barrier()
+            check_folder(folder, config, pictures, resume=resume)
+            stack.enter_context(RunLog(folder))
+            for remark in remarks:
+                logger.warning(remark)
+            if recipe == "auto" and not resume:
+                logger.info("\n".join(explain(config, facts)))
+            stack.enter_context(_recorded(folder))
+        session = start_session(
+            fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
+        )
+        if not session.is_trained:
+            _run(session)
+        if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
+            _finish(session, reopen=opened is None)
     return folder
 
 
-@dataclass
-class Session:
-    """A run in progress, on this rank."""
-
-    fabric: Fabric
-    folder: Path
-    config: TrainConfig
-    pictures: Pictures
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    views: StepViews
-    clock: Clock
-    seconds: float = 0.0
-    """Spent in training so far, interruptions left out."""
-    saved_step: int = -1
-
-    @property
-    def save_every_steps(self) -> int:
-        """Steps between checkpoints."""
-        automatic = max(self.clock.steps_per_epoch, self.clock.total_steps // SAVES_PER_RUN, 1)
-        return self.config.save_every or automatic
-
-
-def _from_recipe(data: str, recipe: str, pictures: Pictures | None) -> TrainConfig:
-    from swav.data.sources import SourceConfig
-
-    opened = SourceConfig(data=data).build() if pictures is None else pictures
-    config = make_config(recipe, opened)
+def _config(
+    data: str, recipe: str, pictures: Pictures | None, continued: Path | None
+) -> TrainConfig:
+    """Return the settings of the run to continue, or else of the recipe for these pictures."""
+    if continued is not None and (continued / "config.yaml").exists():
+        config = swav.config.load(TrainConfig, continued / "config.yaml")
+    else:
+        opened = SourceConfig(data=data).build() if pictures is None else pictures
+        config = make_config(recipe, opened)
     return replace(config, data=replace(config.data, data=data))
+
+
+def _backbone_weights(run: str | Path, config: TrainConfig) -> Mapping[str, Tensor]:
+    """Return the weights of a run's backbone.
+
+    Raises:
+        ValueError: if it is not the backbone of ``config``.
+    """
+    source = load(run)
+    channels = source.config.data.channels, config.data.channels
+    if (source.config.backbone, channels[0]) != (config.backbone, channels[1]):
+        raise ValueError(
+            f"--init-from {run} holds {source.config.backbone.name} with "
+            f"{source.config.backbone.args} for {channels[0]} channels, this run has "
+            f"{config.backbone.name} with {config.backbone.args} for {channels[1]}: use the same "
+            f"backbone (--config {Path(run) / 'config.yaml'} takes all settings of that run)"
+        )
+    return source.backbone.state_dict()
 
 
 def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> Path:
@@ -161,182 +154,62 @@ def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> 
     return Path("runs") / f"{name}-{int(number):03d}"
 
 
-def _start(
-    fabric: Fabric,
-    folder: Path,
-    config: TrainConfig,
-    pictures: Pictures,
-    *,
-    recipe: str,
-    resume: bool,
-) -> Session:
-    """Build everything, from the newest checkpoint if there is one to continue."""
-    _check_folder(folder, resume=resume)
-    if (folder / "config.yaml").exists():
-        _check_same(swav.config.load(TrainConfig, folder / "config.yaml"), config)
-    objective = build_objective(config, num_images=len(pictures))
-    prepare_network(
-        objective,
-        fabric,
-        sync_batchnorm=config.sync_batchnorm,
-        compile_network=_compiles(config, fabric),
-    )
-    optimizer = config.optim.build(objective)
-    optim = config.optim
-    views = StepViews(
-        pictures,
-        config.views,
-        global_batch=optim.batch_size,
-        accumulate=optim.accumulate,
-        seed=config.seed,
-        bad_files=folder / "bad_files.txt",
-    )
-    clock = Clock(
-        step=0,
-        epoch=0,
-        steps_per_epoch=views.steps_per_epoch,
-        total_steps=views.steps_per_epoch * config.epochs,
-        images=0,
-        warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
-    )
-    session = Session(fabric, folder, config, pictures, objective, optimizer, views, clock)
-    if resume:
-        _continue(session)
-    if fabric.is_global_zero:
-        _write_start(session, recipe)
-    return session
-
-
-def _compiles(config: TrainConfig, fabric: Fabric) -> bool:
-    """On a CPU compiling costs minutes and was not seen to gain anything (docs/log.md)."""
-    return config.compile == "on" or (config.compile == "auto" and fabric.device.type == "cuda")
-
-
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    if not resume and any((folder / name).exists() for name in ("config.yaml", "checkpoints")):
-        raise ValueError(
-            f"{folder} already holds a run: continue it with --resume, or choose another --out"
-        )
-
-
-def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
-    """Refuse to continue a run under settings that change what it learns."""
-    changed = {
-        path: values
-        for path, values in swav.config.differences(stored, given).items()
-        if not path.startswith(FREE_TO_CHANGE)
-    }
-    if changed:
-        listed = "; ".join(
-            f"{path} was {old!r}, now {new!r}" for path, (old, new) in changed.items()
-        )
-        raise ValueError(
-            f"the run to continue has other settings ({listed}): leave these options out, or "
-            "start a new run with another --out (--init-from keeps the weights)"
-        )
-
-
-def _continue(session: Session) -> None:
-    """Load the newest valid checkpoint into the session, on every rank the same."""
-    found = newest_checkpoint(session.folder) if session.fabric.is_global_zero else None
-    step = int(distributed.all_reduce_max(torch.tensor(-1 if found is None else found.step)))
-    if step < 0:
-        print("no checkpoint yet: starting at step 0", file=sys.stderr)
-        return
-    checkpoint = found or load_checkpoint(session.folder / "checkpoints" / f"step-{step:08d}")
-    restore(checkpoint.tensors, session.objective, session.optimizer)
-    _check_machine(checkpoint.meta)
-    batch = session.config.optim.batch_size
-    session.clock = session.clock.at(step, global_batch=batch)
-    session.seconds = float(checkpoint.meta["seconds"])
-    session.saved_step = step
-    if session.fabric.is_global_zero:
-        resumes = read_record(session.folder).get("resumes", [])
-        entry = {"step": step, "time": _now()}
-        write_record(session.folder, resumes=[*resumes, entry])
-        print(f"continuing at step {step} of {session.clock.total_steps}", file=sys.stderr)
-
-
-def _check_machine(meta: dict[str, Any]) -> None:
-    """Restore the number of threads, on which the last bit of a gradient depends."""
-    if meta["threads"] <= available_cores():
-        torch.set_num_threads(meta["threads"])
-
-
-def _write_start(session: Session, recipe: str) -> None:
-    config, folder = session.config, session.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    swav.config.dump(config, folder / "config.yaml")
-    record = read_record(folder)
-    if not record:
-        write_record(
-            folder,
-            data=config.data.data,
-            recipe=recipe,
-            method=config.method.name,
-            backbone=config.backbone.name,
-            num_images=len(session.pictures),
-            seed=config.seed,
-            command=shlex.join(sys.argv),
-            started=_now(),
-            versions=dict(installed_versions()),
-            machine=_machine(session),
-            resumes=[],
-        )
-    write_record(folder, status="running")
-    if session.pictures.bad_files:
-        lines = [f"{bad.name!r}\t{bad.reason}\n" for bad in session.pictures.bad_files]
-        path = folder / "bad_files.txt"
-        path.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
-    write_views(folder, session.pictures, config)
-
-
-def _machine(session: Session) -> dict[str, Any]:
-    return {
-        "device": str(session.fabric.device),
-        "ranks": distributed.world_size(),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "precision": session.config.precision,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-    }
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """Write into ``run.json`` how the run ended if it did not come to its end."""
+    try:
+        yield
+    except BaseException as error:
+        if (folder / "run.json").exists():
+            stopped = isinstance(error, StoppedBySignal | KeyboardInterrupt)
+            write_record(folder, status="stopped" if stopped else "failed")
+        raise
 
 
 def _run(session: Session) -> None:
     """Train to the end, or until a signal asks to stop."""
-    config = session.config
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal())  # before the workers are forked
-        batches = loader(
-            session.views,
-            start_step=session.clock.step,
-            total_steps=session.clock.total_steps,
-            workers=_num_workers(config),
-            pin_memory=session.fabric.device.type == "cuda",
-        )
-        report = stack.enter_context(_Reporter(session))
-        steps = fit(
-            session.objective,
-            batches,
-            session.optimizer,
-            session.clock,
-            learning_rate=config.optim.learning_rate_at,
-            fabric=session.fabric,
-            accumulate=config.optim.accumulate,
-            clip_norm=config.optim.clip_norm,
-            seed=config.seed,
-        )
-        for clock, output in steps:
-            session.clock = clock
-            stopping = _on_any_rank(stop.requested)
-            evaluating = due(clock, config.evaluate_every * clock.steps_per_epoch)
-            if evaluating or due(clock, config.log_every):
-                report.log(output, _accuracy(session) if evaluating else {})
-            if stopping or due(clock, session.save_every_steps):
-                saved = _save(session, report.seconds)
-            if stopping and clock.step < clock.total_steps:
-                raise _stopped(session, saved)
+        report = stack.enter_context(Reporter(session))
+        try:
+            _train(session, stop, report)
+        except ValueError:  # of a worker perhaps, wrapped in its traceback
+            source = session.config.data
+            check_bad_files(session.folder, source, num_listed=session.num_listed)
+            raise
     session.seconds = report.seconds
+
+
+def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
+    config = session.config
+    batches = loader(
+        session.views,
+        start_step=session.clock.step,
+        total_steps=session.clock.total_steps,
+        workers=_num_workers(config),
+        pin_memory=session.fabric.device.type == "cuda",
+    )
+    steps = fit(
+        session.objective,
+        batches,
+        session.optimizer,
+        session.clock,
+        learning_rate=config.optim.learning_rate_at,
+        fabric=session.fabric,
+        accumulate=config.optim.accumulate,
+        clip_norm=config.optim.clip_norm,
+        seed=config.seed,
+    )
+    for clock, output in steps:
+        session.clock = clock
+        stopping = on_any_rank(stop.requested)
+        evaluating = due(clock, config.evaluate_every * clock.steps_per_epoch)
+        if evaluating or due(clock, config.log_every):
+            report.log(output, _accuracy(session) if evaluating else {})
+        if stopping or due(clock, session.save_every_steps):
+            saved = save(session, report.seconds)
+        if stopping and not session.is_trained:
+            raise _stopped(session, saved)
 
 
 def _stopped(session: Session, saved: bool) -> Exception:
@@ -346,56 +219,36 @@ def _stopped(session: Session, saved: bool) -> Exception:
     return OSError(f"{where}, but this step could not be saved: --resume continues an earlier one")
 
 
+def _finish(session: Session, *, reopen: bool) -> None:
+    """Make what is missing of a trained run, the report last; it says that the run is finished."""
+    folder = session.folder
+    write_bad_files(folder, session.pictures.bad_files)
+    write_outputs(
+        folder,
+        session.config,
+        session.objective,
+        session.pictures,
+        reopen=reopen,
+        seconds=round(session.seconds, 1),
+    )
+
+
 def _num_workers(config: TrainConfig) -> int:
     if config.workers >= 0:
         return config.workers
     return max(1, available_cores() // distributed.local_world_size() - 1)
 
 
-def _on_any_rank(flag: bool) -> bool:
-    if distributed.world_size() == 1:
-        return flag
-    return bool(distributed.all_reduce_max(torch.tensor(int(flag))))
-
-
-def _save(session: Session, seconds: float) -> bool:
-    """Publish a checkpoint; a full disk costs the checkpoint, not the run. Same on all ranks."""
-    clock, objective = session.clock, session.objective
-    if session.saved_step == clock.step:
-        return True
-    synchronise_statistics(objective)
-    failed = False
-    if session.fabric.is_global_zero:
-        named = objective.named_parameters()
-        tensors = flatten(objective.state_dict(), session.optimizer, named)
-        meta = {
-            "step": clock.step,
-            "epoch": clock.epoch,
-            "images": clock.images,
-            "seconds": seconds,
-            "threads": torch.get_num_threads(),
-            "ranks": distributed.world_size(),
-            "versions": dict(installed_versions()),
-        }
-        try:
-            save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
-        except OSError as error:
-            logger.warning("could not save step %d (%s): training goes on", clock.step, error)
-            failed = True
-    failed = _on_any_rank(failed)
-    session.saved_step = session.saved_step if failed else clock.step
-    return not failed
-
-
 def _accuracy(session: Session) -> dict[str, float]:
-    """Return the kNN accuracy of the encoder so far, leave one out, on at most 10,000 pictures."""
+    """Return the kNN accuracy of the encoder so far, leave one out, on a sample."""
     if session.pictures.labels is None or session.config.evaluate_every == 0:
         return {}
     synchronise_statistics(session.objective)
     if not session.fabric.is_global_zero:
         return {}
     started = time.monotonic()
-    indices = torch.arange(min(len(session.pictures), 10_000)).numpy()
+    number = len(session.pictures)
+    indices = np.linspace(0, number - 1, min(number, MOST_SCORED)).astype(np.int64)
     features = extract(
         session.objective.encoder,
         session.pictures.subset(indices),
@@ -405,93 +258,3 @@ def _accuracy(session: Session) -> dict[str, float]:
     result = knn.run(KNNConfig(k=(10, 20)), features)
     accuracy = {f"knn_{name}": value for name, value in result.metrics.items()}
     return {**accuracy, "evaluation_seconds": round(time.monotonic() - started, 1)}
-
-
-class _Reporter:
-    """Writes what a step has to say: metrics, progress, warnings; rank 0 alone speaks."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._started = time.monotonic()
-        self._before = session.seconds
-        self._images_before = session.clock.images
-        self._stack = ExitStack()
-        self._last = (self._started, session.clock.images)
-        self._warned = False
-
-    @property
-    def seconds(self) -> float:
-        """Spent in training, earlier sessions included."""
-        return self._before + time.monotonic() - self._started
-
-    def __enter__(self) -> "_Reporter":
-        session = self._session
-        self._log: MetricsLog | None = None
-        if session.fabric.is_global_zero:
-            log = MetricsLog(session.folder, tensorboard=session.config.tensorboard)
-            self._log = self._stack.enter_context(log)
-            self._log.truncate_to(session.clock.step)
-            self._progress = self._stack.enter_context(Progress(session.clock))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def log(self, output: StepOutput, accuracy: dict[str, float]) -> None:
-        """Write a line of ``metrics.jsonl`` and move the progress."""
-        session, clock = self._session, self._session.clock
-        _check_bad_files(session)
-        if self._log is None:
-            return
-        now = time.monotonic()
-        speed = (clock.images - self._last[1]) / max(now - self._last[0], 1e-9)
-        self._last = (now, clock.images)
-        values = {
-            "step": clock.step,
-            "epoch": clock.epoch,
-            "images": clock.images,
-            "seconds": round(self.seconds, 3),
-            "loss": float(output.loss),
-            "lr": float(session.optimizer.param_groups[0]["lr"]),
-            "images_per_second": round(speed, 1),
-            **{name: float(value) for name, value in output.metrics.items()},
-            **accuracy,
-        }
-        self._log.write(values)
-        self._progress.update(clock, values)
-        self._warn_of_collapse(clock, values)
-
-    def _warn_of_collapse(self, clock: Clock, values: dict[str, float]) -> None:
-        if self._warned or "ln_k" not in values:
-            return
-        warning = collapse(
-            clock,
-            loss=values["loss"],
-            ln_k=values["ln_k"],
-            prototypes_used=values["prototypes_used"],
-        )
-        if warning:
-            logger.warning(warning)
-            self._warned = True
-
-
-def _check_bad_files(session: Session) -> None:
-    """Stop when more pictures than allowed turned out to be unreadable on the way."""
-    path = session.folder / "bad_files.txt"
-    if not path.exists():
-        return
-    num_bad = len(set(path.read_bytes().splitlines()))
-    allowed = session.config.data.max_bad_fraction
-    total = len(session.pictures) + len(session.pictures.bad_files)
-    if num_bad > allowed * total:
-        raise ValueError(
-            f"{num_bad} of {total} pictures cannot be read, more than the allowed {allowed:.1%}: "
-            f"see {path}, repair or remove them, or raise --data.max-bad-fraction"
-        )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-__all__ = ["StoppedBySignal", "train"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-EXTRA = "/_extra_state"
+EXTRA = "_extra_state"
 """Marks state whose shape may change, such as a queue that fills: its module checks it."""
 
 

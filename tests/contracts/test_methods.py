@@ -1,0 +1,147 @@
+"""What every method owes: gradients, determinism, any views, a config that comes back."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import (
+    BATCH_SIZE,
+    METHOD_CLASSES,
+    NUM_PICTURES,
+    TINY_METHODS,
+    WITH_BATCHNORM,
+    WITHOUT_BATCHNORM,
+    tiny_config,
+    tiny_pictures,
+)
+from torch import Tensor
+
+from swav import config
+from swav.data.batch import Batch
+from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.loader import StepViews
+from swav.engine import Clock, Objective, fit
+from swav.methods import MethodConfig
+from swav.nn.backbones import BackboneConfig
+
+CLOCK = Clock(step=4, epoch=1, steps_per_epoch=4, total_steps=20, images=64)
+"""After the prototypes have thawed."""
+
+every_method = pytest.mark.parametrize(
+    "method",
+    [TINY_METHODS[cls] for cls in METHOD_CLASSES],
+    ids=[cls.name for cls in METHOD_CLASSES],
+)
+
+
+def build(method: MethodConfig, backbone: BackboneConfig = WITHOUT_BATCHNORM) -> Objective:
+    torch.manual_seed(0)
+    network = backbone.build(3)
+    features = int(network.num_features)  # type: ignore[arg-type]
+    return method.build(
+        network, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
+    )
+
+
+def batches(views: ViewsConfig | None = None) -> StepViews:
+    views = tiny_config().views if views is None else views
+    return StepViews(tiny_pictures(), views, global_batch=BATCH_SIZE, seed=0)
+
+
+def step(objective: Objective, batch: Batch) -> Tensor:
+    """Return the loss of one step up to the optimiser."""
+    objective.train()
+    objective.before_step(CLOCK)
+    loss = objective(batch, CLOCK).loss
+    loss.backward()
+    objective.after_backward(CLOCK)
+    return loss
+
+
+@every_method
+@pytest.mark.parametrize("backbone", [WITH_BATCHNORM, WITHOUT_BATCHNORM], ids=lambda b: b.name)
+def test_every_trainable_parameter_gets_a_gradient(
+    method: MethodConfig, backbone: BackboneConfig
+) -> None:
+    objective = build(method, backbone)
+    assert step(objective, batches()[4]).isfinite()
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+        else:
+            assert parameter.grad is None, name
+
+
+@every_method
+def test_the_same_seed_gives_the_same_bits(method: MethodConfig) -> None:
+    def train() -> tuple[list[Tensor], dict[str, Tensor]]:
+        objective, data = build(method), batches()
+        optimizer = tiny_config().optim.build(objective)
+        clock = replace(CLOCK, step=0, epoch=0, images=0)
+        steps = fit(objective, (data[number] for number in range(6)), optimizer, clock)
+        losses = [output.loss for _, output in steps]
+        return losses, dict(objective.named_parameters())
+
+    (losses, weights), (losses_again, weights_again) = train(), train()
+    assert torch.equal(torch.stack(losses), torch.stack(losses_again))
+    assert len(losses) == 6
+    for name, weight in weights.items():
+        assert torch.equal(weight, weights_again[name]), name
+
+
+@every_method
+@pytest.mark.parametrize("num_targets", [1, 2, 3])
+@pytest.mark.parametrize("num_small", [0, 1, 4])
+def test_any_number_of_target_and_small_views(
+    method: MethodConfig, num_targets: int, num_small: int
+) -> None:
+    if num_targets + num_small < 2:
+        pytest.skip("one view has nothing to predict")
+    large = CropGroup(count=num_targets, size=(20, 16), scale=(0.3, 1.0))
+    small = CropGroup(count=max(num_small, 1), size=(16, 16), scale=(0.1, 0.4))
+    views = ViewsConfig(groups=(large, small) if num_small else (large,))
+    batch = batches(views)[4]
+    assert (len(batch.views), batch.num_targets) == (num_targets + num_small, num_targets)
+    assert step(build(method), batch).isfinite()
+
+
+@every_method
+def test_the_config_comes_back(method: MethodConfig) -> None:
+    whole = tiny_config(method=method)
+    assert config.from_dict(type(whole), config.to_dict(whole)) == whole
+
+
+@every_method
+def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
+    batch, same = batches()[4], batches()[4]
+    step(build(method), batch)
+    for view, before in zip(batch.views, same.views, strict=True):
+        assert torch.equal(view, before)
+
+
+@every_method
+@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> None:
+    objective, data = build(method), batches()
+    height = {"lars": 1.0, "adamw": 2e-3}[optimizer]
+    optim = replace(tiny_config().optim, optimizer=optimizer, learning_rate=height)
+    clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=24)
+    steps = fit(objective, (data[number] for number in range(24)), optim.build(objective), clock)
+    gaps = [float(output.loss - output.metrics["loss_floor"]) for _, output in steps]
+    assert sum(gaps[-6:]) < sum(gaps[:6])
+
+
+def test_every_method_is_tested() -> None:
+    assert set(TINY_METHODS) == set(METHOD_CLASSES)
+
+
+def test_labels_are_not_in_a_batch() -> None:
+    pictures = tiny_pictures()
+    assert pictures.labels is not None
+    batch = batches()[0]
+    assert batch._fields == ("views", "num_targets", "indices", "pretext")
+    assert batch.pretext is None
+    labels = torch.from_numpy(pictures.labels)[batch.indices]
+    assert not any(torch.equal(tensor, labels) for tensor in (batch.indices, *batch.views))

@@ -1,0 +1,105 @@
+"""Two ranks are one rank: the same loss and the same gradient for the same global batch."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from forked import on_ranks
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from tiny import BATCH_SIZE, METHOD_CLASSES, NUM_PICTURES, TINY_METHODS, tiny_config, tiny_pictures
+
+from swav.data.loader import StepViews
+from swav.engine import Clock, fit
+from swav.engine.launch import launch
+
+STEPS = 6
+CLOCK = Clock(step=0, epoch=0, steps_per_epoch=4, total_steps=STEPS, images=0)
+
+
+def train(method: str, out: str, *, accumulate: int = 1, fabric: Fabric | None = None) -> None:
+    """Train a few steps with a queue from the first on; save losses, gradients and weights."""
+    config = next(TINY_METHODS[cls] for cls in METHOD_CLASSES if cls.name == method)
+    if method == "swav":
+        config = replace(config, queue_length=BATCH_SIZE, queue_start_epoch=0, freeze_steps=0)
+    torch.manual_seed(0)
+    backbone = tiny_config().backbone.build(3)
+    features = int(backbone.num_features)  # type: ignore[arg-type]
+    objective = config.build(
+        backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
+    )
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.05)
+    gradients: dict[str, torch.Tensor] = {}
+
+    def keep(*_: object) -> None:
+        for name, parameter in objective.named_parameters():
+            assert parameter.grad is not None, name
+            gradients[name] = parameter.grad.clone()
+
+    optimizer.register_step_pre_hook(keep)
+    views = StepViews(
+        tiny_pictures(),
+        tiny_config().views,
+        global_batch=BATCH_SIZE,
+        accumulate=accumulate,
+        seed=0,
+    )
+    numbers = range(STEPS * accumulate)
+    steps = fit(
+        objective,
+        (views[number] for number in numbers),
+        optimizer,
+        CLOCK,
+        fabric=fabric,
+        accumulate=accumulate,
+    )
+    losses = [float(output.loss) for _, output in steps]
+    Path(f"{out}.json").write_text(json.dumps(losses))
+    save_file({name: value.contiguous() for name, value in gradients.items()}, f"{out}.gradients")
+
+
+def train_rank(rank: int, ranks: int, method: str, out: str, accumulate: int) -> None:
+    """Do the same as one of several ranks, in the environment that torchrun makes."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")  # asked for, never opened
+    dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=ranks)
+    train(method, f"{out}-{rank}", accumulate=accumulate, fabric=launch(device="cpu", threads=1))
+    dist.destroy_process_group()
+
+
+def read(out: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    return torch.tensor(json.loads(Path(f"{out}.json").read_text())), load_file(f"{out}.gradients")
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("method", [cls.name for cls in METHOD_CLASSES])
+def test_two_ranks_are_one(method: str, accumulate: int, tmp_path: Path) -> None:
+    train(method, str(tmp_path / "one"))
+    two = str(tmp_path / "two")
+    on_ranks("contracts.test_ranks:train_rank", method, two, accumulate, ranks=2, folder=tmp_path)
+    losses, gradients = read(str(tmp_path / "one"))
+    assert len(losses) == STEPS
+    for rank in range(2):
+        losses_there, gradients_there = read(f"{two}-{rank}")
+        torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=0)
+        assert gradients.keys() == gradients_there.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_are_one_batch(accumulate: int, tmp_path: Path) -> None:
+    train("swav", str(tmp_path / "one"))
+    train("swav", str(tmp_path / "several"), accumulate=accumulate)
+    losses, gradients = read(str(tmp_path / "one"))
+    losses_there, gradients_there = read(str(tmp_path / "several"))
+    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)

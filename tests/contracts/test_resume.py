@@ -1,0 +1,153 @@
+"""Stopping at any step and going on is the same, bit for bit, as never having stopped."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import METHOD_CLASSES, TINY_METHODS, WITH_BATCHNORM, WITHOUT_BATCHNORM, tiny_config
+from tiny import tiny_pictures as drawn_pictures
+from torch import Tensor
+
+from swav.commands import session as session_module
+from swav.commands import train as train_module
+from swav.commands.train import StoppedBySignal, train
+from swav.engine.checkpoint import newest_checkpoint
+from swav.engine.signals import StopSignal
+from swav.methods import SwAVConfig
+from swav.nn.backbones import BackboneConfig
+from swav.recipes.train_config import TrainConfig
+
+TOTAL_STEPS = 20
+QUEUE_AND_AVERAGE = replace(
+    TINY_METHODS[SwAVConfig], queue_length=32, queue_start_epoch=1, ema_momentum=0.9
+)
+DROPPING = BackboneConfig(
+    name="convnext_atto", args={**WITHOUT_BATCHNORM.args, "drop_path_rate": 0.3}
+)
+
+VARIANTS = {
+    **{cls.name: tiny_config(method=TINY_METHODS[cls]) for cls in METHOD_CLASSES},
+    "queue, average, BatchNorm": tiny_config(method=QUEUE_AND_AVERAGE, backbone=WITH_BATCHNORM),
+    "accumulation, queue, LARS, dropped paths": tiny_config(
+        method=QUEUE_AND_AVERAGE,
+        backbone=DROPPING,
+        optim=replace(tiny_config().optim, optimizer="lars", learning_rate=0.5, accumulate=2),
+    ),
+}
+
+State = dict[str, Tensor]
+
+
+class StopAfter(StopSignal):
+    """Stands in for the signals: asks to stop after some steps."""
+
+    steps = TOTAL_STEPS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = self.steps
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+    def __enter__(self) -> "StopAfter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def only_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave out what follows the training, and restore the number of threads."""
+    monkeypatch.setattr(train_module, "write_outputs", lambda *_, **__: None)
+    monkeypatch.setattr(session_module, "write_views", lambda *_: None)
+    monkeypatch.setattr(train_module, "StopSignal", StopAfter)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, State]]:
+    """Collect what is saved after each step."""
+    states: dict[int, State] = {}
+    save = session_module.save_checkpoint
+
+    def record(folder: Path, *, step: int, tensors: State, **settings: Any) -> Path:
+        states[step] = {name: tensor.clone() for name, tensor in tensors.items()}
+        return save(folder, step=step, tensors=tensors, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module, "save_checkpoint", record)
+        yield states
+
+
+def run(config: TrainConfig, out: Path, steps: int, *, resume: bool) -> bool:
+    """Train for some steps; return whether the run came to its end."""
+    StopAfter.steps = steps
+    try:
+        train("arrays", config=config, out=out, resume=resume, pictures=drawn_pictures())
+    except StoppedBySignal:
+        return False
+    return True
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+def assert_same(one: State, other: State, where: str) -> None:
+    assert one.keys() == other.keys(), where
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), f"{where}: {name}"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopping_after_every_single_step_changes_nothing(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session does one step from what the last one saved, so all 20 places are tried."""
+    config = VARIANTS[variant]
+    with recorded(monkeypatch) as whole:
+        assert run(config, tmp_path / "whole", TOTAL_STEPS + 1, resume=False)
+    with recorded(monkeypatch) as pieces:
+        ends = [run(config, tmp_path / "pieces", 1, resume=step > 0) for step in range(TOTAL_STEPS)]
+    assert ends == [False] * (TOTAL_STEPS - 1) + [True]
+    assert sorted(whole) == sorted(pieces) == list(range(1, TOTAL_STEPS + 1))
+    for step in whole:
+        assert_same(whole[step], pieces[step], f"step {step}")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "pieces")
+    record = json.loads((tmp_path / "pieces" / "run.json").read_text())
+    assert [resume["step"] for resume in record["resumes"]] == list(range(1, TOTAL_STEPS))
+
+
+def test_loading_processes_may_differ_when_a_run_goes_on(tmp_path: Path) -> None:
+    config = VARIANTS["queue, average, BatchNorm"]
+    assert run(config, tmp_path / "whole", TOTAL_STEPS + 1, resume=False)
+    assert not run(replace(config, workers=2), tmp_path / "pieces", 6, resume=False)
+    assert run(replace(config, workers=1), tmp_path / "pieces", TOTAL_STEPS, resume=True)
+    found = [newest_checkpoint(tmp_path / name) for name in ("whole", "pieces")]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert_same(found[0].tensors, found[1].tensors, "at the end")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "pieces")
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(epochs=1)
+    assert run(config, tmp_path / "run", TOTAL_STEPS, resume=False)
+    with recorded(monkeypatch) as states:
+        assert run(config, tmp_path / "run", TOTAL_STEPS, resume=True)
+    assert not states
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumes"] == []

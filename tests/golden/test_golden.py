@@ -1,0 +1,48 @@
+"""The first 20 losses of a tiny run of each method are what they were.
+
+``pytest tests/golden --update-golden`` writes them anew; the commit says why they changed.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import BATCH_SIZE, METHOD_CLASSES, NUM_PICTURES, TINY_METHODS, tiny_config, tiny_pictures
+
+from swav.data.loader import StepViews
+from swav.engine import Clock, fit
+
+STEPS = 20
+CLOCK = Clock(step=0, epoch=0, steps_per_epoch=4, total_steps=STEPS, images=0, warmup_steps=4)
+
+
+def losses_of(method: str) -> list[float]:
+    config = tiny_config(
+        method=next(TINY_METHODS[cls] for cls in METHOD_CLASSES if cls.name == method)
+    )
+    torch.manual_seed(0)
+    backbone = config.backbone.build(3)
+    features = int(backbone.num_features)  # type: ignore[arg-type]
+    objective = config.method.build(
+        backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
+    )
+    views = StepViews(tiny_pictures(), config.views, global_batch=BATCH_SIZE, seed=0)
+    steps = fit(
+        objective,
+        (views[number] for number in range(STEPS)),
+        config.optim.build(objective),
+        CLOCK,
+        learning_rate=config.optim.learning_rate_at,
+    )
+    return [float(output.loss) for _, output in steps]
+
+
+@pytest.mark.parametrize("method", [cls.name for cls in METHOD_CLASSES])
+def test_losses_are_what_they_were(method: str, request: pytest.FixtureRequest) -> None:
+    path = Path(__file__).with_name(f"{method}.json")
+    losses = losses_of(method)
+    if request.config.getoption("--update-golden"):
+        path.write_text(json.dumps(losses, indent=1) + "\n")
+    golden = json.loads(path.read_text())
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(golden), rtol=1e-4, atol=0)

@@ -1,0 +1,84 @@
+"""A training small enough to be run dozens of times: 64 drawn pictures, thousands of weights."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from swav.data.augment import AugmentConfig
+from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.sources import Pictures, SourceConfig, from_arrays
+from swav.engine.optim import OptimConfig
+from swav.methods import MethodConfig, SwAVConfig
+from swav.nn.backbones import BackboneConfig
+from swav.recipes.train_config import TrainConfig
+
+NUM_PICTURES, NUM_CLASSES, SIDE = 64, 4, 20
+BATCH_SIZE = 16
+
+WITHOUT_BATCHNORM = BackboneConfig(
+    name="convnext_atto",
+    args={"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "patch_size": 2, "output_stride": 8},
+)
+WITH_BATCHNORM = BackboneConfig(
+    name="resnet10t",
+    args={"channels": [8, 8, 16, 16], "stem_width": 8, "zero_init_last": False},
+)
+
+TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
+    SwAVConfig: SwAVConfig(
+        num_prototypes=(12, 7), hidden_dim=16, embed_dim=8, freeze_steps=2, head_batchnorm=False
+    ),
+}
+"""Every method at a size for tests, without BatchNorm in its head."""
+
+METHOD_CLASSES: tuple[type[MethodConfig], ...] = get_args(MethodConfig) or (MethodConfig,)
+
+
+def drawn(number: int = NUM_PICTURES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures (number, 20, 20, 3) of coloured stripes, and their labels: the colour."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(number) % NUM_CLASSES
+    colours = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [210, 200, 50]])
+    stripes = np.sin(np.arange(SIDE) * generator.uniform(0.4, 2.5, (number, 1)))[:, None, :, None]
+    noise = generator.normal(0, 12, (number, SIDE, SIDE, 3))
+    pictures = colours[labels][:, None, None] * (0.7 + 0.3 * stripes) + noise
+    return pictures.clip(0, 255).astype(np.uint8), labels
+
+
+def tiny_pictures() -> Pictures:
+    """Return the drawn pictures with their labels, held in memory."""
+    return from_arrays(*drawn())
+
+
+def write_pictures(folder: Path) -> str:
+    """Write the drawn pictures with their labels to a file, and return its path as DATA."""
+    pictures, labels = drawn()
+    np.savez(folder / "drawn.npz", pictures=pictures, labels=labels)
+    return str(folder / "drawn.npz")
+
+
+def tiny_config(data: str = "arrays", **changes: Any) -> TrainConfig:
+    """Return a whole training of four steps an epoch, on one thread."""
+    augment = AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, blur=0.0)
+    groups = (
+        CropGroup(count=2, size=(20, 20), scale=(0.3, 1.0), augment=augment),
+        CropGroup(count=2, size=(16, 16), scale=(0.1, 0.4), augment=augment),
+    )
+    config = TrainConfig(
+        data=SourceConfig(data=data),
+        views=ViewsConfig(groups=groups),
+        backbone=WITHOUT_BATCHNORM,
+        method=TINY_METHODS[SwAVConfig],
+        optim=OptimConfig(
+            optimizer="adamw", batch_size=BATCH_SIZE, learning_rate=2e-3, warmup_epochs=1
+        ),
+        epochs=5,
+        device="cpu",
+        threads=1,
+        workers=0,
+        log_every=1,
+        save_every=1,
+    )
+    return replace(config, **changes)
