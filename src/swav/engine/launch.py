@@ -1,8 +1,8 @@
 """Where a run computes: device, ranks, precision, threads."""
 
 import os
-from collections.abc import Callable
 import warnings
+from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric

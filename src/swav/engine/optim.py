@@ -48,6 +48,7 @@ class OptimConfig:
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         if self.optimizer == "lars":
             # equal to apex's LARC as SwAV uses it: every tensor adapted and decayed, no exclusions
+            # (but where a gradient is exactly zero: apex leaves the decay out, timm does not)
             return Lars(
                 weights,
                 lr=self.learning_rate,

@@ -186,7 +186,7 @@ class SwAV(Objective):
             ]
         whole = self._codes(torch.cat(embeddings, dim=1), clock)
         sizes = [share.shape[1] for share in embeddings]
-        return list(zip(*(codes.split(sizes) for codes in whole), strict=True))
+        return list(zip(*(torch.split(codes, sizes) for codes in whole), strict=True))
 
     @torch.no_grad()
     def _codes(self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock) -> Targets:
@@ -260,7 +260,7 @@ class SwAV(Objective):
             chosen = torch.cat(list(views[:num_targets])).argmax(dim=1).cpu()
             last_chosen = self._last_chosen[head].scatter(0, chosen, clock.step)
             self._last_chosen[head] = distributed.all_reduce_max(last_chosen)
-            recent = clock.step - clock.steps_per_epoch
+            recent = max(clock.step - clock.steps_per_epoch, -1)  # -1 is never
             used.append((self._last_chosen[head] > recent).float().mean())
         floor = entropy.view(-1, num_heads).mean(dim=0).cpu()
         return {

@@ -1,0 +1,68 @@
+"""Device, ranks, threads, and how the network is laid out."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from swav.engine import launch as launching
+from swav.engine.launch import available_cores, launch, prepare_network
+
+
+def test_one_process_on_a_cpu():
+    fabric = launch(device="cpu", threads=1)
+    assert fabric.device.type == "cpu"
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
+    assert torch.get_num_threads() == 1
+
+
+def test_all_cores_without_a_number_of_threads():
+    assert available_cores() == len(os.sched_getaffinity(0))
+    launch(device="cpu")
+    assert torch.get_num_threads() == available_cores()
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda7x"])
+def test_an_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match=rf"device '{device}' is not here: use cpu.* or auto"):
+        launch(device=device)
+
+
+def test_auto_takes_what_is_there(monkeypatch):
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert launching._resolved("auto") == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert launching._resolved("cuda:1") == "cuda:1"
+
+
+def test_convolutions_are_laid_out_channels_last():
+    fabric = launch(device="cpu", threads=1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    weight = network[0].weight
+    prepare_network(network, fabric, sync_batchnorm=False, compile_network=False)
+    assert network[0].weight is weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(network[1], nn.BatchNorm2d)
+
+
+def test_synchronised_batchnorm_needs_gpus():
+    fabric = launch(device="cpu", threads=1)
+    with pytest.raises(ValueError, match=r"needs GPUs, this run is on cpu.*convnext_atto"):
+        prepare_network(nn.Flatten(), fabric, sync_batchnorm=True, compile_network=False)
+
+
+def ranks_of(threads: int) -> tuple[int, int, int, str]:
+    fabric = launch(device="cpu", threads=threads)
+    used = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return fabric.world_size, fabric.global_rank, used, type(fabric.strategy).__name__
+
+
+@pytest.mark.ranks
+def test_the_ranks_of_a_launcher_share_the_cores(run_on_ranks):
+    answers = run_on_ranks(2, ranks_of, [0, 0])
+    each = max(1, available_cores() // 2)
+    assert answers == [(2, 0, each, "DDPStrategy"), (2, 1, each, "DDPStrategy")]

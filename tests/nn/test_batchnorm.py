@@ -1,0 +1,64 @@
+"""BatchNorm statistics: still while asked, and equal on all ranks when asked."""
+
+import pytest
+import torch
+from torch import nn
+
+from swav.nn.batchnorm import frozen_statistics, synchronise_statistics
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+
+def test_statistics_stay_and_the_batch_is_still_used():
+    norm = nn.BatchNorm1d(3)
+    norm(torch.randn(6, 3))
+    before = state(norm)
+    rows = torch.randn(6, 3) + 4
+    with frozen_statistics(norm):
+        inside = norm(rows)
+        assert norm.num_batches_tracked == 2
+    torch.testing.assert_close(inside.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-6)
+    for name, buffer in norm.named_buffers():
+        assert torch.equal(buffer, before[name])
+
+
+def test_statistics_stay_after_an_error():
+    norm = nn.BatchNorm1d(3)
+    before = state(norm)
+
+    def fail() -> None:
+        norm(torch.randn(6, 3) + 4)
+        raise KeyError
+
+    with pytest.raises(KeyError), frozen_statistics(norm):
+        fail()
+    assert torch.equal(norm.running_mean, before["running_mean"])
+
+
+def test_one_process_keeps_its_statistics():
+    norm = nn.BatchNorm1d(3)
+    norm(torch.randn(6, 3))
+    before = state(norm)
+    synchronise_statistics(norm)
+    for name, buffer in norm.named_buffers():
+        assert torch.equal(buffer, before[name])
+
+
+def synchronised(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    norm = nn.BatchNorm1d(3)
+    norm(rows)
+    synchronise_statistics(norm)
+    return state(norm)
+
+
+@pytest.mark.ranks
+def test_ranks_share_the_mean_of_their_statistics(run_on_ranks):
+    rows = torch.randn(2, 6, 3) + torch.tensor([0.0, 5.0])[:, None, None]
+    first, second = run_on_ranks(2, synchronised, list(rows))
+    for name in first:
+        assert torch.equal(first[name], second[name])
+    expected = 0.1 * rows.mean(dim=(0, 1))
+    torch.testing.assert_close(first["running_mean"], expected)
+    assert first["num_batches_tracked"] == 1
