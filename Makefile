@@ -1,0 +1,40 @@
+# make demo    everything a user needs, then the main job on the built-in pictures
+# make check   everything a developer needs, then every check and test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo check slow format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/swav demo
+
+check: $(VENV)/.developed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+slow: $(VENV)/.developed
+	$(BIN)/pytest -m slow
+
+format: $(VENV)/.developed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.developed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP) --editable . --requirement requirements-dev.txt
+	touch $(VENV)/.installed $@
