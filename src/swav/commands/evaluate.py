@@ -1,11 +1,10 @@
 """``swav evaluate``: how good the features of runs are, beside those of no training at all."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TextIO, get_args
+from typing import NamedTuple, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -192,7 +191,7 @@ def one_set(pictures: Pictures) -> Parts:
     return Parts(pictures, None, pictures.data, pictures.data)
 
 
-def print_table(results: Sequence[Result], *, title: str, file: TextIO | None = None) -> None:
+def print_table(results: Sequence[Result], *, title: str, stderr: bool = False) -> None:
     """Print one line for each metric: the run, its interval, the untrained network, pixels."""
     table = Table("task", "metric", "trained", "95 %", "untrained", "pixels", title=title)
     for result in results:
@@ -206,7 +205,7 @@ def print_table(results: Sequence[Result], *, title: str, file: TextIO | None = 
                 _cell(result.baselines.get("random", {}), metric),
                 _cell(result.baselines.get("pixels", {}), metric),
             )
-    Console(file=file or sys.stdout).print(table)
+    Console(stderr=stderr).print(table)
 
 
 @dataclass(frozen=True)

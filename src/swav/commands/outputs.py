@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +185,7 @@ def _evaluate(
             continue
         results[-1].write(folder / "eval" / f"{name}.json")
     if results:
-        print_table(results, title=str(folder), file=sys.stderr)
+        print_table(results, title=str(folder), stderr=True)
 
 
 def _is_labelled(pictures: Pictures) -> bool:

@@ -1,0 +1,86 @@
+"""Every command and every line of Python of the README runs, with a short budget."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    if line.startswith(("swav ", "torchrun "))
+]
+LONG = "swav demo"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with `photos/`: two classes of small pictures, and what earlier commands made."""
+    here = tmp_path_factory.mktemp("readme")
+    generator = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        (here / "photos" / label).mkdir(parents=True)
+        for number in range(520):
+            low = 0 if label == "dark" else 128
+            pixels = generator.integers(low, low + 128, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / "photos" / label / f"{number}.png")
+    return here
+
+
+def run(words: list[str], folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def short(command: str) -> list[str]:
+    """The command with a budget of one epoch, in this environment."""
+    words = shlex.split(command)
+    if "train" in words and "--dry-run" not in words:
+        words += ["--epochs", "1", "--optim.batch-size", "256"]
+    programs = {"swav": ["-m", "swav"], "torchrun": ["-m", "torch.distributed.run"]}
+    return [sys.executable, *programs[words[0]], *words[1:]]
+
+
+def test_the_readme_is_read():
+    assert LONG in COMMANDS
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != LONG])
+def test_command(command, folder):
+    run(short(command), folder)
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    run([sys.executable, "-m", "swav", "demo", "--out", str(tmp_path / "demo")], tmp_path)
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
+def test_python(folder, monkeypatch):
+    import swav
+    from swav.data.sources import SourceConfig
+    from swav.recipes import make_config
+
+    monkeypatch.chdir(folder)
+    config = make_config("auto", SourceConfig(data="digits").build())
+    config = replace(config, epochs=1, workers=0, data=replace(config.data, data="digits"))
+    original = swav.train
+    monkeypatch.setattr(swav, "train", lambda data: original(data, config=config))
+    for language, block in BLOCKS:
+        if language == "python":
+            exec(compile(block, str(README), "exec"), {})
