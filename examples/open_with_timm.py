@@ -1,4 +1,4 @@
-"""Open the network of a finished run with timm alone: `python open_with_timm.py RUN/model PICTURE`."""
+"""Open the network of a run with timm alone: `python open_with_timm.py RUN/model PICTURE`."""
 
 import sys
 

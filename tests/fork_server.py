@@ -1,7 +1,7 @@
 """Answers one line of JSON with another: runs `swav`, or a function, in a forked process.
 
-It is a process of its own because one that has computed a gradient cannot be forked. What it
-forks is `swav` in every respect but one: the imports are done.
+It is a process of its own so that what it forks has nothing in it of pytest, of the checks of
+types or of other tests: it is `swav` in every respect but one, the imports are done.
 """
 
 import importlib
