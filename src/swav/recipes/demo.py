@@ -29,9 +29,9 @@ def demo() -> TrainConfig:
         optim=OptimConfig(
             optimizer="adamw",
             batch_size=64,
-            learning_rate=2e-3,
+            learning_rate=1.5e-3,
             warmup_epochs=2,
             weight_decay=1e-4,
         ),
-        epochs=24,
+        epochs=30,
     )
