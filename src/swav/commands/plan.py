@@ -14,7 +14,7 @@ from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
-PROBE_PICTURES = 8
+PROBE_PICTURES = 2
 
 
 def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
