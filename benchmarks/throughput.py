@@ -34,7 +34,7 @@ def ours(folder: Path) -> float:
     from swav.data.loader import StepViews, loader
     from swav.data.sources import SourceConfig
     from swav.engine import Clock, fit
-    from swav.engine.launch import launch, prepare_network
+    from swav.engine.launch import available_cores, launch, prepare_network
     from swav.engine.optim import OptimConfig
     from swav.methods import SwAVConfig
     from swav.nn.backbones import BackboneConfig
@@ -46,7 +46,7 @@ def ours(folder: Path) -> float:
             CropGroup(count=4, size=(20, 20), scale=(0.05, 0.14)),
         )
     )
-    fabric = launch(device="cpu")
+    fabric = launch(device="cpu", threads=max(1, available_cores() - 1))  # one for loading
     backbone = BackboneConfig(name="resnet18", args=BACKBONE).build()
     method = SwAVConfig(
         num_prototypes=(NUM_PROTOTYPES,), hidden_dim=HIDDEN_DIM, embed_dim=EMBED_DIM, freeze_steps=0

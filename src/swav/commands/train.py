@@ -30,6 +30,7 @@ from swav.engine.signals import StopSignal
 from swav.evals import KNNConfig, extract, knn
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes import explain, make_config
+from swav.recipes.auto import is_gpu
 from swav.recipes.train_config import TrainConfig
 
 __all__ = ["StoppedBySignal", "train"]
@@ -88,7 +89,7 @@ def train(
         print_plan(config, facts, pictures)
         return Path(out or "runs")
     weights = None if init_from is None else _backbone_weights(init_from, config)
-    fabric = launch(device=config.device, precision=config.precision, threads=config.threads)
+    fabric = launch(device=config.device, precision=config.precision, threads=_num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
         if fabric.is_global_zero:
@@ -234,9 +235,17 @@ def _finish(session: Session, *, reopen: bool) -> None:
 
 
 def _num_workers(config: TrainConfig) -> int:
+    """Return the loading processes of this rank: on a CPU the network needs most of the cores."""
     if config.workers >= 0:
         return config.workers
-    return max(1, available_cores() // distributed.local_world_size() - 1)
+    cores = available_cores() // distributed.local_world_size()
+    return max(1, cores - 1 if is_gpu(config.device) else cores // 4)
+
+
+def _num_threads(config: TrainConfig) -> int:
+    """Return the network's threads: one that waits for a core holds up all the others."""
+    cores = available_cores() // distributed.local_world_size()
+    return config.threads or max(1, cores - _num_workers(config))
 
 
 def _accuracy(session: Session) -> dict[str, float]:
