@@ -56,7 +56,7 @@ def run(command: str, folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", *words]
     ended = subprocess.run(
-        torchrun, cwd=folder, env=environment, capture_output=True, text=True, timeout=250
+        torchrun, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
 
