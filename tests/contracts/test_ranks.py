@@ -51,7 +51,7 @@ def train(method: str, out: str, *, accumulate: int = 1, fabric: Fabric | None =
     numbers = range(STEPS * accumulate)
     steps = fit(
         objective,
-        (views[number] for number in numbers),
+        (views.batch(number) for number in numbers),
         optimizer,
         CLOCK,
         fabric=fabric,

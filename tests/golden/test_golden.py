@@ -30,7 +30,7 @@ def losses_of(method: str) -> list[float]:
     views = StepViews(tiny_pictures(), config.views, global_batch=BATCH_SIZE, seed=0)
     steps = fit(
         objective,
-        (views[number] for number in range(STEPS)),
+        (views.batch(number) for number in range(STEPS)),
         config.optim.build(objective),
         CLOCK,
         learning_rate=config.optim.learning_rate_at,

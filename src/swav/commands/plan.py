@@ -84,7 +84,7 @@ def _probe(config: TrainConfig, objective: Objective, pictures: Pictures) -> tup
     """Return seconds and bytes of activations, both for each picture."""
     number = min(PROBE_PICTURES, len(pictures))
     views = StepViews(pictures, config.views, global_batch=number, seed=config.seed)
-    batch = views[0]
+    batch = views.batch(0)
     clock = Clock(step=0, epoch=0, steps_per_epoch=1, total_steps=1, images=0)
     num_bytes = 0
 

@@ -129,6 +129,7 @@ def start_session(
         global_batch=optim.batch_size,
         accumulate=optim.accumulate,
         seed=config.seed,
+        pipeline=config.data.pipeline,
         bad_files=folder / BAD_FILES,
     )
     clock = Clock(

@@ -188,7 +188,7 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
         start_step=session.clock.step,
         total_steps=session.clock.total_steps,
         workers=_num_workers(config),
-        pin_memory=session.fabric.device.type == "cuda",
+        device=session.fabric.device,
     )
     steps = fit(
         session.objective,

@@ -2,19 +2,23 @@
 
 import mmap
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, final
+from typing import NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from swav.data.decode import UnreadablePicture, quiet_pillow
+from swav.data.decode import Decoded, Reduction, UnreadablePicture, quiet_pillow
 from swav.data.listing import BadFile, Labels, PackedNames
 from swav.data.readers import Chosen, Contents, Packed, Reader, Size, Stack
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SAMPLED_HEADERS = 256
 _CHUNK = 128
@@ -82,9 +86,20 @@ class Pictures:
         place = range(len(self))[index]
         if self.pixels is not None:
             return self.pixels[place]
+        return self._read(place, self._reader.picture, place, self.channels)
+
+    def reduced(self, index: int, reduction: Reduction) -> Decoded:
+        """Return one picture as small as ``reduction`` allows, where that saves time.
+
+        Raises:
+            UnreadablePicture: As ``pictures[index]`` does, and ``ValueError`` too.
+        """
+        return self._read(index, self._reader.reduced, index, self.channels, reduction)
+
+    def _read(self, place: int, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with quiet_pillow():
-                return self._reader.picture(place, self.channels)
+                return read(*args, **kwargs)
         except (OSError, ValueError) as error:
             bad = BadFile(self.names[place], _reason(error))
             if not self._met_bad[place]:
@@ -217,7 +232,9 @@ def _decode_all(reader: Reader, channels: int, max_bytes: int) -> _Decoded | Non
         return _Decoded(Stack(torch.empty(0, channels, 1, 1, dtype=torch.uint8)), bad)
     block = torch.frombuffer(content, dtype=torch.uint8)
     if len(set(shapes)) == 1:
-        return _Decoded(Stack(block.view(len(shapes), *shapes[0])), bad)
+        channels, height, width = shapes[0]
+        pixels = block.view(len(shapes), height, width, channels).permute(0, 3, 1, 2)
+        return _Decoded(Stack(pixels), bad)
     return _Decoded(Packed(block, np.array(shapes, dtype=np.int64)), bad)
 
 
@@ -229,7 +246,7 @@ def _decode_chunk(reader: Reader, channels: int, start: int) -> _Chunk:
             pictures.append(reader.picture(row, channels))
         except (OSError, ValueError) as error:
             bad.append((row, _reason(error)))
-    content = b"".join(picture.numpy().tobytes() for picture in pictures)
+    content = b"".join(picture.permute(1, 2, 0).numpy().tobytes() for picture in pictures)
     return _Chunk(content, [tuple(picture.shape) for picture in pictures], bad)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from swav.data import archives, decode
 from swav.data.archives import Index, Member
+from swav.data.decode import Decoded, Reduction
 from swav.data.listing import BadFile, Labels, PackedNames
 
 Size = tuple[int, int]
@@ -33,6 +34,12 @@ class Reader(ABC):
         Raises:
             ValueError: With the reason why it cannot be read.
         """
+
+    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+        """Return a picture as small as ``reduction`` allows, if that saves time to decode it."""
+        del reduction
+        picture = self.picture(row, channels)
+        return Decoded(picture, (picture.shape[1], picture.shape[2]))
 
     @abstractmethod
     def size(self, row: int) -> Size:
@@ -70,7 +77,7 @@ class Stack(Reader):
 
 
 class Packed(Reader):
-    """Decoded pictures of many sizes, one after the other in one block of memory."""
+    """Decoded pictures of many sizes, one after the other in one block, channels last."""
 
     def __init__(
         self, block: UInt8[Tensor, " bytes"], shapes: Int64[np.ndarray, "images 3"]
@@ -84,9 +91,10 @@ class Packed(Reader):
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a view of the block."""
-        shape = self._shapes[row].tolist()
-        assert shape[0] == channels
-        return self._block[self._ends[row] : self._ends[row + 1]].view(shape)
+        num_channels, height, width = self._shapes[row].tolist()
+        assert num_channels == channels
+        content = self._block[self._ends[row] : self._ends[row + 1]]
+        return content.view(height, width, channels).permute(2, 0, 1)
 
     def size(self, row: int) -> Size:
         """Return height and width."""
@@ -108,6 +116,10 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.picture(int(self._rows[row]), channels)
 
+    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+        """Return what the other reader gives."""
+        return self._reader.reduced(int(self._rows[row]), channels, reduction)
+
     def size(self, row: int) -> Size:
         """Return what the other reader gives."""
         return self._reader.size(int(self._rows[row]))
@@ -126,6 +138,10 @@ class Files(Reader):
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a file, decoded now."""
         return decode.decode_quietly(self._path(row), channels=channels)
+
+    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+        """Return a file, a JPEG perhaps at a fraction of its size."""
+        return decode.decode_reduced(self._path(row), reduction, channels=channels)
 
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
@@ -153,6 +169,10 @@ class Archive(Reader):
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a member, decoded now."""
         return decode.decode_quietly(self._bytes(row), channels=channels)
+
+    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+        """Return a member, a JPEG perhaps at a fraction of its size."""
+        return decode.decode_reduced(self._bytes(row), reduction, channels=channels)
 
     def size(self, row: int) -> Size:
         """Return height and width by the header."""

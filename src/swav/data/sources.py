@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from numpy.typing import ArrayLike
 
@@ -36,6 +37,11 @@ a set of torchvision as NAME:FOLDER ({", ".join(named.TORCHVISION)}), or imagene
 _NAMES = (*named.BUILT_IN, *named.TORCHVISION, "imagenet")
 
 
+Pipeline = Literal["fused", "device", "pillow"]
+"""What makes views: a compiled kernel; that for crops and the network's device for colours; Pillow
+and torchvision, the slow reference."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """The pictures that a run reads."""
@@ -50,6 +56,8 @@ class SourceConfig:
     """Share of the pictures that may be unreadable."""
     max_memory_gib: float = 1.0
     """Sets that take less are held decoded in memory."""
+    pipeline: Pipeline = "fused"
+    """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
