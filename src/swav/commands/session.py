@@ -38,6 +38,7 @@ FREE_TO_CHANGE = (
     "workers",
     "tensorboard",
     "data.data",
+    "data.cache_gib",
 )
 """Settings that may differ when a run is continued: they do not change what is learned."""
 

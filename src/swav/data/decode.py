@@ -93,22 +93,24 @@ def decode_quietly(
     source: Source, *, channels: int, name: str = ""
 ) -> UInt8[Tensor, "channels height width"]:
     """Decode as ``decode`` does, for many threads: the caller holds ``quiet_pillow``."""
-    return decode_reduced(source, _whole, channels=channels, name=name).pixels
+    return decode_reduced(source, lambda *_: 1, channels=channels, name=name).pixels
 
 
 def decode_reduced(
-    source: Source, reduction: Reduction, *, channels: int, name: str = ""
+    source: Source, reduction: Reduction | None, *, channels: int, name: str = ""
 ) -> Decoded:
     """Decode as ``decode_quietly`` does, but a JPEG as small as ``reduction`` allows.
 
     Common JPEGs are read by OpenCV: the same pixels as Pillow's (both use libjpeg-turbo), sooner.
+    Without a ``reduction`` Pillow reads everything.
     """
     with _opened(source, name, whole=True) as image:
         size = _upright_size(image)
-        factor = reduction(*size)
-        values = _common_jpeg(image, channels, factor)
-        if values is not None:
-            return Decoded(torch.from_numpy(values).permute(2, 0, 1), size, factor)
+        if reduction is not None:
+            factor = reduction(*size)
+            values = _common_jpeg(image, channels, factor)
+            if values is not None:
+                return Decoded(torch.from_numpy(values).permute(2, 0, 1), size, factor)
         return Decoded(from_image(image, channels=channels), size)
 
 
@@ -147,11 +149,6 @@ def from_image(image: Image.Image, *, channels: int) -> UInt8[Tensor, "channels 
     if values.shape[2] != channels:
         raise ValueError(f"it has {values.shape[2]} channels ({image.mode}), not {channels}")
     return torch.from_numpy(values.copy()).permute(2, 0, 1)
-
-
-def _whole(height: int, width: int) -> int:
-    del height, width
-    return 1
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

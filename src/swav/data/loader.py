@@ -108,16 +108,17 @@ class StepViews(Dataset[Crops]):
 
     def _read(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Decoded]:
         """Read the picture at ``position``, or the next of the same epoch that can be read."""
+        allowed = None if self.pipeline == "pillow" else self._reduction
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
             try:
-                return index, self.pictures.reduced(index, self._reduction)
+                return index, self.pictures.reduced(index, allowed)
             except UnreadablePicture as error:
                 self._note(BadFile(error.name, error.reason))
         raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
 
     def _reduction(self, height: int, width: int) -> int:
-        return 1 if self.pipeline == "pillow" else reduction(self.views, height, width)
+        return reduction(self.views, height, width)
 
     def _note(self, bad: BadFile) -> None:
         if self.bad_files is not None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from swav.data.cache import Cached
 from swav.data.decode import Decoded, Reduction, UnreadablePicture, quiet_pillow
 from swav.data.listing import BadFile, Labels, PackedNames
 from swav.data.readers import Chosen, Contents, Packed, Reader, Size, Stack
@@ -55,6 +56,7 @@ class Pictures:
         channels: int = 3,
         max_bad_fraction: float = 0.01,
         max_memory_gib: float = 1.0,
+        cache_gib: float = 0.0,
     ) -> None:
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
@@ -68,6 +70,7 @@ class Pictures:
         self._reader = contents.reader
         self._max_bad_fraction = max_bad_fraction
         self._max_memory_gib = max_memory_gib
+        self._cache_gib = cache_gib
         self._num_listed = len(self.names) + len(self.bad_files)
         self._num_bad_listed = len(self.bad_files)
         # shared with forked workers, so that the limit is that of the set, not of one worker
@@ -88,7 +91,7 @@ class Pictures:
             return self.pixels[place]
         return self._read(place, self._reader.picture, place, self.channels)
 
-    def reduced(self, index: int, reduction: Reduction) -> Decoded:
+    def reduced(self, index: int, reduction: Reduction | None) -> Decoded:
         """Return one picture as small as ``reduction`` allows, where that saves time.
 
         Raises:
@@ -121,18 +124,20 @@ class Pictures:
     def load(self) -> "Pictures":
         """Return the set decoded in memory, or this one if that takes more than the limit.
 
-        Pictures that cannot be read are left out then; the others keep their order.
+        Pictures that cannot be read are left out then; the others keep their order. Of a set
+        that takes more, the cache keeps what ``reduced`` decodes, as much as fits there.
 
         Raises:
             ValueError: If more than ``max_bad_fraction`` of the set cannot be read.
         """
         self._check_bad(self._num_bad_listed)
         limit = int(self._max_memory_gib * 2**30)
-        if self.in_memory or self._expected_bytes > limit:
+        if self.in_memory:
             return self
-        decoded = _decode_all(self._reader, self.channels, limit)
+        fits = self._expected_bytes <= limit
+        decoded = _decode_all(self._reader, self.channels, limit) if fits else None
         if decoded is None:
-            return self
+            return self._cached() if self._cache_gib else self
         bad_files = [BadFile(self.names[row], reason) for row, reason in decoded.bad]
         self.bad_files[self._num_bad_listed :] = bad_files
         self._check_bad(len(self.bad_files))
@@ -161,6 +166,11 @@ class Pictures:
             in_memory=self.in_memory,
         )
 
+    def _cached(self) -> "Pictures":
+        max_bytes = int(self._cache_gib * 2**30)
+        reader = Cached(self._reader, max_bytes=max_bytes, channels=self.channels)
+        return self._with(reader, np.arange(len(self)), self.bad_files)
+
     def _with(
         self, reader: Reader, rows: Int64[np.ndarray, " chosen"], bad_files: list[BadFile]
     ) -> "Pictures":
@@ -172,6 +182,7 @@ class Pictures:
             channels=self.channels,
             max_bad_fraction=self._max_bad_fraction,
             max_memory_gib=self._max_memory_gib,
+            cache_gib=self._cache_gib,
         )
 
     @cached_property

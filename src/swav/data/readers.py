@@ -35,7 +35,7 @@ class Reader(ABC):
             ValueError: With the reason why it cannot be read.
         """
 
-    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
         """Return a picture as small as ``reduction`` allows, if that saves time to decode it."""
         del reduction
         picture = self.picture(row, channels)
@@ -116,7 +116,7 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.picture(int(self._rows[row]), channels)
 
-    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
         """Return what the other reader gives."""
         return self._reader.reduced(int(self._rows[row]), channels, reduction)
 
@@ -139,7 +139,7 @@ class Files(Reader):
         """Return a file, decoded now."""
         return decode.decode_quietly(self._path(row), channels=channels)
 
-    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
         """Return a file, a JPEG perhaps at a fraction of its size."""
         return decode.decode_reduced(self._path(row), reduction, channels=channels)
 
@@ -170,7 +170,7 @@ class Archive(Reader):
         """Return a member, decoded now."""
         return decode.decode_quietly(self._bytes(row), channels=channels)
 
-    def reduced(self, row: int, channels: int, reduction: Reduction) -> Decoded:
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
         """Return a member, a JPEG perhaps at a fraction of its size."""
         return decode.decode_reduced(self._bytes(row), reduction, channels=channels)
 

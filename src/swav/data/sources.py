@@ -56,6 +56,8 @@ class SourceConfig:
     """Share of the pictures that may be unreadable."""
     max_memory_gib: float = 1.0
     """Sets that take less are held decoded in memory."""
+    cache_gib: float = 0.0
+    """Of a set that takes more, as many decoded pictures are kept as fit into this."""
     pipeline: Pipeline = "fused"
     """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
 
@@ -66,6 +68,8 @@ class SourceConfig:
             raise ValueError(f"max_bad_fraction {self.max_bad_fraction} must lie in [0, 1)")
         if self.max_memory_gib < 0:
             raise ValueError(f"max_memory_gib {self.max_memory_gib} must be 0 or more")
+        if self.cache_gib < 0:
+            raise ValueError(f"cache_gib {self.cache_gib} must be 0 or more")
 
     def build(self) -> Pictures:
         """Return the pictures; ``load`` them to hold them decoded."""
@@ -139,6 +143,7 @@ def _pictures(config: SourceConfig, contents: Contents) -> Pictures:
         channels=config.channels,
         max_bad_fraction=config.max_bad_fraction,
         max_memory_gib=config.max_memory_gib,
+        cache_gib=config.cache_gib,
     )
 
 

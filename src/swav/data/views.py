@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -54,36 +54,38 @@ def make_crops(
         epoch: of the run.
         pipeline: what makes the views.
     """
-    views: list[Tensor] = []
-    photometry: list[Photometry] = []
+    drawn: list[_Drawn] = []
     for group in config.groups:
         for _ in range(group.count):
             draws = philox.uniforms(
                 seed=seed,
                 epoch=epoch,
                 indices=indices,
-                view=len(views),
+                view=len(drawn),
                 num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
             )
-            drawn = augment.draw_photometry(group.augment, draws[:, crops.NUM_DRAWS :])
-            view = _empty(len(indices), pictures, group)
-            _make_view(pictures, indices, group, draws, drawn, pipeline, view)
-            views.append(view)
-            photometry.append(drawn)
-    later = tuple(photometry) if pipeline == "device" else ()
-    return Crops(tuple(views), later, config.num_targets, torch.from_numpy(indices))
+            drawn.append(_draw(group, _sizes(pictures, indices), draws))
+    first = pictures[0]
+    channels = len(first if isinstance(first, Tensor) else first.pixels)
+    views = tuple(_empty(len(indices), channels, *view.group.size) for view in drawn)
+    if pipeline == "pillow":
+        _render_plainly(pictures, indices, drawn, views)
+    else:
+        _render(pictures, indices, drawn, views, with_colours=pipeline == "fused")
+    later = tuple(view.photometry for view in drawn) if pipeline == "device" else ()
+    return Crops(views, later, config.num_targets, torch.from_numpy(indices))
 
 
 def finish(made: Crops, config: ViewsConfig, device: torch.device | None = None) -> Batch:
     """Return the views normalised on the device, after what is left of their augmentation."""
     mean = torch.tensor(config.mean, device=device)[:, None, None]
-    std = torch.tensor(config.std, device=device)[:, None, None]
+    scale = 1 / torch.tensor(config.std, device=device)[:, None, None]
     views: list[Tensor] = []
     for place, crop in enumerate(made.views):
-        view = crop.to(device, non_blocking=True).float().div_(255)
+        view, unit = crop.to(device, non_blocking=True), scale / 255
         if made.photometry:
-            view = augment.augment(view, made.photometry[place])
-        views.append(view.sub_(mean).div_(std))
+            view, unit = augment.augment(view / 255, made.photometry[place]), scale
+        views.append((view * unit).sub_(mean * scale))
     return Batch(tuple(views), made.num_targets, made.indices.to(device, non_blocking=True))
 
 
@@ -102,42 +104,72 @@ def reduction(config: ViewsConfig, height: int, width: int) -> int:
     return max(allowed, default=1)
 
 
+class _Drawn(NamedTuple):
+    """The parameters of one view of each picture of a batch."""
+
+    group: CropGroup
+    boxes: Float32[np.ndarray, "batch 4"]
+    flips: Bool[np.ndarray, " batch"]
+    photometry: Photometry
+
+
+def _draw(
+    group: CropGroup,
+    sizes: Int64[np.ndarray, "batch 2"],
+    draws: Float[np.ndarray, "batch draws"],
+) -> _Drawn:
+    boxes, flips = crops.draw_boxes(group, sizes, draws[:, : crops.NUM_DRAWS])
+    photometry = augment.draw_photometry(group.augment, draws[:, crops.NUM_DRAWS :])
+    return _Drawn(group, boxes.astype(np.float32), flips, photometry)
+
+
+def _sizes(
+    pictures: Tensor | Sequence[Decoded], indices: Int64[np.ndarray, " batch"]
+) -> Int64[np.ndarray, "batch 2"]:
+    if isinstance(pictures, Tensor):
+        return np.tile(np.array(pictures.shape[2:], dtype=np.int64), (len(indices), 1))
+    return np.array([picture.size for picture in pictures], dtype=np.int64)
+
+
 def _empty(
-    batch: int, pictures: Tensor | Sequence[Decoded], group: CropGroup
+    batch: int, channels: int, height: int, width: int
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Return memory for a view; of a worker, such as the trainer reads without another copy."""
-    first = pictures[0]
-    channels = len(first if isinstance(first, Tensor) else first.pixels)
-    view = torch.empty(batch, channels, *group.size, dtype=torch.uint8)
+    view = torch.empty(batch, channels, height, width, dtype=torch.uint8)
     return view if get_worker_info() is None else view.share_memory_()  # type: ignore[no-untyped-call]
 
 
-def _make_view(
+def _render(
     pictures: Tensor | Sequence[Decoded],
     indices: Int64[np.ndarray, " batch"],
-    group: CropGroup,
-    draws: Float[np.ndarray, "batch draws"],
-    drawn: Photometry,
-    pipeline: Pipeline,
-    out: UInt8[Tensor, "batch channels height width"],
+    drawn: Sequence[_Drawn],
+    views: Sequence[Tensor],
+    *,
+    with_colours: bool,
 ) -> None:
     if isinstance(pictures, Tensor):
-        sizes = np.tile(np.array(pictures.shape[2:], dtype=np.int64), (len(indices), 1))
-    else:
-        sizes = np.array([picture.size for picture in pictures], dtype=np.int64)
-    whole_boxes, flips = crops.draw_boxes(group, sizes, draws[:, : crops.NUM_DRAWS])
-    boxes = whole_boxes.astype(np.float32)
-    at_once = drawn if pipeline == "fused" else None
-    if pipeline == "pillow":
-        for row, index in enumerate(indices.tolist()):
-            picture = pictures[index] if isinstance(pictures, Tensor) else pictures[row].pixels
-            out[row] = plain.render(picture, boxes[row], bool(flips[row]), drawn, row, group.size)
-    elif isinstance(pictures, Tensor):
-        fused.render(pictures, indices, boxes, flips, at_once, out)
-    else:
-        first = np.zeros(1, dtype=np.int64)
-        for row, decoded in enumerate(pictures):
-            one = slice(row, row + 1)
-            box = (boxes[one] / decoded.reduction).astype(np.float32)
-            photometry = None if at_once is None else at_once[one]
-            fused.render(decoded.pixels[None], first, box, flips[one], photometry, out[one])
+        for view, out in zip(drawn, views, strict=True):
+            photometry = view.photometry if with_colours else None
+            fused.render(pictures, indices, view.boxes, view.flips, photometry, out)
+        return
+    first = np.zeros(1, dtype=np.int64)
+    for row, picture in enumerate(pictures):
+        one, pixels = slice(row, row + 1), picture.pixels[None]
+        for view, out in zip(drawn, views, strict=True):  # while the picture is in the cache
+            boxes = (view.boxes[one] / picture.reduction).astype(np.float32)
+            photometry = view.photometry[one] if with_colours else None
+            fused.render(pixels, first, boxes, view.flips[one], photometry, out[one])
+
+
+def _render_plainly(
+    pictures: Tensor | Sequence[Decoded],
+    indices: Int64[np.ndarray, " batch"],
+    drawn: Sequence[_Drawn],
+    views: Sequence[Tensor],
+) -> None:
+    for row, index in enumerate(indices.tolist()):
+        picture = pictures[index] if isinstance(pictures, Tensor) else pictures[row].pixels
+        for (group, boxes, flips, photometry), out in zip(drawn, views, strict=True):
+            out[row] = plain.render(
+                picture, boxes[row], bool(flips[row]), photometry, row, group.size
+            )
