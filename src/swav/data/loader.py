@@ -22,7 +22,9 @@ from swav import distributed
 from swav.data import augment, crops, philox
 from swav.data.batch import Batch
 from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.positives import Positives
 from swav.data.sources import BadFile, Pictures, UnreadablePicture
+from swav.data.tiles import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
@@ -49,6 +51,8 @@ class StepViews(Dataset[Batch]):
         accumulate: int = 1,
         seed: int = 0,
         bad_files: Path | None = None,
+        pretext: Pretext | None = None,
+        positives: Positives | None = None,
     ) -> None:
         shares = accumulate * distributed.world_size()
         if global_batch % shares:
@@ -66,6 +70,10 @@ class StepViews(Dataset[Batch]):
         self.views = views
         self.seed = seed
         self.bad_files = bad_files
+        self.pretext = pretext
+        self.positives = positives
+        if pretext is not None:
+            pretext.check(views)
         self.steps_per_epoch = len(pictures) // global_batch
         self.accumulate = accumulate
         self._global_batch = global_batch
@@ -86,8 +94,36 @@ class StepViews(Dataset[Batch]):
         order = epoch_order(len(self.pictures), self.seed, epoch)
         with _one_thread():
             indices, pictures = self._read(order, positions)
-            views = make_views(pictures, indices, self.views, seed=self.seed, epoch=epoch)
-        return Batch(views, self.views.num_targets, torch.from_numpy(indices))
+            others = self._read_others(indices, pictures, epoch=epoch)
+            views = make_views(
+                pictures, indices, self.views, seed=self.seed, epoch=epoch, others=others
+            )
+            batch = Batch(views, self.views.num_targets, torch.from_numpy(indices))
+            if self.pretext is None:
+                return batch
+            return self.pretext(batch, seed=self.seed, epoch=epoch)
+
+    def _read_others(
+        self,
+        indices: Int64[np.ndarray, " batch"],
+        pictures: Tensor | Sequence[Tensor],
+        *,
+        epoch: int,
+    ) -> Tensor | Sequence[Tensor] | None:
+        """Return of each picture another one of its group; itself where that cannot be read."""
+        if self.positives is None:
+            return None
+        partners = self.positives.partners(indices, seed=self.seed, epoch=epoch)
+        if self.pictures.pixels is not None:
+            return self.pictures.pixels[torch.from_numpy(partners)]
+        found = []
+        for row, partner in enumerate(partners.tolist()):
+            try:
+                found.append(self.pictures[partner])
+            except UnreadablePicture as error:
+                self._note(BadFile(error.name, error.reason))
+                found.append(pictures[row])
+        return found
 
     def _read(
         self,
@@ -125,9 +161,17 @@ def make_views(
     *,
     seed: int,
     epoch: int,
+    others: Tensor | Sequence[Tensor] | None = None,
 ) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
-    """Return all views of ``pictures``; ``indices`` name them to the random draws."""
-    sizes = np.array([picture.shape[1:] for picture in pictures], dtype=np.int64)
+    """Return all views of ``pictures``; ``indices`` name them to the random draws.
+
+    With ``others``, every second view (the second target, every second small one) is taken of
+    those instead, row by row.
+    """
+    shown = [
+        (each, np.array([picture.shape[1:] for picture in each], dtype=np.int64))
+        for each in (pictures, pictures if others is None else others)
+    ]
     mean, std = torch.tensor(views.mean), torch.tensor(views.std)
     made: list[Tensor] = []
     for group in views.groups:
@@ -139,7 +183,7 @@ def make_views(
                 view=len(made),
                 num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
             )
-            view = _make_view(pictures, sizes, group, draws)
+            view = _make_view(*shown[len(made) % 2], group, draws)
             made.append((view - mean[:, None, None]).div_(std[:, None, None]))
     return tuple(made)
 

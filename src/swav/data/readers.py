@@ -2,8 +2,9 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,8 @@ class Contents(NamedTuple):
     names: PackedNames
     labelled: Labels | None = None
     bad_files: Sequence[BadFile] = ()
+    columns: Mapping[str, PackedNames] = MappingProxyType({})
+    """Columns ``group`` and ``time`` of a table that has them, as they are written."""
 
 
 class Stack(Reader):
