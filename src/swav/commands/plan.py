@@ -10,6 +10,7 @@ from swav.commands.runs import build_objective
 from swav.data.loader import StepViews
 from swav.data.sources import DataFacts, Pictures
 from swav.engine import Clock, Objective
+from swav.engine.loop import check_accumulation
 from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
 
@@ -30,16 +31,8 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
             f"{facts.num_images} pictures are fewer than one batch of {batch}: use "
             f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
         )
-    queue = method.resolved_queue_length(num_images=facts.num_images, global_batch=batch)
-    most = max(method.num_prototypes)
-    method.check_share(global_batch=batch, queue_length=queue)
-    if batch + queue < most:
-        return [
-            f"batch {batch} + queue {queue} is below {most} prototypes, so codes cannot reach all "
-            f"of them in a step: use --method.num-prototypes {batch + queue} or less, or "
-            "--method.queue-length auto"
-        ]
-    return []
+    check_accumulation(config.optim.accumulate, method.needs_whole_batch)
+    return method.check(num_images=facts.num_images, global_batch=batch)
 
 
 def _check_crops(config: TrainConfig, facts: DataFacts) -> None:

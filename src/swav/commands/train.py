@@ -21,7 +21,8 @@ from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
 from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
 from swav.commands.train_log import RunLog
-from swav.data.loader import loader
+from swav.data.batch import Batch
+from swav.data.loader import StepViews, loader
 from swav.data.sources import Pictures, SourceConfig
 from swav.engine import due, fit
 from swav.engine.launch import available_cores, launch
@@ -181,8 +182,25 @@ def _run(session: Session) -> None:
     session.seconds = report.seconds
 
 
+def _first_pass(session: Session) -> Iterator[Batch]:
+    """Yield the target views of one epoch, for the method that asks for them."""
+    targets = StepViews(
+        session.pictures,
+        replace(session.config.views, groups=session.config.views.groups[:1]),
+        global_batch=session.config.optim.batch_size,
+        seed=session.config.seed,
+    )
+    number = targets.steps_per_epoch
+    workers = _num_workers(session.config)
+    for batch in loader(targets, start_step=0, total_steps=number, workers=workers):
+        yield session.fabric.to_device(batch)
+
+
 def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     config = session.config
+    if session.clock.step == 0:  # later steps have it from their checkpoint
+        session.objective.to(session.fabric.device).train()
+        session.objective.prepare(_first_pass(session))
     batches = loader(
         session.views,
         start_step=session.clock.step,

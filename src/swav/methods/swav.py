@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
@@ -29,7 +29,7 @@ from swav.ops.losses import swapped_pairs, swapped_prediction
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwAVConfig:
+class SwAVConfig(ObjectiveConfig):
     """SwAV (Caron et al., 2020): codes by Sinkhorn, swapped prediction."""
 
     name: ClassVar[str] = "swav"
@@ -98,6 +98,22 @@ class SwAVConfig:
                 f"one picture for 16: use --method.num-prototypes {16 * rows} or less, a larger "
                 "batch, or --method.queue-length auto"
             )
+
+    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+        """Return a warning if codes cannot reach all prototypes in a step.
+
+        Raises:
+            ValueError: if batch and queue are far too small for the prototypes.
+        """
+        queue = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
+        self.check_share(global_batch=global_batch, queue_length=queue)
+        if global_batch + queue >= max(self.num_prototypes):
+            return []
+        return [
+            f"batch {global_batch} + queue {queue} is below {max(self.num_prototypes)} prototypes, "
+            "so codes cannot reach all of them in a step: use --method.num-prototypes "
+            f"{global_batch + queue} or less, or --method.queue-length auto"
+        ]
 
     def build(
         self,
