@@ -25,6 +25,8 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
         ValueError: for what makes it pointless.
     """
     _check_crops(config, facts)
+    if config.method.pretext is not None:
+        config.method.pretext.check(config.views)
     batch, method = config.optim.batch_size, config.method
     if facts.num_images < batch:
         raise ValueError(
@@ -76,7 +78,13 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
 def _probe(config: TrainConfig, objective: Objective, pictures: Pictures) -> tuple[float, float]:
     """Return seconds and bytes of activations, both for each picture."""
     number = min(PROBE_PICTURES, len(pictures))
-    views = StepViews(pictures, config.views, global_batch=number, seed=config.seed)
+    views = StepViews(
+        pictures,
+        config.views,
+        global_batch=number,
+        seed=config.seed,
+        pretext=config.method.pretext,
+    )
     batch = views[0]
     clock = Clock(step=0, epoch=0, steps_per_epoch=1, total_steps=1, images=0)
     num_bytes = 0

@@ -130,6 +130,8 @@ def start_session(
         accumulate=optim.accumulate,
         seed=config.seed,
         bad_files=folder / BAD_FILES,
+        pretext=config.method.pretext,
+        positives=config.data.positives(pictures),
     )
     clock = Clock(
         step=0,

@@ -189,6 +189,7 @@ def _first_pass(session: Session) -> Iterator[Batch]:
         replace(session.config.views, groups=session.config.views.groups[:1]),
         global_batch=session.config.optim.batch_size,
         seed=session.config.seed,
+        positives=session.views.positives,
     )
     number = targets.steps_per_epoch
     workers = _num_workers(session.config)

@@ -1,7 +1,7 @@
 """Permutations of tiles that are easy to tell apart (Noroozi & Favaro, 2016, algorithm 1)."""
 
 from functools import lru_cache
-from itertools import permutations
+from itertools import chain, permutations
 from math import factorial
 
 import numpy as np
@@ -26,7 +26,8 @@ def permutation_set(num_permutations: int, *, num_tiles: int = 9, seed: int = 0)
         raise ValueError(
             f"num_permutations {num_permutations} of {num_tiles} tiles: give 2 to {most:,}"
         )
-    candidates = np.array(list(permutations(range(num_tiles))), dtype=np.uint8)
+    every = chain.from_iterable(permutations(range(num_tiles)))
+    candidates = np.fromiter(every, np.uint8, most * num_tiles).reshape(most, num_tiles)
     columns = np.ascontiguousarray(candidates.T)
     distances = np.zeros(most, dtype=np.int32)
     chosen = [int(np.random.default_rng(seed).integers(most))]

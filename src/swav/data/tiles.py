@@ -19,7 +19,7 @@ from torch import Tensor
 from swav.data import philox
 from swav.data.batch import Batch
 from swav.data.crops import ViewsConfig
-from swav.data.permutations import permutation_set
+from swav.data.permutations import Permutations, permutation_set
 
 GRID = 3
 NUM_TILES = GRID * GRID
@@ -91,7 +91,7 @@ class JigsawViews(Pretext):
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Return the tiles of all views, nine by nine."""
-        known = permutation_set(self.num_permutations, seed=self.permutation_seed)
+        known = self._known()
         tiles: list[Tensor] = []
         answers: list[Tensor] = []
         for place, view in enumerate(batch.views):
@@ -108,8 +108,12 @@ class JigsawViews(Pretext):
         )
 
     def check(self, views: ViewsConfig) -> None:
-        """Refuse views too small for 3x3 tiles."""
+        """Refuse views too small for 3x3 tiles, and a set that cannot be."""
         _check_tiles(views, range(len(views.groups)), gap=self.gap)
+        self._known()  # here, rather than once in each worker
+
+    def _known(self) -> Permutations:
+        return permutation_set(self.num_permutations, seed=self.permutation_seed)
 
 
 @final
@@ -290,7 +294,7 @@ def _shuffled(
     ]
 
 
-def _resized(tile: Tile, size: int | None) -> Tile:
+def _resized(tile: Tile, size: int | None) -> View:
     if size is None or tuple(tile.shape[2:]) == (size, size):
         return tile
     return F.interpolate(tile, (size, size), mode="bilinear", antialias=True)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
+from swav.data.tiles import Pretext
 
 Targets = tuple[Tensor, ...]
 """What a method wants a micro-batch to predict, one tensor per target view and head."""
@@ -49,6 +50,11 @@ class ObjectiveConfig(ABC):
     name: ClassVar[str]
     needs_whole_batch: ClassVar[str] = ""
     """Why the loss cannot be added up over micro-batches; empty where it can."""
+
+    @property
+    def pretext(self) -> Pretext | None:
+        """What a pretext task makes of the views of a batch; None to take them as they are."""
+        return None
 
     @abstractmethod
     def build(

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.data.tiles import NUM_TILES, JigsawViews
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 
 
 @dataclass(frozen=True, kw_only=True)
-class JigsawConfig:
+class JigsawConfig(ObjectiveConfig):
     """Jigsaw (Noroozi & Favaro, 2016): which order the 3x3 tiles of each view were put in."""
 
     name: ClassVar[str] = "jigsaw"
@@ -39,8 +39,8 @@ class JigsawConfig:
     head_batchnorm: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gap < 1:
-            raise ValueError(f"gap {self.gap} must be at least 0 and below 1: the paper has 0.15")
+        if not 0 <= self.gap <= 0.9:
+            raise ValueError(f"gap {self.gap} must be 0 to 0.9: the paper has 0.15")
         if self.tile_dim < 1:
             raise ValueError(f"tile_dim {self.tile_dim} must be at least 1")
 
@@ -101,4 +101,5 @@ def side_by_side(
 
     ``tiles`` are view after view, tile after tile, ``batch`` pictures each.
     """
-    return tiles.unflatten(0, (-1, NUM_TILES, batch)).transpose(1, 2).flatten(2).flatten(0, 1)
+    by_view = tiles.reshape(-1, NUM_TILES, batch, tiles.shape[1])
+    return by_view.transpose(1, 2).reshape(-1, NUM_TILES * tiles.shape[1])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.data.tiles import NUM_TILES, PictureAndJigsawViews
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.methods.jigsaw import side_by_side
 from swav.nn.backbones import encode_views
 from swav.nn.heads import projection_head
@@ -28,7 +28,7 @@ from swav.ops.nce import memory_nce
 
 
 @dataclass(frozen=True, kw_only=True)
-class PIRLConfig:
+class PIRLConfig(ObjectiveConfig):
     """PIRL (Misra & van der Maaten, 2020): a picture and its jigsaw against a memory bank."""
 
     name: ClassVar[str] = "pirl"
@@ -61,8 +61,8 @@ class PIRLConfig:
             )
         if not 0 < self.jigsaw_weight < 1:
             raise ValueError(f"jigsaw_weight {self.jigsaw_weight} must lie between 0 and 1")
-        if not 0 <= self.gap < 1:
-            raise ValueError(f"gap {self.gap} must be at least 0 and below 1: PIRL uses 0.25")
+        if not 0 <= self.gap <= 0.9:
+            raise ValueError(f"gap {self.gap} must be 0 to 0.9: PIRL uses 0.25")
 
     @property
     def pretext(self) -> PictureAndJigsawViews:
@@ -137,8 +137,11 @@ class PIRL(Objective):
         pictures = self.picture_head(torch.cat(features[: batch.num_targets]))
         tiles = self.tile_head(torch.cat(features[batch.num_targets :]))
         jigsaws = self.jigsaw_head(side_by_side(tiles, size))
-        unit = [F.normalize(rows.float(), dim=1) for rows in (pictures, jigsaws)]
-        return unit[0].unflatten(0, (-1, size)), unit[1].unflatten(0, (-1, size))
+        unit_pictures, unit_jigsaws = (
+            F.normalize(rows.float(), dim=1).view(-1, size, self.config.embed_dim)
+            for rows in (pictures, jigsaws)
+        )
+        return unit_pictures, unit_jigsaws
 
     def _contrast(
         self, kinds: tuple[Tensor, ...], indices: Tensor, clock: Clock

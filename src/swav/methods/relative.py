@@ -15,12 +15,12 @@ from torch import nn
 
 from swav.data.batch import Batch
 from swav.data.tiles import NEIGHBOURS, PatchPairs
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeConfig:
+class RelativeConfig(ObjectiveConfig):
     """Relative position (Doersch et al., 2015): which of eight neighbours a patch is."""
 
     name: ClassVar[str] = "relative"
@@ -39,8 +39,8 @@ class RelativeConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gap < 1:
-            raise ValueError(f"gap {self.gap} must be at least 0 and below 1: the paper has 1/3")
+        if not 0 <= self.gap <= 0.9:
+            raise ValueError(f"gap {self.gap} must be 0 to 0.9: the paper has 1/3")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter {self.jitter} is a share of the gap: give 0 to 1")
         if not 0 <= self.dropout < 1:

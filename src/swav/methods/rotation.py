@@ -17,14 +17,14 @@ from torch import nn
 
 from swav.data.batch import Batch
 from swav.data.tiles import RotatedViews
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 
 NUM_ANGLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotationConfig:
+class RotationConfig(ObjectiveConfig):
     """Rotation (Gidaris et al., 2018): which of four angles each view was turned by."""
 
     name: ClassVar[str] = "rotation"
