@@ -43,10 +43,11 @@ def train(method: str, out: str, *, accumulate: int = 1, fabric: Fabric | None =
     optimizer.register_step_pre_hook(keep)
     views = StepViews(
         tiny_pictures(),
-        tiny_config().views,
+        tiny_config(method=config).views,
         global_batch=BATCH_SIZE,
         accumulate=accumulate,
         seed=0,
+        pretext=config.pretext,
     )
     numbers = range(STEPS * accumulate)
     steps = fit(

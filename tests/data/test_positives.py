@@ -215,7 +215,7 @@ def test_errors_teach(tmp_path: Path) -> None:
         SourceConfig(data="arrays", group="folder").positives(arrays)
     with pytest.raises(ValueError, match="give group as well"):
         SourceConfig(data="arrays", time_window=3.0)
-    with pytest.raises(ValueError, match="time_window -1.0 must be 0 or more"):
+    with pytest.raises(ValueError, match=r"time_window -1.0 must be 0 or more"):
         SourceConfig(data="arrays", group="folder", time_window=-1.0)
     config = SourceConfig(data=write_table(tmp_path), group="column", time_window=0.0)
     with pytest.raises(ValueError, match=r"no picture of .* a larger data.time_window"):

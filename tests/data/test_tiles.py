@@ -266,5 +266,5 @@ def test_tiles_can_be_enlarged() -> None:
 
 
 def test_a_batch_without_answers_says_how_to_make_them() -> None:
-    with pytest.raises(ValueError, match="pretext=config.pretext"):
+    with pytest.raises(ValueError, match=r"pretext=config\.pretext"):
         _ = numbered().answers

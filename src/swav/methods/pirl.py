@@ -130,7 +130,7 @@ class PIRL(Objective):
 
     def embed(
         self, batch: Batch
-    ) -> tuple[Float[Tensor, "views batch embed"], Float[Tensor, "views batch embed"]]:
+    ) -> tuple[Float[Tensor, "targets batch embed"], Float[Tensor, "jigsaws batch embed"]]:
         """Return unit embeddings of the whole views, f(v), and of the jigsaws, g(v)."""
         size = len(batch.indices)
         features = encode_views(self.backbone, batch.views)
