@@ -127,6 +127,8 @@ def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
 @every_method
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
 def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> None:
+    if method.pretext is not None:
+        pytest.skip("not within so few steps: they learn a batch by heart in methods/test_pretext")
     objective, data = build(method), batches(method)
     height = {"lars": 1.0, "adamw": 2e-3}[optimizer]
     optim = replace(tiny_config().optim, optimizer=optimizer, learning_rate=height)
