@@ -21,7 +21,7 @@ from swav.data.batch import Batch
 from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.loader import StepViews
 from swav.engine import Clock, Objective, fit
-from swav.methods import MethodConfig
+from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
 
 CLOCK = Clock(step=4, epoch=1, steps_per_epoch=4, total_steps=20, images=64)
@@ -34,13 +34,21 @@ every_method = pytest.mark.parametrize(
 )
 
 
-def build(method: MethodConfig, backbone: BackboneConfig = WITHOUT_BATCHNORM) -> Objective:
+def build(
+    method: MethodConfig,
+    backbone: BackboneConfig = WITHOUT_BATCHNORM,
+    views: ViewsConfig | None = None,
+) -> Objective:
+    """Return a method before its first step: its memory, if it has one, is filled."""
     torch.manual_seed(0)
     network = backbone.build(3)
     features = int(network.num_features)  # type: ignore[arg-type]
-    return method.build(
+    objective = method.build(
         network, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
+    objective.prepare(batches(views)[number] for number in range(4))
+    objective.before_epoch(CLOCK)
+    return objective
 
 
 def batches(views: ViewsConfig | None = None) -> StepViews:
@@ -104,7 +112,7 @@ def test_any_number_of_target_and_small_views(
     views = ViewsConfig(groups=(large, small) if num_small else (large,))
     batch = batches(views)[4]
     assert (len(batch.views), batch.num_targets) == (num_targets + num_small, num_targets)
-    assert step(build(method), batch).isfinite()
+    assert step(build(method, views=views), batch).isfinite()
 
 
 @every_method
@@ -122,15 +130,56 @@ def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
 
 
 @every_method
+def test_a_small_step_down_the_gradient_brings_the_loss_down(method: MethodConfig) -> None:
+    """Of the same batch and state: banks, queues, teachers and clusters move between steps."""
+    objective, batch = build(method), batches()[4]
+    before = step(objective, batch)
+    weights = [weight for weight in objective.parameters() if weight.grad is not None]
+    slope = torch.stack([weight.grad.square().sum() for weight in weights]).sum()  # type: ignore
+    with torch.no_grad():
+        for weight in weights:
+            assert weight.grad is not None
+            weight -= 1e-3 * before / slope * weight.grad
+    fall = ((before - objective(batch, CLOCK).loss) / (1e-3 * before)).item()
+    assert fall == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
-def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> None:
-    objective, data = build(method), batches()
+def test_training_brings_the_loss_of_swav_down(optimizer: str) -> None:
+    objective, data = build(TINY_METHODS[SwAVConfig]), batches()
     height = {"lars": 1.0, "adamw": 2e-3}[optimizer]
     optim = replace(tiny_config().optim, optimizer=optimizer, learning_rate=height)
     clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=24)
     steps = fit(objective, (data[number] for number in range(24)), optim.build(objective), clock)
     gaps = [float(output.loss - output.metrics["loss_floor"]) for _, output in steps]
     assert sum(gaps[-6:]) < sum(gaps[:6])
+
+
+@every_method
+def test_micro_batches_are_one_batch_or_refused(method: MethodConfig) -> None:
+    clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=3)
+
+    def train(accumulate: int) -> tuple[Tensor, dict[str, Tensor]]:
+        objective = build(method)
+        optimizer = torch.optim.SGD(
+            [weight for weight in objective.parameters() if weight.requires_grad], lr=0.05
+        )
+        data = StepViews(
+            tiny_pictures(), tiny_config().views, global_batch=BATCH_SIZE, accumulate=accumulate
+        )
+        micro_batches = (data[number] for number in range(3 * accumulate))
+        steps = fit(objective, micro_batches, optimizer, clock, accumulate=accumulate)
+        losses = torch.stack([output.loss for _, output in steps])
+        return losses, dict(objective.named_parameters())
+
+    if method.needs_whole_batch:
+        with pytest.raises(ValueError, match=rf"accumulate 2: {method.needs_whole_batch}"):
+            train(2)
+        return
+    (losses, weights), (losses_there, weights_there) = train(1), train(2)
+    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weights_there[name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_every_method_is_tested() -> None:

@@ -1,8 +1,46 @@
 """The methods: one file each, reading in the order of its paper."""
 
+from swav.methods.barlow import Barlow, BarlowConfig
+from swav.methods.byol import BYOL, BYOLConfig
+from swav.methods.deepcluster import DeepCluster, DeepClusterConfig
+from swav.methods.instdisc import InstDisc, InstDiscConfig
+from swav.methods.moco import MoCo, MoCoConfig
+from swav.methods.sela import SeLa, SeLaConfig
+from swav.methods.simclr import SimCLR, SimCLRConfig
 from swav.methods.swav import SwAV, SwAVConfig
+from swav.methods.vicreg import VICReg, VICRegConfig
 
-MethodConfig = SwAVConfig
+MethodConfig = (
+    SwAVConfig
+    | DeepClusterConfig
+    | SeLaConfig
+    | SimCLRConfig
+    | MoCoConfig
+    | BYOLConfig
+    | InstDiscConfig
+    | BarlowConfig
+    | VICRegConfig
+)
 """The union of all method configurations."""
 
-__all__ = ["MethodConfig", "SwAV", "SwAVConfig"]
+__all__ = [
+    "BYOL",
+    "BYOLConfig",
+    "Barlow",
+    "BarlowConfig",
+    "DeepCluster",
+    "DeepClusterConfig",
+    "InstDisc",
+    "InstDiscConfig",
+    "MethodConfig",
+    "MoCo",
+    "MoCoConfig",
+    "SeLa",
+    "SeLaConfig",
+    "SimCLR",
+    "SimCLRConfig",
+    "SwAV",
+    "SwAVConfig",
+    "VICReg",
+    "VICRegConfig",
+]
