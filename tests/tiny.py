@@ -11,12 +11,20 @@ from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.sources import Pictures, SourceConfig, from_arrays
 from swav.engine.optim import OptimConfig
 from swav.methods import (
+    BarlowConfig,
+    BYOLConfig,
+    DeepClusterConfig,
+    InstDiscConfig,
     JigsawConfig,
     MethodConfig,
+    MoCoConfig,
     PIRLConfig,
     RelativeConfig,
     RotationConfig,
+    SeLaConfig,
+    SimCLRConfig,
     SwAVConfig,
+    VICRegConfig,
 )
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
@@ -33,10 +41,20 @@ WITH_BATCHNORM = BackboneConfig(
     args={"channels": [8, 8, 16, 16], "stem_width": 8, "zero_init_last": False},
 )
 
+_HEAD: dict[str, Any] = {"hidden_dim": 16, "embed_dim": 8, "head_batchnorm": False}
+
 TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
     SwAVConfig: SwAVConfig(
         num_prototypes=(12, 7), hidden_dim=16, embed_dim=8, freeze_steps=2, head_batchnorm=False
     ),
+    DeepClusterConfig: DeepClusterConfig(num_prototypes=(9, 5, 7), **_HEAD),
+    SeLaConfig: SeLaConfig(num_prototypes=(9, 5, 7), **_HEAD),
+    SimCLRConfig: SimCLRConfig(**_HEAD),
+    MoCoConfig: MoCoConfig(hidden_dim=16, embed_dim=8, momentum=0.9),
+    BYOLConfig: BYOLConfig(momentum=0.9, **_HEAD),
+    InstDiscConfig: InstDiscConfig(embed_dim=8, num_negatives=40),
+    BarlowConfig: BarlowConfig(**_HEAD),
+    VICRegConfig: VICRegConfig(**_HEAD),
     RotationConfig: RotationConfig(),
     JigsawConfig: JigsawConfig(num_permutations=6, tile_size=16, tile_dim=8, head_batchnorm=False),
     RelativeConfig: RelativeConfig(

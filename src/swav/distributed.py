@@ -38,7 +38,7 @@ def all_gather_with_grad(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks 
     """
     if world_size() == 1:
         return local[None]
-    gathered: Tensor = _GatherWithGrad.apply(local)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherWithGrad.apply(local)
     return gathered
 
 

@@ -34,13 +34,21 @@ every_method = pytest.mark.parametrize(
 )
 
 
-def build(method: MethodConfig, backbone: BackboneConfig = WITHOUT_BATCHNORM) -> Objective:
+def build(
+    method: MethodConfig,
+    backbone: BackboneConfig = WITHOUT_BATCHNORM,
+    views: ViewsConfig | None = None,
+) -> Objective:
+    """Return a method before its first step: its memory, if it has one, is filled."""
     torch.manual_seed(0)
     network = backbone.build(3)
     features = int(network.num_features)  # type: ignore[arg-type]
-    return method.build(
+    objective = method.build(
         network, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
+    objective.prepare(batches(method, views)[number] for number in range(4))
+    objective.before_epoch(CLOCK)
+    return objective
 
 
 def batches(method: MethodConfig, views: ViewsConfig | None = None) -> StepViews:
@@ -107,7 +115,7 @@ def test_any_number_of_target_and_small_views(
     batch = batches(method, views)[4]
     if method.pretext is None:
         assert (len(batch.views), batch.num_targets) == (num_targets + num_small, num_targets)
-    assert step(build(method), batch).isfinite()
+    assert step(build(method, views=views), batch).isfinite()
 
 
 @every_method
@@ -125,10 +133,23 @@ def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
 
 
 @every_method
+def test_a_small_step_down_the_gradient_brings_the_loss_down(method: MethodConfig) -> None:
+    """Of the same batch and state: banks, queues, teachers and clusters move between steps."""
+    objective, batch = build(method), batches(method)[4]
+    before = step(objective, batch)
+    weights = [weight for weight in objective.parameters() if weight.grad is not None]
+    slope = torch.stack([weight.grad.square().sum() for weight in weights]).sum()  # type: ignore
+    with torch.no_grad():
+        for weight in weights:
+            assert weight.grad is not None
+            weight -= 1e-3 * before / slope * weight.grad
+    fall = ((before - objective(batch, CLOCK).loss) / (1e-3 * before)).item()
+    assert fall == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
-def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> None:
-    if method.pretext is not None:
-        pytest.skip("not within so few steps: they learn a batch by heart in methods/test_pretext")
+def test_training_brings_the_loss_of_swav_down(optimizer: str) -> None:
+    method = TINY_METHODS[SwAVConfig]
     objective, data = build(method), batches(method)
     height = {"lars": 1.0, "adamw": 2e-3}[optimizer]
     optim = replace(tiny_config().optim, optimizer=optimizer, learning_rate=height)
@@ -136,6 +157,33 @@ def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> N
     steps = fit(objective, (data[number] for number in range(24)), optim.build(objective), clock)
     gaps = [float(output.loss - output.metrics.get("loss_floor", 0)) for _, output in steps]
     assert sum(gaps[-6:]) < sum(gaps[:6])
+
+
+@every_method
+def test_micro_batches_are_one_batch_or_refused(method: MethodConfig) -> None:
+    clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=3)
+
+    def train(accumulate: int) -> tuple[Tensor, dict[str, Tensor]]:
+        objective = build(method)
+        optimizer = torch.optim.SGD(
+            [weight for weight in objective.parameters() if weight.requires_grad], lr=0.05
+        )
+        data = StepViews(
+            tiny_pictures(), tiny_config().views, global_batch=BATCH_SIZE, accumulate=accumulate
+        )
+        micro_batches = (data[number] for number in range(3 * accumulate))
+        steps = fit(objective, micro_batches, optimizer, clock, accumulate=accumulate)
+        losses = torch.stack([output.loss for _, output in steps])
+        return losses, dict(objective.named_parameters())
+
+    if method.needs_whole_batch:
+        with pytest.raises(ValueError, match=rf"accumulate 2: {method.needs_whole_batch}"):
+            train(2)
+        return
+    (losses, weights), (losses_there, weights_there) = train(1), train(2)
+    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weights_there[name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_every_method_is_tested() -> None:

@@ -28,6 +28,7 @@ def losses_of(method: str) -> list[float]:
         backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
     views = StepViews(tiny_pictures(), config.views, global_batch=BATCH_SIZE, seed=0)
+    objective.prepare(views[number] for number in range(4))
     steps = fit(
         objective,
         (views[number] for number in range(STEPS)),

@@ -244,9 +244,9 @@ class SwAV(Objective):
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"]:
         """Return the softmax over the first head's prototypes; no picture depends on another."""
-        embeddings = F.normalize(self.projector(features).float(), dim=1)
-        weight = F.normalize(next(self.prototypes.parameters()), dim=1)
-        return (embeddings @ weight.T / self.config.temperature).softmax(dim=1)
+        return self.prototypes.probabilities(
+            self.projector(features), temperature=self.config.temperature
+        )
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the step at which each prototype was last chosen."""

@@ -84,7 +84,7 @@ class MemoryBank(nn.Module):
         self._rows, self._seen = self._rows.to(new.device), self._seen.to(new.device)
         place = torch.full((self.num_images,), -1, device=every.device)
         place.scatter_reduce_(0, every, torch.arange(len(every), device=every.device), "amax")
-        own = every.unique()
+        own = torch.unique(every)
         own = own[own % distributed.world_size() == distributed.rank()]
         rows, new = own // distributed.world_size(), F.normalize(new[:, place[own]], dim=2)
         old = torch.where(self._seen[rows][:, None], self._rows[:, rows], new)
@@ -132,13 +132,11 @@ class MemoryBank(nn.Module):
                 f"the saved memory bank is {tuple(rows.shape)} (banks, pictures, embedding), this "
                 f"run's is {expected}: continue with the data and settings of the run that saved it"
             )
-        self._rows, self._seen = self._share(rows, dim=1), self._share(seen, dim=0)
-
-    def _share(self, whole: Tensor, *, dim: int) -> Tensor:
-        """Return this rank's part, as long on every rank: the last row may be of no picture."""
-        num_rows = -(-self.num_images // distributed.world_size())
+        num_rows = -(-self.num_images // distributed.world_size())  # the last may be of no picture
         places = distributed.rank() + distributed.world_size() * torch.arange(num_rows)
-        return whole.index_select(dim, places.clamp(max=self.num_images - 1).to(whole.device))
+        places = places.to(rows.device)
+        is_picture, places = places < self.num_images, places.clamp(max=self.num_images - 1)
+        self._rows, self._seen = rows[:, places], seen[places] & is_picture
 
     def _drawn(self, num_banks: int, embed_dim: int) -> Float[Tensor, "banks rows embed"]:
         """Return this rank's random unit rows."""

@@ -93,7 +93,7 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
     usual = auto(facts, config.device)
-    if config.method.name != usual.method.name:
+    if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
         usual = replace(usual, method=config.method)
     changed = differences(usual, config)
     where = "a GPU" if is_gpu(config.device) else "a CPU"
@@ -134,7 +134,7 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
         "enough pictures for a large network" if many else "small, for the time and the data",
     )
     if isinstance(method, SwAVConfig):
-        yield from _swav_choices(method, num_images, many=many)
+        yield from _choices_of_swav(method, num_images, many=many)
     yield _Choice(
         ("optim.",),
         f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
@@ -143,7 +143,7 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
 
 
-def _swav_choices(method: SwAVConfig, num_images: int, *, many: bool) -> Iterator[_Choice]:
+def _choices_of_swav(method: SwAVConfig, num_images: int, *, many: bool) -> Iterator[_Choice]:
     prototypes = " + ".join(str(number) for number in method.num_prototypes)
     yield _Choice(
         ("method.num_prototypes",),
