@@ -51,10 +51,15 @@ def build(
     return objective
 
 
-def batches(method: MethodConfig, views: ViewsConfig | None = None) -> StepViews:
-    views = tiny_config(method=method).views if views is None else views
+def batches(
+    method: MethodConfig, views: ViewsConfig | None = None, *, accumulate: int = 1
+) -> StepViews:
     return StepViews(
-        tiny_pictures(), views, global_batch=BATCH_SIZE, seed=0, pretext=method.pretext
+        tiny_pictures(),
+        tiny_config(method=method).views if views is None else views,
+        global_batch=BATCH_SIZE,
+        accumulate=accumulate,
+        pretext=method.pretext,
     )
 
 
@@ -168,9 +173,7 @@ def test_micro_batches_are_one_batch_or_refused(method: MethodConfig) -> None:
         optimizer = torch.optim.SGD(
             [weight for weight in objective.parameters() if weight.requires_grad], lr=0.05
         )
-        data = StepViews(
-            tiny_pictures(), tiny_config().views, global_batch=BATCH_SIZE, accumulate=accumulate
-        )
+        data = batches(method, accumulate=accumulate)
         micro_batches = (data[number] for number in range(3 * accumulate))
         steps = fit(objective, micro_batches, optimizer, clock, accumulate=accumulate)
         losses = torch.stack([output.loss for _, output in steps])
