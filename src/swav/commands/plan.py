@@ -3,6 +3,7 @@
 import sys
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,31 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
         )
     check_accumulation(config.optim.accumulate, method.needs_whole_batch)
     return method.check(num_images=facts.num_images, global_batch=batch)
+
+
+def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
+    """Return what to know of the groups that are positives, a sentence each.
+
+    Raises:
+        ValueError: if the pictures do not have the groups that were asked for.
+    """
+    positives, num_images = config.data.positives(pictures), len(pictures)
+    if positives is None:
+        return []
+    remarks = []
+    if positives.num_paired < num_images / 2:
+        remarks.append(
+            f"only {positives.num_paired} of {num_images} pictures have another one in their "
+            "group; the others are paired with themselves"
+        )
+    if pictures.labels is not None:
+        pairs = len({*zip(positives.groups.tolist(), pictures.labels.tolist(), strict=True)})
+        if pairs == len(np.unique(pictures.labels)) == len(np.unique(positives.groups)):
+            remarks.append(
+                "the groups are the labels, so training sees them: scores by these labels say "
+                "nothing about learning without labels"
+            )
+    return remarks
 
 
 def _check_crops(config: TrainConfig, facts: DataFacts) -> None:

@@ -16,7 +16,7 @@ import swav.config
 from swav import distributed
 from swav.commands.bad_files import check_bad_files, write_bad_files
 from swav.commands.outputs import write_outputs
-from swav.commands.plan import check_plan, print_plan
+from swav.commands.plan import check_groups, check_plan, print_plan
 from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
 from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
@@ -83,7 +83,7 @@ def train(
         config = _config(data, recipe, pictures, Path(out) if resume and out else None)
     pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
-    remarks = check_plan(config, facts)
+    remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
         for remark in remarks:
             logger.warning(remark)

@@ -34,6 +34,7 @@ class Positives:
             window: in the unit of ``times``; None pairs the whole group.
         """
         assert (times is None) == (window is None)
+        self.groups = groups
         keys = (groups,) if times is None else (times, groups)
         self._order = np.lexsort(keys)
         self._place = np.empty_like(self._order)
