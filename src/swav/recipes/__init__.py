@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from swav.config import UnknownNameError
 from swav.data.sources import DataFacts, Pictures
-from swav.recipes import paper, small
+from swav.recipes import paper, pretext, small
 from swav.recipes.auto import auto, explain
 from swav.recipes.demo import demo
 from swav.recipes.train_config import TrainConfig
@@ -106,6 +106,14 @@ _FIXED = (
     paper.swav_r50w2_400ep,
     paper.swav_r50w4_400ep,
     paper.swav_r50w5_400ep,
+    pretext.rotation_r50_105ep,
+    pretext.rotation_cifar10_cpu,
+    pretext.jigsaw_r50_105ep,
+    pretext.jigsaw_cifar10_cpu,
+    pretext.relative_r50_70ep,
+    pretext.relative_cifar10_cpu,
+    pretext.pirl_r50_800ep,
+    pretext.pirl_cifar10_cpu,
 )
 
 RECIPES: dict[str, Recipe] = {
