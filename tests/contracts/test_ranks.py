@@ -92,7 +92,7 @@ def test_two_ranks_are_one(method: str, accumulate: int, tmp_path: Path) -> None
     assert len(losses) == STEPS
     for rank in range(2):
         losses_there, gradients_there = read(f"{two}-{rank}")
-        torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-4)
         assert gradients.keys() == gradients_there.keys()
         for name, gradient in gradients.items():
             rounding = 1e-6 + 1e-3 * gradient.abs().max().item()  # of float32, in six steps
@@ -105,6 +105,6 @@ def test_micro_batches_are_one_batch(accumulate: int, tmp_path: Path) -> None:
     train("swav", str(tmp_path / "several"), accumulate=accumulate)
     losses, gradients = read(str(tmp_path / "one"))
     losses_there, gradients_there = read(str(tmp_path / "several"))
-    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=0)
+    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-4)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)

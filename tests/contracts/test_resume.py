@@ -144,7 +144,9 @@ def test_stopping_after_every_single_step_changes_nothing(
     assert [resume["step"] for resume in record["resumes"]] == list(range(1, TOTAL_STEPS))
 
 
-@pytest.mark.parametrize("method", [cls for cls in METHOD_CLASSES if cls is not SwAVConfig])
+@pytest.mark.parametrize(
+    "method", [cls for cls in METHOD_CLASSES if cls is not SwAVConfig], ids=lambda c: c.name
+)
 def test_stopping_within_and_between_epochs_changes_nothing(
     method: type[MethodConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

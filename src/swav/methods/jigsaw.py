@@ -94,9 +94,7 @@ class Jigsaw(Objective):
         return StepOutput(F.cross_entropy(logits, answers), {"pretext_accuracy": accuracy.cpu()})
 
 
-def side_by_side(
-    tiles: Float[Tensor, "_ features"], batch: int
-) -> Float[Tensor, "_ joined_features"]:
+def side_by_side(tiles: Float[Tensor, "_ features"], batch: int) -> Float[Tensor, "_ joined"]:
     """Return a row for each view of each picture: the features of its nine tiles in their order.
 
     ``tiles`` are view after view, tile after tile, ``batch`` pictures each.

@@ -17,6 +17,9 @@ FIGURES = (
     "nmi_last_epoch",
 )
 
+UNKNOWN = -1.0
+"""Of figures that there are not yet; not a NaN, which would not equal itself."""
+
 
 class EpochClusters(nn.Module):
     """The cluster of every picture by each head, from the embeddings of the epoch before.
@@ -34,7 +37,7 @@ class EpochClusters(nn.Module):
         self.num_prototypes = tuple(num_prototypes)
         unknown = torch.full((len(self.num_prototypes), num_images), -1, dtype=torch.int32)
         self._assignments = unknown
-        self._figures = torch.full((len(FIGURES),), torch.nan)
+        self._figures = torch.full((len(FIGURES),), UNKNOWN)
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def of(self, indices: Int[Tensor, " batch"]) -> Int[Tensor, "heads batch"]:
@@ -105,7 +108,7 @@ class EpochClusters(nn.Module):
         return {
             name: value
             for name, value in zip(FIGURES, self._figures, strict=True)
-            if not value.isnan()
+            if value > UNKNOWN
         }
 
     def _measured(
@@ -116,7 +119,7 @@ class EpochClusters(nn.Module):
             sizes = torch.bincount(new[new >= 0], minlength=number)
             quantiles = sizes.double().quantile(torch.tensor(QUANTILES, dtype=torch.float64))
             in_both = (old >= 0) & (new >= 0)
-            nmi = torch.nan
+            nmi = UNKNOWN
             if in_both.any():
                 nmi = normalized_mutual_info_score(old[in_both].numpy(), new[in_both].numpy())
             by_head.append([*quantiles.tolist(), float((sizes > 0).double().mean()), nmi])
