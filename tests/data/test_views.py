@@ -13,7 +13,7 @@ from swav.data import augment, fused, plain
 from swav.data.augment import AugmentConfig, Photometry
 from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.decode import Decoded
-from swav.data.views import finish, make_crops, reduction
+from swav.data.views import Shown, finish, make_crops, reduction
 
 STRONG = AugmentConfig(jitter=1, grey=0.2, blur=0.5, solarise=0.2)
 VIEWS = ViewsConfig(
@@ -146,8 +146,9 @@ def test_grey_blur_and_solarise(channels):
 def test_all_pipelines_show_the_same(channels, many_sizes):
     """Pillow rounds after each operation and blurs by boxes: its views differ by that much."""
     pixels = photo_like(24, 48, 60, channels)
-    pictures = [Decoded(each, (48, 60)) for each in pixels] if many_sizes else pixels
     indices = np.arange(24)
+    whole = [Decoded(each, (48, 60)) for each in pixels]
+    pictures = Shown(whole) if many_sizes else Shown(pixels, indices)
     made = {
         name: make_crops(pictures, indices, VIEWS, seed=3, epoch=1, pipeline=name)
         for name in ("fused", "device", "pillow")
@@ -165,9 +166,9 @@ def test_all_pipelines_show_the_same(channels, many_sizes):
 
 def test_a_view_depends_on_its_picture_alone():
     pixels = photo_like(16, 40, 40)
-    whole = make_crops(pixels, np.arange(16), VIEWS, seed=0, epoch=0)
+    whole = make_crops(Shown(pixels, np.arange(16)), np.arange(16), VIEWS, seed=0, epoch=0)
     some = np.array([11, 3])
-    alone = make_crops(pixels, some, VIEWS, seed=0, epoch=0)
+    alone = make_crops(Shown(pixels, some), some, VIEWS, seed=0, epoch=0)
     assert alone.indices.tolist() == [11, 3]
     for one, all_ in zip(alone.views, whole.views, strict=True):
         assert torch.equal(one, all_[torch.from_numpy(some)])
@@ -175,7 +176,9 @@ def test_a_view_depends_on_its_picture_alone():
 
 def test_views_are_normalised_and_of_the_sizes_asked_for():
     views = replace(VIEWS, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    made = make_crops(photo_like(8, 20, 30), np.arange(8), views, seed=0, epoch=0)
+    made = make_crops(
+        Shown(photo_like(8, 20, 30), np.arange(8)), np.arange(8), views, seed=0, epoch=0
+    )
     shapes = [(8, 3, 32, 32), (8, 3, 32, 32), (8, 3, 17, 22)]
     assert [tuple(view.shape) for view in made.views] == shapes
     batch = finish(made, views)
@@ -218,7 +221,9 @@ def test_boxes_of_a_fraction_are_those_of_the_whole():
     views = ViewsConfig(groups=(group,))
     whole = [Decoded(each, (96, 128)) for each in large]
     reduced = [Decoded(each, (96, 128), 2) for each in half]
-    made = [make_crops(each, np.arange(6), views, seed=0, epoch=0) for each in (whole, reduced)]
+    made = [
+        make_crops(Shown(each), np.arange(6), views, seed=0, epoch=0) for each in (whole, reduced)
+    ]
     for one, other in zip(made[0].views, made[1].views, strict=True):
         assert (one.float() - other.float()).abs().mean() <= 2
 

@@ -27,7 +27,14 @@ def losses_of(method: str) -> list[float]:
     objective = config.method.build(
         backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
-    views = StepViews(tiny_pictures(), config.views, global_batch=BATCH_SIZE, seed=0)
+    views = StepViews(
+        tiny_pictures(),
+        config.views,
+        global_batch=BATCH_SIZE,
+        seed=0,
+        pretext=config.method.pretext,
+    )
+    objective.prepare(views.batch(number) for number in range(4))
     steps = fit(
         objective,
         (views.batch(number) for number in range(STEPS)),

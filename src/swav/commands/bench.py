@@ -16,7 +16,7 @@ from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.decode import Decoded
 from swav.data.loader import StepViews, loader
 from swav.data.sources import Pictures, Pipeline, SourceConfig
-from swav.data.views import finish, make_crops, reduction
+from swav.data.views import Shown, finish, make_crops, reduction
 from swav.engine.launch import available_cores
 
 LARGE_SCALE, SMALL_SCALE = (0.14, 1.0), (0.05, 0.14)
@@ -106,10 +106,12 @@ def _measure(
     def by_pillow(rows: Int64[np.ndarray, " chunk"]) -> list[Decoded]:
         return [pictures.reduced(row, None) for row in rows.tolist()]
 
+    def shown(rows: Int64[np.ndarray, " chunk"], read: Callable[..., list[Decoded]]) -> Shown:
+        return Shown(read(rows)) if pictures.pixels is None else Shown(pictures.pixels, rows)
+
     def make(pipeline: Pipeline, read: Callable[..., list[Decoded]]) -> Callable[..., object]:
         def run(rows: Int64[np.ndarray, " chunk"]) -> object:
-            source = read(rows) if pictures.pixels is None else pictures.pixels
-            made = make_crops(source, rows, views, seed=0, epoch=0, pipeline=pipeline)
+            made = make_crops(shown(rows, read), rows, views, seed=0, epoch=0, pipeline=pipeline)
             return finish(made._replace(photometry=()), views)
 
         return run
@@ -123,8 +125,7 @@ def _measure(
         return finish(ready._replace(indices=torch.from_numpy(rows)), views)
 
     chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
-    source = again(chunks[0]) if pictures.pixels is None else pictures.pixels
-    ready = make_crops(source, chunks[0], views, seed=0, epoch=0)  # compiles what it needs
+    ready = make_crops(shown(chunks[0], again), chunks[0], views, seed=0, epoch=0)  # compiles
     seconds = _interleaved(
         {
             "decode": decode if pictures.pixels is None else len,

@@ -29,7 +29,7 @@ from swav.commands.runs import (
 from swav.data.crops import ViewsConfig
 from swav.data.decode import Decoded
 from swav.data.sources import Pictures, UnreadablePicture
-from swav.data.views import finish, make_crops
+from swav.data.views import Shown, finish, make_crops
 from swav.engine.objective import Objective
 from swav.evals import Features, extract
 from swav.nn.export import save_timm
@@ -129,7 +129,7 @@ def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
     if not shown:
         return
     made = make_crops(
-        shown,
+        Shown(shown),
         np.array(indices),
         config.views,
         seed=config.seed,

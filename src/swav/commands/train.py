@@ -16,12 +16,13 @@ import swav.config
 from swav import distributed
 from swav.commands.bad_files import check_bad_files, write_bad_files
 from swav.commands.outputs import write_outputs
-from swav.commands.plan import check_plan, print_plan
+from swav.commands.plan import check_groups, check_plan, print_plan
 from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
 from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
 from swav.commands.train_log import RunLog
-from swav.data.loader import loader
+from swav.data.batch import Batch
+from swav.data.loader import StepViews, loader
 from swav.data.sources import Pictures, SourceConfig
 from swav.engine import due, fit
 from swav.engine.launch import available_cores, launch
@@ -82,7 +83,7 @@ def train(
         config = _config(data, recipe, pictures, Path(out) if resume and out else None)
     pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
-    remarks = check_plan(config, facts)
+    remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
         for remark in remarks:
             logger.warning(remark)
@@ -181,8 +182,27 @@ def _run(session: Session) -> None:
     session.seconds = report.seconds
 
 
+def _first_pass(session: Session) -> Iterator[Batch]:
+    """Yield the target views of one epoch, for the method that asks for them."""
+    targets = StepViews(
+        session.pictures,
+        replace(session.config.views, groups=session.config.views.groups[:1]),
+        global_batch=session.config.optim.batch_size,
+        seed=session.config.seed,
+        pipeline=session.config.data.pipeline,
+        positives=session.views.positives,
+    )
+    number = targets.steps_per_epoch
+    workers = _num_workers(session.config)
+    device = session.fabric.device
+    yield from loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
+
+
 def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     config = session.config
+    if session.clock.step == 0:  # later steps have it from their checkpoint
+        session.objective.to(session.fabric.device).train()
+        session.objective.prepare(_first_pass(session))
     batches = loader(
         session.views,
         start_step=session.clock.step,

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swav import distributed
 from swav.data.batch import Batch
 from swav.data.crops import ViewsConfig
-from swav.data.decode import Decoded
+from swav.data.decode import Decoded, Reduction
+from swav.data.positives import Positives
 from swav.data.sources import BadFile, Pictures, Pipeline, UnreadablePicture
-from swav.data.views import Crops, finish, make_crops, reduction
+from swav.data.tiles import Pretext
+from swav.data.views import Crops, Shown, finish, make_crops, reduction
 
 WORKER_TIMEOUT_SECONDS = 600
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
@@ -36,7 +39,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     return generator.permutation(num_images)
 
 
-class StepViews(Dataset[Crops]):
+class StepViews(Dataset[Crops | Batch]):
     """The crops of micro-batch number ``n`` of a run, this rank's share of it."""
 
     def __init__(
@@ -49,6 +52,8 @@ class StepViews(Dataset[Crops]):
         seed: int = 0,
         pipeline: Pipeline = "fused",
         bad_files: Path | None = None,
+        pretext: Pretext | None = None,
+        positives: Positives | None = None,
     ) -> None:
         shares = accumulate * distributed.world_size()
         if global_batch % shares:
@@ -67,6 +72,10 @@ class StepViews(Dataset[Crops]):
         self.seed = seed
         self.pipeline: Pipeline = pipeline
         self.bad_files = bad_files
+        self.pretext = pretext
+        self.positives = positives
+        if pretext is not None:
+            pretext.check(views)
         self.steps_per_epoch = len(pictures) // global_batch
         self.accumulate = accumulate
         self._global_batch = global_batch
@@ -81,44 +90,74 @@ class StepViews(Dataset[Crops]):
         start = step_in_epoch * self._global_batch + micro * self._micro_batch
         return epoch, start + self._rank * self._share + np.arange(self._share)
 
-    def __getitem__(self, number: int) -> Crops:
-        """Return the crops of micro-batch ``number``, counted from the start of the run."""
+    def __getitem__(self, number: int) -> Crops | Batch:
+        """Return micro-batch ``number``, counted from the start of the run, up to ``finish``.
+
+        A pretext task wants finished views, so it gets them here, where it has a worker.
+        """
         epoch, positions = self.positions(number)
         order = epoch_order(len(self.pictures), self.seed, epoch)
-        pixels, indices = self.pictures.pixels, order[positions]
-        if pixels is None:
+        if self.pictures.pixels is not None:
+            indices = order[positions]
+            shown = Shown(self.pictures.pixels, indices)
+        else:
             read = [self._read(order, int(position)) for position in positions]
             indices = np.array([index for index, _ in read])
-        return make_crops(
-            [picture for _, picture in read] if pixels is None else pixels,
+            shown = Shown([picture for _, picture in read])
+        made = make_crops(
+            shown,
             indices,
             self.views,
             seed=self.seed,
             epoch=epoch,
             pipeline=self.pipeline,
+            others=self._read_others(shown, indices, epoch=epoch),
         )
+        if self.pretext is None:
+            return made
+        return self.pretext(finish(made, self.views), seed=self.seed, epoch=epoch)
 
-    def finish(self, made: Crops, device: torch.device | None = None) -> Batch:
+    def finish(self, made: Crops | Batch, device: torch.device | None = None) -> Batch:
         """Return the views of ``made``, normalised, on a device."""
-        return finish(made, self.views, device)
+        return made if isinstance(made, Batch) else finish(made, self.views, device)
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch ``number`` as the objective gets it."""
         return self.finish(self[number])
 
+    def _read_others(
+        self, shown: Shown, indices: Int64[np.ndarray, " batch"], *, epoch: int
+    ) -> Shown | None:
+        """Return of each picture another one of its group; itself where that cannot be read."""
+        if self.positives is None:
+            return None
+        partners = self.positives.partners(indices, seed=self.seed, epoch=epoch)
+        if isinstance(shown.pictures, Tensor):
+            return Shown(shown.pictures, partners)
+        found = []
+        for picture, partner in zip(shown.pictures, partners.tolist(), strict=True):
+            try:
+                found.append(self.pictures.reduced(partner, self._allowed))
+            except UnreadablePicture as error:
+                self._note(BadFile(error.name, error.reason))
+                found.append(picture)
+        return Shown(found)
+
     def _read(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Decoded]:
         """Read the picture at ``position``, or the next of the same epoch that can be read."""
-        allowed = None if self.pipeline == "pillow" else self._reduction
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
             try:
-                return index, self.pictures.reduced(index, allowed)
+                return index, self.pictures.reduced(index, self._allowed)
             except UnreadablePicture as error:
                 self._note(BadFile(error.name, error.reason))
         raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
 
-    def _reduction(self, height: int, width: int) -> int:
-        return reduction(self.views, height, width)
+    @property
+    def _allowed(self) -> Reduction | None:
+        if self.pipeline == "pillow":
+            return None
+        return lambda height, width: reduction(self.views, height, width)
 
     def _note(self, bad: BadFile) -> None:
         if self.bad_files is not None:

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +66,7 @@ class Pictures:
         self.labels: Int64[np.ndarray, " images"] | None = labels
         self.classes: tuple[str, ...] = classes
         self.bad_files: list[BadFile] = list(contents.bad_files)
+        self.columns: Mapping[str, PackedNames] = contents.columns
         self.channels = channels
         self._reader = contents.reader
         self._max_bad_fraction = max_bad_fraction
@@ -175,10 +176,14 @@ class Pictures:
         self, reader: Reader, rows: Int64[np.ndarray, " chosen"], bad_files: list[BadFile]
     ) -> "Pictures":
         names = PackedNames(self.names[row] for row in rows.tolist())
+        columns = {
+            name: PackedNames(values[row] for row in rows.tolist())
+            for name, values in self.columns.items()
+        }
         labelled = None if self.labels is None else Labels(self.labels[rows], self.classes)
         return Pictures(
             self.data,
-            Contents(reader, names, labelled, bad_files),
+            Contents(reader, names, labelled, bad_files, columns),
             channels=self.channels,
             max_bad_fraction=self._max_bad_fraction,
             max_memory_gib=self._max_memory_gib,

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,8 @@ class Contents(NamedTuple):
     names: PackedNames
     labelled: Labels | None = None
     bad_files: Sequence[BadFile] = ()
+    columns: Mapping[str, PackedNames] = {}  # nobody writes to it
+    """Columns ``group`` and ``time`` of a table that has them, as they are written."""
 
 
 class Stack(Reader):

@@ -35,25 +35,50 @@ class Crops(NamedTuple):
     indices: Int64[Tensor, " batch"]
 
 
+class Shown(NamedTuple):
+    """The pictures of a batch: rows of a set of one size, or one after the other."""
+
+    pictures: UInt8[Tensor, "images channels _ _"] | Sequence[Decoded]
+    rows: Int64[np.ndarray, " batch"] | None = None
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "batch 2"]:
+        """Height and width of each picture."""
+        if isinstance(self.pictures, Tensor):
+            assert self.rows is not None
+            return np.tile(np.array(self.pictures.shape[2:], dtype=np.int64), (len(self.rows), 1))
+        return np.array([picture.size for picture in self.pictures], dtype=np.int64)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of every picture."""
+        first = self.pictures[0]
+        return len(first if isinstance(first, Tensor) else first.pixels)
+
+
 def make_crops(
-    pictures: UInt8[Tensor, "images channels _ _"] | Sequence[Decoded],
+    shown: Shown,
     indices: Int64[np.ndarray, " batch"],
     config: ViewsConfig,
     *,
     seed: int,
     epoch: int,
     pipeline: Pipeline = "fused",
+    others: Shown | None = None,
 ) -> Crops:
     """Return the views of some pictures as bytes.
 
     Args:
-        pictures: all pictures of a set of one size, or those at ``indices``.
+        shown: the pictures.
         indices: positions in the set; they name the pictures to the random draws.
         config: which views.
         seed: of the run.
         epoch: of the run.
         pipeline: what makes the views.
+        others: of each picture another one, from which every second view (the second target,
+            every second small one) is taken instead.
     """
+    sources = (shown, shown if others is None else others)
     drawn: list[_Drawn] = []
     for group in config.groups:
         for _ in range(group.count):
@@ -64,14 +89,14 @@ def make_crops(
                 view=len(drawn),
                 num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
             )
-            drawn.append(_draw(group, _sizes(pictures, indices), draws))
-    first = pictures[0]
-    channels = len(first if isinstance(first, Tensor) else first.pixels)
-    views = tuple(_empty(len(indices), channels, *view.group.size) for view in drawn)
-    if pipeline == "pillow":
-        _render_plainly(pictures, indices, drawn, views)
-    else:
-        _render(pictures, indices, drawn, views, with_colours=pipeline == "fused")
+            drawn.append(_draw(group, sources[len(drawn) % 2].sizes, draws))
+    views = tuple(_empty(len(indices), shown.num_channels, *view.group.size) for view in drawn)
+    for first, source in enumerate(sources[: 1 if others is None else 2]):
+        chosen = slice(first, None, 1 if others is None else 2)
+        if pipeline == "pillow":
+            _render_plainly(source, drawn[chosen], views[chosen])
+        else:
+            _render(source, drawn[chosen], views[chosen], with_colours=pipeline == "fused")
     later = tuple(view.photometry for view in drawn) if pipeline == "device" else ()
     return Crops(views, later, config.num_targets, torch.from_numpy(indices))
 
@@ -123,14 +148,6 @@ def _draw(
     return _Drawn(group, boxes.astype(np.float32), flips, photometry)
 
 
-def _sizes(
-    pictures: Tensor | Sequence[Decoded], indices: Int64[np.ndarray, " batch"]
-) -> Int64[np.ndarray, "batch 2"]:
-    if isinstance(pictures, Tensor):
-        return np.tile(np.array(pictures.shape[2:], dtype=np.int64), (len(indices), 1))
-    return np.array([picture.size for picture in pictures], dtype=np.int64)
-
-
 def _empty(
     batch: int, channels: int, height: int, width: int
 ) -> UInt8[Tensor, "batch channels height width"]:
@@ -140,20 +157,16 @@ def _empty(
 
 
 def _render(
-    pictures: Tensor | Sequence[Decoded],
-    indices: Int64[np.ndarray, " batch"],
-    drawn: Sequence[_Drawn],
-    views: Sequence[Tensor],
-    *,
-    with_colours: bool,
+    shown: Shown, drawn: Sequence[_Drawn], views: Sequence[Tensor], *, with_colours: bool
 ) -> None:
-    if isinstance(pictures, Tensor):
+    if isinstance(shown.pictures, Tensor):
+        assert shown.rows is not None
         for view, out in zip(drawn, views, strict=True):
             photometry = view.photometry if with_colours else None
-            fused.render(pictures, indices, view.boxes, view.flips, photometry, out)
+            fused.render(shown.pictures, shown.rows, view.boxes, view.flips, photometry, out)
         return
     first = np.zeros(1, dtype=np.int64)
-    for row, picture in enumerate(pictures):
+    for row, picture in enumerate(shown.pictures):
         one, pixels = slice(row, row + 1), picture.pixels[None]
         for view, out in zip(drawn, views, strict=True):  # while the picture is in the cache
             boxes = (view.boxes[one] / picture.reduction).astype(np.float32)
@@ -161,14 +174,13 @@ def _render(
             fused.render(pixels, first, boxes, view.flips[one], photometry, out[one])
 
 
-def _render_plainly(
-    pictures: Tensor | Sequence[Decoded],
-    indices: Int64[np.ndarray, " batch"],
-    drawn: Sequence[_Drawn],
-    views: Sequence[Tensor],
-) -> None:
-    for row, index in enumerate(indices.tolist()):
-        picture = pictures[index] if isinstance(pictures, Tensor) else pictures[row].pixels
+def _render_plainly(shown: Shown, drawn: Sequence[_Drawn], views: Sequence[Tensor]) -> None:
+    for row in range(len(views[0])):
+        if isinstance(shown.pictures, Tensor):
+            assert shown.rows is not None
+            picture = shown.pictures[int(shown.rows[row])]
+        else:
+            picture = shown.pictures[row].pixels
         for (group, boxes, flips, photometry), out in zip(drawn, views, strict=True):
             out[row] = plain.render(
                 picture, boxes[row], bool(flips[row]), photometry, row, group.size
