@@ -8,20 +8,13 @@ import numpy as np
 import torch
 
 from swav.commands.cluster import write_clusters
+from swav.commands.comparison import Comparison, fit_and_score, one_set
 from swav.commands.embed import write_embeddings
-from swav.commands.evaluate import (
-    LABELLED,
-    TASKS,
-    Comparison,
-    Parts,
-    fit_and_score,
-    one_set,
-    print_table,
-    task_config,
-)
+from swav.commands.evaluate import LABELLED, TASKS, print_table, task_config
 from swav.commands.runs import (
     build_objective,
     clusters_of,
+    clusters_of_method,
     read_record,
     transform_of,
     write_record,
@@ -30,7 +23,8 @@ from swav.data.crops import ViewsConfig
 from swav.data.loader import make_views
 from swav.data.sources import Pictures, UnreadablePicture
 from swav.engine.objective import Objective
-from swav.evals import Features, extract
+from swav.evals import extract
+from swav.evals.subject import Parts, Subject
 from swav.nn.export import save_timm
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
@@ -164,18 +158,14 @@ def _evaluate(
     if not missing:
         return
 
-    def assign(features: Features) -> torch.Tensor | None:
-        probabilities = clusters_of(objective, features.values)
-        return None if probabilities is None else probabilities.argmax(dim=1)
-
-    comparison = Comparison.of(
-        objective.encoder,
-        build_objective(config, num_images=len(parts.fit)).encoder,
+    subject = Subject(
         parts.load(),
-        transform=transform_of(config),
-        seed=config.seed,
-        cluster=assign,
+        objective.encoder,
+        transform_of(config),
+        clusters_of_method(objective),
     )
+    untrained = build_objective(config, num_images=len(parts.fit)).encoder
+    comparison = Comparison(subject, untrained, config.seed)
     results = []
     for name in missing:
         try:

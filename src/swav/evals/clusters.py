@@ -17,6 +17,7 @@ from torch import Tensor
 from swav.evals.features import Features
 from swav.evals.result import Result
 from swav.evals.splits import labels_of
+from swav.evals.subject import Subject, assignment_of
 from swav.ops.metrics import hungarian_matches, purity, wilson_interval
 
 
@@ -25,6 +26,8 @@ class ClustersConfig:
     """Agreement of clusters with labels: NMI, ARI, Hungarian accuracy."""
 
     name: ClassVar[str] = "clusters"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     num_clusters: int | None = None
     """Of k-means; None: as many as there are classes."""
     restarts: int = 5
@@ -36,6 +39,12 @@ class ClustersConfig:
             raise ValueError(f"num_clusters {self.num_clusters} must be 2 or more, or None")
         if self.restarts < 1:
             raise ValueError(f"restarts {self.restarts} must be 1 or more")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a subject's features."""
+        features, clusters = subject.scored, subject.clusters
+        own = None if clusters is None else assignment_of(clusters, features.values)
+        return run(self, features, own)
 
 
 def run(

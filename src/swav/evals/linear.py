@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from swav.evals.features import Features
 from swav.evals.result import Result
 from swav.evals.splits import check_comparable, labels_of, stratified_split, take
+from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 
 
@@ -27,6 +28,8 @@ class LinearConfig:
     """Accuracy of multinomial logistic regression on standardised, frozen features."""
 
     name: ClassVar[str] = "linear"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     """Weights of half the squared norm against the mean loss of a picture."""
     held_out: float = 0.2
@@ -42,6 +45,10 @@ class LinearConfig:
             raise ValueError(f"penalties {self.penalties} must be numbers above 0")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a subject's features."""
+        return run(self, subject.fit, subject.score)
 
 
 class _Rows(NamedTuple):
