@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
+from swav.data.annotated import is_annotated, open_annotated
 from swav.data.sources import Pictures, SourceConfig, splits
 from swav.evals import EvalConfig, Result
 from swav.evals.subject import Parts, Subject
@@ -62,6 +63,8 @@ def fit_and_score(
     Raises:
         ValueError: if there is no such part.
     """
+    if trained_on is None and split is None and is_annotated(source.data):
+        return parts_with_boxes(source)
     found = splits(source.data)
     held_out = [part for part in found if part != "train"]
     if split is None and ("train" not in found or not held_out):
@@ -78,6 +81,13 @@ def fit_and_score(
         trained_on = replace(source, split="train").build()
     score = replace(source, split=chosen).build()
     return Parts(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+
+
+def parts_with_boxes(source: SourceConfig) -> Parts:
+    """Return the parts that a set of VOC or COCO itself says are to fit on and to score."""
+    fit, score = open_annotated(source.data, channels=source.channels)
+    names = f"{source.data} (fit)", f"{source.data} (score)"
+    return Parts(fit.pictures, score.pictures, *names, boxes=(fit, score))
 
 
 def one_set(pictures: Pictures) -> Parts:

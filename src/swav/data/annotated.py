@@ -48,6 +48,13 @@ class Annotated(NamedTuple):
         objects = [self.objects[row] for row in rows.tolist()]
         return Annotated(self.pictures.subset(rows), objects, self.sizes[rows], self.classes)
 
+    def of(self, pictures: Pictures) -> "Annotated":
+        """Return the objects of ``pictures``, which are some of these, decoded or not."""
+        places = {name: row for row, name in enumerate(self.pictures.names)}
+        rows = np.array([places[name] for name in pictures.names], dtype=np.int64)
+        objects = [self.objects[row] for row in rows.tolist()]
+        return Annotated(pictures, objects, self.sizes[rows], self.classes)
+
 
 class _Part(NamedTuple):
     """Where the pictures of one part lie, their sizes, and their objects with class names."""
@@ -182,9 +189,7 @@ def _open_coco(path: Path, annotations: Path, folder: Path) -> _Part:
             left, top, width, height = (float(number) for number in each["bbox"])
             box = (left, top, left + width, top + height)
             ignored = bool(each.get("iscrowd", 0))
-            part.found[places[each["image_id"]]].append(
-                (names[each["category_id"]], box, ignored)
-            )
+            part.found[places[each["image_id"]]].append((names[each["category_id"]], box, ignored))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not a file of COCO instances: {error!r}") from error
     return part

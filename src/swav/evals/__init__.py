@@ -14,8 +14,10 @@ from swav.evals.knn import KNNConfig
 from swav.evals.linear import LinearConfig
 from swav.evals.parts import PartsConfig
 from swav.evals.result import Result
+from swav.evals.semisup import SemisupConfig
+from swav.evals.transfer import TransferConfig
 
-EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig
+EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig | SemisupConfig | TransferConfig
 """The union of all evaluations' configurations."""
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "LinearConfig",
     "PartsConfig",
     "Result",
+    "SemisupConfig",
+    "TransferConfig",
     "evaluating",
     "extract",
     "network_encoder",

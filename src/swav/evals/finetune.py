@@ -8,8 +8,9 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
@@ -23,6 +24,8 @@ from swav.data.sources import Pictures
 from swav.data.transform import EvalTransform
 from swav.engine import Clock, Objective, StepOutput
 from swav.evals.features import encode_all, network_encoder
+from swav.evals.splits import stratified_split
+from swav.evals.subject import Subject
 from swav.evals.training import step_rate, train
 
 HEAD_STD = 0.01
@@ -148,10 +151,8 @@ def finetune(
         seed: of the linear layer, the order of the pictures and their crops.
         folder: to resume an interrupted training from.
     """
-    assert pictures.labels is not None
-    objective = FineTune(
-        copy.deepcopy(backbone), torch.from_numpy(pictures.labels), num_classes, seed=seed
-    )
+    labels = torch.from_numpy(labels_of(pictures, task="fine-tuning"))
+    objective = FineTune(copy.deepcopy(backbone), labels, num_classes, seed=seed)
     objective.requires_grad_(True)
     if config.trunk_rate == 0:
         objective.freeze()
@@ -220,3 +221,65 @@ def _views(config: FineTuneConfig, transform: EvalTransform) -> ViewsConfig:
     _, height, width = transform.input_size
     group = CropGroup(count=1, size=(height, width), scale=config.crop_area, augment=augment)
     return ViewsConfig(groups=(group,), mean=transform.mean, std=transform.std)
+
+
+class Network(NamedTuple):
+    """A backbone and what turns pictures into its input."""
+
+    backbone: nn.Module
+    transform: EvalTransform
+
+
+def network_of(subject: Subject, *, task: str) -> Network:
+    """Return a subject's network.
+
+    Raises:
+        ValueError: if it is raw pixels.
+    """
+    if subject.backbone is None or subject.transform is None:
+        raise ValueError(f"{task} trains a network, and pixels have none: give a run or a model")
+    return Network(subject.backbone, subject.transform)
+
+
+def labelled_parts(
+    fit: Pictures, score: Pictures | None, *, task: str, held_out: float, seed: int
+) -> tuple[Pictures, Pictures, str]:
+    """Return what to fit on, what to score, and how they were told apart.
+
+    Raises:
+        ValueError: if labels are missing, there is one class, or classes differ.
+    """
+    labels, split = labels_of(fit, task=task), "fit and score sets"
+    if len(np.unique(labels)) < 2:
+        raise ValueError(f"{task} needs two classes or more, {fit.data} has one")
+    if score is None:
+        rows = stratified_split(labels, held_out=held_out, seed=seed)
+        fit, score = fit.subset(rows.fit), fit.subset(rows.held_out)
+        split = f"{held_out:.0%} of each class held out by seed {seed}"
+    labels_of(score, task=task)
+    if fit.classes != score.classes:
+        raise ValueError(
+            f"{task} fits on {len(fit.classes)} classes {fit.classes[:5]} and scores "
+            f"{len(score.classes)} classes {score.classes[:5]}: they need the same names"
+        )
+    return fit, score, split
+
+
+def labels_of(pictures: Pictures, *, task: str) -> Int64[np.ndarray, " images"]:
+    """Return the labels of a set.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if pictures.labels is None:
+        raise ValueError(
+            f"{task} needs labels, {pictures.data} has none: one folder a class, a CSV file with "
+            "a label column, or a labelled set such as cifar10:DIR"
+        )
+    return pictures.labels
+
+
+def num_classes(*sets: Pictures) -> int:
+    """Return how many logits the classes of all sets need."""
+    numbers = [number for each in sets if each.labels is not None for number in each.labels]
+    return int(max(max(numbers), len(sets[0].classes) - 1)) + 1

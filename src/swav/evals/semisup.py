@@ -7,9 +7,9 @@ lists are part of larger ones, and lists can be kept as files.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,9 +17,17 @@ from torch import nn
 
 from swav.data.sources import Pictures
 from swav.data.transform import EvalTransform
-from swav.evals.finetune import FineTuneConfig, finetune, num_right
+from swav.evals.finetune import (
+    FineTuneConfig,
+    finetune,
+    labelled_parts,
+    labels_of,
+    network_of,
+    num_classes,
+    num_right,
+)
 from swav.evals.result import Result
-from swav.evals.splits import stratified_split
+from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 
 
@@ -28,6 +36,8 @@ class SemisupConfig:
     """Accuracy after fine-tuning on a share of the labels, beside training from scratch."""
 
     name: ClassVar[str] = "semisup"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random",)
     fractions: tuple[float, ...] = (0.01, 0.1)
     """Shares of every class, at least one picture each; 1.0 is the supervised ceiling."""
     per_class: tuple[int, ...] = ()
@@ -35,7 +45,11 @@ class SemisupConfig:
     lists: str = ""
     """Folder of the lists of labelled pictures, such as ``10pct-seed0.txt`` with a name a line:
     a list that is there is read, one that is not is written."""
-    training: FineTuneConfig = field(default_factory=lambda: FineTuneConfig(min_steps=200))
+    training: FineTuneConfig = field(
+        default_factory=lambda: FineTuneConfig(
+            trunk_rate=0.05, head_rate=0.1, batch_size=64, min_steps=100
+        )
+    )
     held_out: float = 0.2
     """Share of each class that is scored when there is no score set."""
     seed: int = 0
@@ -50,6 +64,11 @@ class SemisupConfig:
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
 
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a copy of a subject's network."""
+        network = network_of(subject, task="semisup")
+        return run(self, *network, subject.parts.fit, subject.parts.score)
+
 
 def one_percent() -> SemisupConfig:
     """Return SwAV's protocol for 1 % of the labels of ImageNet (batch 256, 20 epochs)."""
@@ -61,6 +80,12 @@ def ten_percent() -> SemisupConfig:
     """Return SwAV's protocol for 10 % of the labels of ImageNet (batch 256, 20 epochs)."""
     training = FineTuneConfig(trunk_rate=0.01, head_rate=0.2)
     return SemisupConfig(fractions=(0.1,), training=training)
+
+
+def supervised() -> SemisupConfig:
+    """Return training with all labels: the ceiling of a network on its data."""
+    training = FineTuneConfig(trunk_rate=0.05, head_rate=0.05, weight_decay=1e-4)
+    return SemisupConfig(fractions=(1.0,), training=training)
 
 
 def run(
@@ -75,10 +100,12 @@ def run(
     Raises:
         ValueError: if labels are missing, classes differ, or a list names other pictures.
     """
-    fit, score, split = labelled_parts(fit, score, task="semisup", config=config)
+    fit, score, split = labelled_parts(
+        fit, score, task="semisup", held_out=config.held_out, seed=config.seed
+    )
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
-    counts = {"score": len(score), "classes": len(np.unique(_labels(fit)))}
+    counts = {"score": len(score), "classes": len(np.unique(labels_of(fit, task="semisup")))}
     digests = {}
     for amount, rows in _chosen(config, fit):
         few = fit.subset(rows)
@@ -166,44 +193,6 @@ def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:
     return np.unique(np.array(rows, dtype=np.int64))
 
 
-def labelled_parts(
-    fit: Pictures,
-    score: Pictures | None,
-    *,
-    task: str,
-    config: Any,
-) -> tuple[Pictures, Pictures, str]:
-    """Return what to fit on, what to score, and how they were told apart.
-
-    Raises:
-        ValueError: if labels are missing, there is one class, or classes differ.
-    """
-    for pictures in (fit, score or fit):
-        if pictures.labels is None:
-            raise ValueError(
-                f"{task} needs labels, {pictures.data} has none: one folder a class, a CSV file "
-                "with a label column, or a labelled set such as cifar10:DIR"
-            )
-    split = "fit and score sets"
-    if score is None:
-        rows = stratified_split(_labels(fit), held_out=config.held_out, seed=config.seed)
-        fit, score = fit.subset(rows.fit), fit.subset(rows.held_out)
-        split = f"{config.held_out:.0%} of each class held out by seed {config.seed}"
-    if fit.classes != score.classes:
-        raise ValueError(
-            f"{task} fits on {len(fit.classes)} classes {fit.classes[:5]} and scores "
-            f"{len(score.classes)} classes {score.classes[:5]}: they need the same names"
-        )
-    if len(np.unique(_labels(fit))) < 2:
-        raise ValueError(f"{task} needs two classes or more, {fit.data} has one")
-    return fit, score, split
-
-
-def num_classes(fit: Pictures, score: Pictures) -> int:
-    """Return how many logits the classes of both sets need."""
-    return int(max(_labels(fit).max(), _labels(score).max(), len(fit.classes) - 1)) + 1
-
-
 def _chosen(
     config: SemisupConfig, fit: Pictures
 ) -> Iterator[tuple[str, Int64[np.ndarray, " chosen"]]]:
@@ -217,24 +206,15 @@ def _chosen(
         if config.lists and path.exists():
             yield amount, read_list(path, fit)
             continue
-        rows = choose(_labels(fit), fraction=fraction, number=number, seed=config.seed)
+        rows = choose(
+            labels_of(fit, task="semisup"), fraction=fraction, number=number, seed=config.seed
+        )
         if config.lists:
             write_list(path, [fit.names[row] for row in rows.tolist()])
         yield amount, rows
-
-
-def _labels(pictures: Pictures) -> Int64[np.ndarray, " images"]:
-    assert pictures.labels is not None
-    return pictures.labels
 
 
 def _digest(names: Sequence[str]) -> str:
     """Return what tells one list of pictures from another."""
     lines = "".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogatepass")
     return hashlib.sha256(lines).hexdigest()[:16]
-
-
-def supervised() -> SemisupConfig:
-    """Return training with all labels: the ceiling of a network on its data."""
-    training = replace(FineTuneConfig(), trunk_rate=0.05, head_rate=0.05, weight_decay=1e-4)
-    return SemisupConfig(fractions=(1.0,), training=training)

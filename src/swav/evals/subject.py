@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from swav.data.annotated import Annotated
 from swav.data.sources import Pictures
 from swav.data.transform import EvalTransform
 from swav.evals.features import (
@@ -30,11 +31,17 @@ class Parts(NamedTuple):
     score: Pictures | None
     fit_on: str
     score_on: str
+    boxes: tuple[Annotated, Annotated] | None = None
+    """The same two sets with the objects in each picture, if they are known."""
 
     def load(self) -> "Parts":
         """Return the same with the pictures decoded in memory, if they fit there."""
         score = None if self.score is None else self.score.load()
-        return self._replace(fit=self.fit.load(), score=score)
+        parts = self._replace(fit=self.fit.load(), score=score)
+        if self.boxes is None or parts.score is None:
+            return parts
+        fit_boxes, score_boxes = self.boxes
+        return parts._replace(boxes=(fit_boxes.of(parts.fit), score_boxes.of(parts.score)))
 
     @property
     def scored(self) -> Pictures:

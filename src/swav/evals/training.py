@@ -51,15 +51,14 @@ def train(
     losses = []
     fabric = launch(device=str(device), threads=torch.get_num_threads())
     _set(optimizer, rates(clock))
-    for clock, output in fit(
-        objective, batches(clock.step), optimizer, clock, fabric=fabric, seed=seed
-    ):
+    steps = fit(objective, batches(clock.step), optimizer, clock, fabric=fabric, seed=seed)
+    for now, output in steps:
         losses.append(float(output.loss))
-        _set(optimizer, rates(clock))
-        if due(clock, every):
-            logger.info("step %d of %d: loss %.4f", clock.step, clock.total_steps, losses[-1])
+        _set(optimizer, rates(now))
+        if due(now, every):
+            logger.info("step %d of %d: loss %.4f", now.step, now.total_steps, losses[-1])
             if folder is not None:
-                _save(objective, optimizer, clock, folder)
+                _save(objective, optimizer, now, folder)
     objective.eval()
     return losses
 
