@@ -17,7 +17,9 @@ from swav.evals.result import Result
 from swav.evals.semisup import SemisupConfig
 from swav.evals.transfer import TransferConfig
 
-EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig | SemisupConfig | TransferConfig
+EvalConfig = (
+    KNNConfig | LinearConfig | ClustersConfig | PartsConfig | SemisupConfig | TransferConfig
+)
 """The union of all evaluations' configurations."""
 
 __all__ = [

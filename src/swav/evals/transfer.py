@@ -5,12 +5,14 @@ With several (VOC 2007): one linear support vector machine a class, scored by me
 precision; difficult objects alone make a picture neither right nor wrong.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
@@ -182,7 +184,7 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
         if min(wanted.sum(), (~wanted).sum()) < FOLDS or not hits.any():
             continue
         costs[name] = _choose_cost(config, learn[known], wanted)
-        scores = _svm(costs[name], config).fit(learn[known], wanted).decision_function(judge[asked])
+        scores = _margins(config, costs[name], learn[known], wanted, judge[asked])
         area[name] = average_precision(scores, hits)
         eleven[name] = eleven_point_precision(scores, hits)
     if not area:
@@ -211,34 +213,32 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
 def _choose_cost(
     config: TransferConfig,
     values: Float64[np.ndarray, "images features"],
-    wanted: np.ndarray,
+    wanted: Bool[np.ndarray, " images"],
 ) -> float:
     """Return the cost with the best mean average precision over the folds of the fit set."""
-    if len(config.costs) == 1:
-        return config.costs[0]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=config.seed)
-    means: Mapping[float, float] = {
-        cost: float(
-            np.mean(
-                [
-                    average_precision(
-                        _svm(cost, config)
-                        .fit(values[rows], wanted[rows])
-                        .decision_function(values[held]),
-                        wanted[held],
-                    )
-                    for rows, held in folds.split(values, wanted)
-                ]
-            )
-        )
-        for cost in config.costs
-    }
-    return max(sorted(means), key=lambda cost: means[cost])
+    means = {cost: 0.0 for cost in sorted(config.costs)}
+    for rows, held in folds.split(values, wanted):
+        for cost in means:
+            scores = _margins(config, cost, values[rows], wanted[rows], values[held])
+            means[cost] += average_precision(scores, wanted[held]) / FOLDS
+    return max(means, key=lambda cost: means[cost])
 
 
-def _svm(cost: float, config: TransferConfig) -> LinearSVC:
-    """Return LIBLINEAR's machine with squared hinge loss, in whichever form is smaller."""
-    return LinearSVC(C=cost, dual="auto", tol=1e-4, max_iter=20000, random_state=config.seed)
+def _margins(
+    config: TransferConfig,
+    cost: float,
+    values: Float64[np.ndarray, "fit features"],
+    wanted: Bool[np.ndarray, " fit"],
+    judged: Float64[np.ndarray, "held features"],
+) -> Float64[np.ndarray, " held"]:
+    """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``judged``."""
+    machine = LinearSVC(C=cost, dual="auto", max_iter=10000, random_state=config.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # far from any good cost
+        machine.fit(values, wanted)
+    scores: Float64[np.ndarray, " held"] = machine.decision_function(judged)
+    return scores
 
 
 def _svm_protocol(config: TransferConfig, left_out: Sequence[str]) -> dict[str, Any]:
