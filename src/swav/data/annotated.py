@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import Tensor
 
 from swav.data import decode
 from swav.data.listing import PackedNames
@@ -43,10 +44,21 @@ class Annotated(NamedTuple):
     """Height and width."""
     classes: tuple[str, ...]
 
-    def subset(self, rows: Int64[np.ndarray, " rows"]) -> "Annotated":
-        """Return some pictures, in the order of ``rows``."""
-        objects = [self.objects[row] for row in rows.tolist()]
-        return Annotated(self.pictures.subset(rows), objects, self.sizes[rows], self.classes)
+    def picture(self, index: int) -> UInt8[Tensor, "channels height width"]:
+        """Return a picture of the size that its annotation says.
+
+        Raises:
+            UnreadablePicture: if it cannot be read.
+            ValueError: if it has another size, so that its boxes would be of something else.
+        """
+        picture = self.pictures[index]
+        size = tuple(self.sizes[index].tolist())
+        if picture.shape[1:] != size:
+            raise ValueError(
+                f"{self.pictures.names[index]!r} is {tuple(picture.shape[1:])} pixels, its "
+                f"annotation says {size}: its boxes are of another picture, or of one not turned"
+            )
+        return picture
 
     def of(self, pictures: Pictures) -> "Annotated":
         """Return the objects of ``pictures``, which are some of these, decoded or not."""

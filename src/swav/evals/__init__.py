@@ -1,6 +1,7 @@
 """What features are worth: one evaluation a file, a configuration and a ``run`` each."""
 
 from swav.evals.clusters import ClustersConfig
+from swav.evals.detection import DetectionConfig
 from swav.evals.features import (
     Encode,
     Features,
@@ -24,6 +25,7 @@ EvalConfig = (
 
 __all__ = [
     "ClustersConfig",
+    "DetectionConfig",
     "Encode",
     "EvalConfig",
     "Features",
