@@ -31,7 +31,11 @@ def mean_average_precision(found: Sequence[Found], annotated: Annotated) -> dict
     if not any((~each.ignored).any() for each in annotated.objects):
         raise ValueError(f"{annotated.pictures.data}: not one box to find in the scored pictures")
     measure = average_precision_class()(
-        box_format="xyxy", iou_type="bbox", class_metrics=True, backend="pycocotools"
+        box_format="xyxy",
+        iou_type="bbox",
+        rec_thresholds=np.linspace(0, 1, 101).tolist(),  # torchmetrics' own are rounded to float32
+        class_metrics=True,
+        backend="pycocotools",
     )
     measure.warn_on_many_detections = False  # the best hundred count, as said
     measure.update(

@@ -48,6 +48,8 @@ class DetectionConfig:
     """Shares of the training after which the rate is a tenth."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    clip_norm: float | None = 10.0
+    """Gradients are scaled down to this norm."""
     sizes: tuple[int, ...] = (480,)
     """Shorter side of the picture: any of these in training, the last one for scoring."""
     max_size: int = 1333
@@ -98,6 +100,7 @@ def voc0712() -> DetectionConfig:
         warmup_steps=1000,
         warmup_factor=0.333,
         drops=(18 / 24, 22 / 24),
+        clip_norm=None,
         sizes=tuple(range(480, 801, 32)),
     )
 
@@ -248,6 +251,7 @@ def trained_detector(
         ),
         lambda clock: [_rate(config, clock)],
         seed=config.seed,
+        clip_norm=config.clip_norm,
         device=next(backbone.parameters()).device,
         folder=folder,
     )

@@ -27,6 +27,7 @@ def train(
     rates: Callable[[Clock], Sequence[float]],
     *,
     seed: int,
+    clip_norm: float | None = None,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
 ) -> list[float]:
@@ -39,6 +40,7 @@ def train(
         clock: where to start.
         rates: learning rate of every group at a step.
         seed: of dropout.
+        clip_norm: gradients are scaled down to this norm.
         device: where to compute.
         folder: checkpoints go there, and an interrupted training goes on from there.
 
@@ -51,7 +53,15 @@ def train(
     losses = []
     fabric = launch(device=str(device), threads=torch.get_num_threads())
     _set(optimizer, rates(clock))
-    steps = fit(objective, batches(clock.step), optimizer, clock, fabric=fabric, seed=seed)
+    steps = fit(
+        objective,
+        batches(clock.step),
+        optimizer,
+        clock,
+        fabric=fabric,
+        clip_norm=clip_norm,
+        seed=seed,
+    )
     for now, output in steps:
         losses.append(float(output.loss))
         _set(optimizer, rates(now))
