@@ -11,11 +11,23 @@ from swav.evals.features import (
     pixel_features,
 )
 from swav.evals.knn import KNNConfig
+from swav.evals.layers import LayersConfig
 from swav.evals.linear import LinearConfig
+from swav.evals.linear_sgd import LinearSGDConfig
 from swav.evals.parts import PartsConfig
 from swav.evals.result import Result
+from swav.evals.retrieval import RetrievalConfig
+from swav.evals.subject import Parts, Subject
 
-EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig
+EvalConfig = (
+    KNNConfig
+    | LinearConfig
+    | LinearSGDConfig
+    | LayersConfig
+    | ClustersConfig
+    | RetrievalConfig
+    | PartsConfig
+)
 """The union of all evaluations' configurations."""
 
 __all__ = [
@@ -24,9 +36,14 @@ __all__ = [
     "EvalConfig",
     "Features",
     "KNNConfig",
+    "LayersConfig",
     "LinearConfig",
+    "LinearSGDConfig",
+    "Parts",
     "PartsConfig",
     "Result",
+    "RetrievalConfig",
+    "Subject",
     "evaluating",
     "extract",
     "network_encoder",
