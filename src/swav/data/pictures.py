@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import NamedTuple, final
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from swav.data.decode import UnreadablePicture, quiet_pillow
 from swav.data.listing import BadFile, Labels, PackedNames
-from swav.data.readers import Chosen, Contents, Packed, Reader, Size, Stack
+from swav.data.readers import Chosen, Contents, Packed, Reader, Size, Stack, stamp
 
 SAMPLED_HEADERS = 256
 _CHUNK = 128
@@ -129,6 +130,17 @@ class Pictures:
         if self.pixels is not None:
             return self._with(Stack(self.pixels[torch.from_numpy(indices)]), indices, [])
         return self._with(Chosen(self._reader, indices), indices, [])
+
+    def digest(self) -> str:
+        """Return a text that changes when a picture or its name does; labels are not in it.
+
+        Of pictures in memory it is made from the pixels, of files from their size and time.
+        """
+        found = blake2b(f"{self.channels} {len(self)}".encode(), digest_size=16)
+        for row in range(len(self)):
+            found.update(self.names[row].encode("utf-8", "surrogateescape") + b"\0")
+            found.update(stamp(self._reader, row, self.channels))
+        return found.hexdigest()
 
     def facts(self) -> DataFacts:
         """Return size and kind of the set, from the headers of a sample.

@@ -98,19 +98,19 @@ class Chosen(Reader):
     """Some pictures of another reader."""
 
     def __init__(self, reader: Reader, rows: Int64[np.ndarray, " images"]) -> None:
-        self._reader = reader
-        self._rows = rows
+        self.whole = reader
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return what the other reader gives."""
-        return self._reader.picture(int(self._rows[row]), channels)
+        return self.whole.picture(int(self.rows[row]), channels)
 
     def size(self, row: int) -> Size:
         """Return what the other reader gives."""
-        return self._reader.size(int(self._rows[row]))
+        return self.whole.size(int(self.rows[row]))
 
 
 class Files(Reader):
@@ -130,6 +130,11 @@ class Files(Reader):
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
         return decode.read_size(self._path(row))
+
+    def state(self, row: int) -> str:
+        """Return size and time of a file."""
+        status = os.stat(self._path(row))
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def _path(self, row: int) -> str:
         return os.path.join(self._folder, self._names[row])
@@ -157,6 +162,11 @@ class Archive(Reader):
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
         return decode.read_size(self._bytes(row))
+
+    def state(self, row: int) -> str:
+        """Return size and time of the archive, and where in it the member is."""
+        status = os.stat(self._path)
+        return f"{status.st_size} {status.st_mtime_ns} {self._places[row].tolist()}"
 
     def _bytes(self, row: int) -> bytes:
         start, stored, size, deflated = self._places[row].tolist()
@@ -222,6 +232,20 @@ class Arrays(Reader):
         shape = self._get(row).shape
         height, width = shape[:2] if len(shape) == 2 or self._channels_last else shape[1:]
         return height, width
+
+
+def stamp(reader: Reader, row: int, channels: int) -> bytes:
+    """Return bytes that change when a picture does: its file's size and time, or its pixels."""
+    try:
+        match reader:
+            case Files() | Archive():
+                return reader.state(row).encode()
+            case Chosen():
+                return stamp(reader.whole, int(reader.rows[row]), channels)
+            case _:
+                return reader.picture(row, channels).numpy().tobytes()
+    except (OSError, ValueError):
+        return b"unreadable"
 
 
 def to_bytes(
