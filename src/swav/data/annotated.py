@@ -68,13 +68,17 @@ class Annotated(NamedTuple):
         return Annotated(pictures, objects, self.sizes[rows], self.classes)
 
 
+_Named = tuple[str, tuple[float, float, float, float], bool]
+"""Class, box, and whether it is ignored."""
+
+
 class _Part(NamedTuple):
     """Where the pictures of one part lie, their sizes, and their objects with class names."""
 
     root: Path
     names: list[str]
     sizes: list[tuple[int, int]]
-    found: list[list[tuple[str, tuple[float, ...], bool]]]
+    found: list[list[_Named]]
 
 
 def is_annotated(data: str) -> bool:
@@ -149,7 +153,7 @@ def _read_year(year: Path, list_name: str, part: _Part) -> None:
 
 def _read_xml(
     annotation: Path, folder: Path, stem: str
-) -> tuple[Path, tuple[int, int], list[tuple[str, tuple[float, ...], bool]]]:
+) -> tuple[Path, tuple[int, int], list[_Named]]:
     """Return the picture, its height and width, and its objects; VOC counts pixels from one."""
     try:
         if annotation.stat().st_size > MAX_ANNOTATION_BYTES:
@@ -158,7 +162,7 @@ def _read_xml(
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("it defines entities")  # which may grow without bound
         root = ElementTree.fromstring(text)
-        found = []
+        found: list[_Named] = []
         for each in root.iter("object"):
             left, top, right, bottom = (
                 float(each.findtext(f"bndbox/{side}", ""))

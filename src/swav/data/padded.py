@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from swav.data.annotated import Annotated
 from swav.data.batch import Batch
 from swav.data.loader import WORKER_TIMEOUT_SECONDS, epoch_order
-from swav.data.pictures import UnreadablePicture
+from swav.data.sources import UnreadablePicture
 
 
 @final

@@ -163,7 +163,7 @@ def finetune(
         seed=seed,
     )
     total_steps = max(views.steps_per_epoch * config.epochs, config.min_steps)
-    groups = {"head": (objective.head, config.head_rate)}
+    groups: dict[str, tuple[nn.Module, float]] = {"head": (objective.head, config.head_rate)}
     if not objective.frozen:
         groups["trunk"] = (objective.trunk, config.trunk_rate)
     optimizer = torch.optim.SGD(
