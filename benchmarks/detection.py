@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/detection"))
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--steps", type=int, default=600, help="of each detector")
-    parser.add_argument("--epochs", type=int, default=100, help="of the pre-training")
+    parser.add_argument("--epochs", type=int, default=40, help="of the pre-training")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of them")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
