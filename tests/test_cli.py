@@ -102,11 +102,11 @@ def test_options_of_several_kinds_change_their_fields_in_every_recipe(
     recipe: str, trained: Recorder
 ) -> None:
     words = ["--recipe", recipe, "--epochs", "77", "--views.groups.0.augment.hue", "0.125"]
-    assert cli.main(["train", *words, "digits", "--method.temperature=0.3"]) == 0
+    assert cli.main(["train", *words, "digits", "--optim.weight-decay=0.3"]) == 0
     assert changes(recipe, trained.config) == {
         "epochs": 77,
         "views.groups.0.augment.hue": 0.125,
-        "method.temperature": 0.3,
+        "optim.weight_decay": 0.3,
     }
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -102,41 +103,10 @@ def train(*words: Words) -> int:
     return code
 
 
-@app.command(sort_key=2)
-def evaluate(
-    run: Path,
-    data: str | None = None,
-    /,
-    *,
-    tasks: str = "knn,linear,clusters",
-    split: str | None = None,
-    fit_on: str | None = None,
-    score_on: str | None = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a trained backbone on labelled pictures; print a table and write eval/TASK.json.
-
-    Args:
-        run: Run folder.
-        data: Labelled pictures; by default those of the training.
-        tasks: Separated by commas; `swav list tasks` names them.
-        split: Part to score, of DATA that has parts (train, val, test).
-        fit_on: Pictures to fit on, with --score-on.
-        score_on: Pictures to score, with --fit-on.
-        as_json: Print the list of results as JSON.
-    """
-    from swav.commands.evaluate import evaluate as run_evaluate
-
-    names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    run_evaluate(
-        run,
-        data,
-        tasks=names,
-        split=split,
-        fit_on=fit_on,
-        score_on=score_on,
-        as_json=as_json,
-    )
+@app.command(sort_key=2, help_flags=[], version_flags=[])
+def evaluate(*words: Words) -> None:
+    """Measure trained backbones on pictures; print a table and write eval/TASK.json."""
+    _evaluate_app()(list(words))
 
 
 @app.command(sort_key=3)
@@ -220,8 +190,9 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
 
     whole = _app("swav")
     whole.update(app)
-    del whole["train"]
-    whole.command(_train_app(Start()), name="train")
+    for name, verb in (("train", _train_app(Start())), ("evaluate", _evaluate_app())):
+        del whole[name]
+        whole.command(verb, name=name)
     print(f"installed {whole.install_completion(shell=shell)}; open a new shell to use it")
 
 
@@ -261,6 +232,78 @@ def _first_pass(words: Sequence[str]) -> "Start":
 
     _, bound, *_ = first.parse_known_args(list(words))
     return Start(**bound.arguments)
+
+
+# The options of `swav evaluate`
+
+
+def _evaluate_app() -> App:
+    """Return the app of ``swav evaluate``, whose options are also those of every task."""
+    from swav.commands.evaluate import TASKS
+
+    found = {
+        _variable(f"{name}.{leaf.path}"): replace(leaf, path=f"{name}.{leaf.path}")
+        for name, task in TASKS.items()
+        for leaf in leaves(task())
+    }
+
+    def run(*words: str, **given: Any) -> None:
+        _evaluate(words, dict(_values(found, given)), given)
+
+    models = Parameter(
+        help="Run folders, or other models (timm name or folder, state dict, random, pixels), "
+        "then DATA; by default the pictures of the training.",
+    )
+    words = inspect.Parameter(
+        "words", inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, models]
+    )
+    parameters = [
+        words,
+        *(
+            _parameter(name, Annotated[kind, Parameter(name=option, help=text, negative="")], value)
+            for name, (option, kind, value, text) in EVALUATE_OPTIONS.items()
+        ),
+        *(_leaf_parameter(name, leaf, show_default=True) for name, leaf in found.items()),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    second = _app("swav evaluate", version_flags=[], help=evaluate.__doc__)
+    second.default(run)
+    return second
+
+
+EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
+    "tasks": (
+        "--tasks",
+        str | None,
+        None,
+        "Separated by commas (see swav list tasks); by default what the labels allow of knn, "
+        "linear, clusters, parts.",
+    ),
+    "split": ("--split", str | None, None, "Part to score, of DATA with parts (train, val, test)."),
+    "fit_on": ("--fit-on", str | None, None, "Pictures to fit on, with --score-on."),
+    "score_on": ("--score-on", str | None, None, "Pictures to score, with --fit-on."),
+    "out": ("--out", Path | None, None, "Keeps results of models that are no run folders."),
+    "channels": ("--channels", int, 3, "Of the pictures, for models that are no run folders."),
+    "input_size": ("--input-size", int | None, None, "Side of the pictures these are shown."),
+    "device": ("--device", str, "cpu", "cpu, cuda, mps, or one device such as cuda:1."),
+    "as_json": ("--json", bool, False, "Print the list of results as JSON."),
+}
+"""Options of `swav evaluate` that belong to no task: flag, type, default, help."""
+
+
+def _evaluate(words: Sequence[str], values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    from swav.commands.evaluate import configured, evaluate
+    from swav.commands.models import is_model
+
+    last_is_data = len(words) > 1 and not is_model(words[-1])
+    rest = {name: given[name] for name in EVALUATE_OPTIONS if name in given and name != "tasks"}
+    evaluate(
+        words[:-1] if last_is_data else words,
+        words[-1] if last_is_data else None,
+        tasks=configured(given.get("tasks"), values),
+        **rest,
+    )
 
 
 RUN, SHORT, REST = (

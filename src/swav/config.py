@@ -122,7 +122,7 @@ def with_values(config: T, values: Mapping[str, Any]) -> T:
 
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """Return the paths at which two configs differ, with both values (None where one has none)."""
-    first, second = _flatten(to_dict(one)), _flatten(to_dict(other))
+    first, second = flatten(to_dict(one)), flatten(to_dict(other))
     pairs = {path: (first.get(path), second.get(path)) for path in {**first, **second}}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -265,11 +265,12 @@ def _child(node: Any, part: str, path: str) -> Any:
     return node[int(part)] if isinstance(node, list) else node[part]
 
 
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Return nested plain values by path, such as ``views.groups.0.count``."""
     if isinstance(value, list) and any(isinstance(member, dict) for member in value):
         value = {str(place): member for place, member in enumerate(value)}
     if not isinstance(value, dict):
         return {path: value}
     prefix = f"{path}." if path else ""
-    parts = [_flatten(member, f"{prefix}{key}") for key, member in value.items()]
+    parts = [flatten(member, f"{prefix}{key}") for key, member in value.items()]
     return {key: member for part in parts for key, member in part.items()}

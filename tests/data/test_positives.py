@@ -192,7 +192,7 @@ def test_groups_by_folder(tmp_path: Path) -> None:
     config = SourceConfig(data=str(tmp_path), channels=1, group="folder")
     pictures = config.build().load()
     numbers = [int(Path(name).stem) for name in pictures.names]
-    own, other, *_ = shown(views_of(config, pictures)[0]).astype(int)
+    own, other, *_ = shown(views_of(config, pictures).batch(0)).astype(int)
     assert (own % 4 == other % 4).all()
     assert (own != other).all()
     assert sorted(numbers) == list(range(12))

@@ -1,5 +1,7 @@
 """The evaluation transform against timm's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,14 +28,16 @@ def settings(channels: int, height: int, width: int, **others) -> EvalTransform:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("input_size", [(32, 32), (20, 24), (40, 25)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_equal_to_timms_transform_to_the_bit(channels, input_size, interpolation):
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_equal_to_timms_transform_to_the_bit(channels, input_size, interpolation, crop_pct):
     transform = settings(channels, *input_size, interpolation=interpolation)
+    transform = replace(transform, crop_pct=crop_pct)
     theirs = create_transform(
         input_size=transform.input_size,
         interpolation=interpolation,
         mean=transform.mean,
         std=transform.std,
-        crop_pct=1.0,
+        crop_pct=crop_pct,
         is_training=False,
     )
     pictures = [random_picture(channels, *size) for size in SIZES]
@@ -84,8 +88,10 @@ def test_it_comes_back_from_timms_settings():
         "crop_mode": "center",
     }
     assert EvalTransform.from_timm(written) == transform
-    with pytest.raises(ValueError, match="crop_pct"):
-        EvalTransform.from_timm(written | {"crop_pct": 0.9})
+    zoomed = EvalTransform.from_timm(written | {"crop_pct": 0.9})
+    assert zoomed == replace(transform, crop_pct=0.9)
+    with pytest.raises(ValueError, match="crop_mode 'border'"):
+        EvalTransform.from_timm(written | {"crop_mode": "border"})
 
 
 def test_another_number_of_channels_is_refused():

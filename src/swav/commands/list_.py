@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import timm
 
 from swav.evals import EvalConfig
+from swav.evals.presets import PRESETS
 from swav.methods import MethodConfig
 from swav.recipes import RECIPES
 
@@ -28,7 +29,8 @@ def entries(what: What) -> list[Entry]:
         case "methods":
             return list(_of_union(MethodConfig))
         case "tasks":
-            return list(_of_union(EvalConfig))
+            presets = (Entry(name, _first_line(of.__doc__)) for name, of in PRESETS.items())
+            return [*_of_union(EvalConfig), *presets]
         case "recipes":
             return [Entry(recipe.name, recipe.summary) for recipe in RECIPES.values()]
         case "backbones":

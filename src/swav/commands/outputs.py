@@ -2,36 +2,32 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from swav.commands.cluster import write_clusters
+from swav.commands.comparison import Comparison, fit_and_score, one_set
 from swav.commands.embed import write_embeddings
-from swav.commands.evaluate import (
-    LABELLED,
-    TASKS,
-    Comparison,
-    Parts,
-    fit_and_score,
-    one_set,
-    print_table,
-    task_config,
-)
+from swav.commands.evaluate import TASKS, possible_tasks, task_config, write_result
 from swav.commands.runs import (
     build_objective,
     clusters_of,
+    clusters_of_method,
     read_record,
     transform_of,
     write_record,
 )
+from swav.commands.scores import print_table
 from swav.data.crops import ViewsConfig
 from swav.data.decode import Decoded
 from swav.data.sources import Pictures, UnreadablePicture
 from swav.data.views import Shown, finish, make_crops
 from swav.engine.objective import Objective
-from swav.evals import Features, extract
+from swav.evals import extract
+from swav.evals.subject import Parts, Subject
 from swav.nn.export import save_timm
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
@@ -77,6 +73,7 @@ def write_outputs(
 def remove_outputs(folder: Path) -> None:
     """Remove what an earlier state of the network left; evaluations of other names stay."""
     shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.rmtree(folder / "features", ignore_errors=True)
     for name in (*FILES, *(f"eval/{task}.json" for task in TASKS)):
         (folder / name).unlink(missing_ok=True)
 
@@ -168,38 +165,30 @@ def _evaluate(
     parts: Parts,
 ) -> None:
     """Measure what the labels allow; a task that they do not is left out with a warning."""
-    labelled = all(_is_labelled(part) for part in (parts.fit, parts.score) if part is not None)
-    tasks = (*LABELLED, "parts") if labelled else ("parts",)
+    tasks = dict.fromkeys((*possible_tasks(parts), "parts"))
     missing = [name for name in tasks if not (folder / "eval" / f"{name}.json").exists()]
     if not missing:
         return
 
-    def assign(features: Features) -> torch.Tensor | None:
-        probabilities = clusters_of(objective, features.values)
-        return None if probabilities is None else probabilities.argmax(dim=1)
-
-    comparison = Comparison.of(
-        objective.encoder,
-        build_objective(config, num_images=len(parts.fit)).encoder,
+    subject = Subject(
         parts.load(),
-        transform=transform_of(config),
-        seed=config.seed,
-        cluster=assign,
+        objective.encoder,
+        transform_of(config),
+        clusters_of_method(objective),
     )
+    untrained = build_objective(config, num_images=len(parts.fit)).encoder
+    comparison = Comparison(subject, untrained, config.seed)
     results = []
     for name in missing:
         try:
-            results.append(comparison.run(task_config(name)))
+            result = comparison.run(task_config(name))
         except ValueError as error:
             logger.warning("the evaluation %s is left out: %s", name, error)
             continue
-        results[-1].write(folder / "eval" / f"{name}.json")
+        results.append(replace(result, model=folder.resolve().name))
+        write_result(results[-1], folder)
     if results:
-        print_table(results, title=str(folder), stderr=True)
-
-
-def _is_labelled(pictures: Pictures) -> bool:
-    return pictures.labels is not None and len(np.unique(pictures.labels)) > 1
+        print_table({folder.name: [results]}, title=str(folder), stderr=True)
 
 
 def _model_readme(config: TrainConfig) -> str:

@@ -17,6 +17,8 @@ from swav.engine.checkpoint import newest_checkpoint
 from swav.engine.objective import Objective
 from swav.engine.state import restore_weights
 from swav.evals import Features, extract
+from swav.evals.subject import Clusters
+from swav.nn.prototypes import Prototypes
 from swav.recipes.train_config import TrainConfig
 
 
@@ -113,6 +115,34 @@ def clusters_of(
     objective.train(was_training)
     found = [share.cpu() for share in shares if share is not None]
     return torch.cat(found) if found else None
+
+
+@dataclass(frozen=True)
+class MethodClusters(Clusters):
+    """The clusters of a trained method, as evaluations ask for them."""
+
+    objective: Objective
+
+    def probabilities(
+        self, features: Float[Tensor, "images features"]
+    ) -> Float[Tensor, "images prototypes"]:
+        """Return the probability of each cluster."""
+        found = clusters_of(self.objective, features)
+        assert found is not None
+        return found
+
+    def prototypes(self) -> Float[Tensor, "prototypes embed"] | None:
+        """Return the first head's prototypes, None if the method has no such thing."""
+        for module in self.objective.modules():
+            if isinstance(module, Prototypes):
+                return next(module.parameters()).detach().cpu().float()
+        return None
+
+
+def clusters_of_method(objective: Objective) -> MethodClusters | None:
+    """Return the clusters of a method, None if it has none."""
+    nothing = torch.zeros(1, int(objective.encoder.num_features))  # type: ignore[arg-type]
+    return None if clusters_of(objective, nothing) is None else MethodClusters(objective)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

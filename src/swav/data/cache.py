@@ -58,6 +58,10 @@ class Cached(Reader):
         """Return what the other reader gives."""
         return self._reader.size(row)
 
+    def stamp(self, row: int, channels: int) -> bytes:
+        """Return what the other reader gives."""
+        return self._reader.stamp(row, channels)
+
     def _stored(self, entry: list[int]) -> Decoded:
         offset, height, width, full_height, full_width, factor = entry
         content = self._memory[offset : offset + height * width * self._channels]

@@ -50,8 +50,8 @@ class ViewsConfig:
     std: tuple[float, ...] = (0.228, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not self.groups or sum(group.count for group in self.groups) < 2:
-            raise ValueError("at least two views are needed to predict one from the other")
+        if not self.groups:
+            raise ValueError("at least one group of views is needed")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} need one positive std a channel")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
@@ -151,6 +152,17 @@ class Pictures:
             return self._with(Stack(self.pixels[torch.from_numpy(indices)]), indices, [])
         return self._with(Chosen(self._reader, indices), indices, [])
 
+    def digest(self) -> str:
+        """Return a text that changes when a picture or its name does; labels are not in it.
+
+        Of pictures in memory it is made from the pixels, of files from their size and time.
+        """
+        found = blake2b(f"{self.channels} {len(self)}".encode(), digest_size=16)
+        for row in range(len(self)):
+            found.update(self.names[row].encode("utf-8", "surrogateescape") + b"\0")
+            found.update(self._stamp(row))
+        return found.hexdigest()
+
     def facts(self) -> DataFacts:
         """Return size and kind of the set, from the headers of a sample.
 
@@ -207,6 +219,12 @@ class Pictures:
     @property
     def _expected_bytes(self) -> float:
         return float(self._sampled_sizes.prod(axis=1).mean()) * self.channels * len(self)
+
+    def _stamp(self, row: int) -> bytes:
+        try:
+            return self._reader.stamp(row, self.channels)
+        except (OSError, ValueError):
+            return b"unreadable"
 
     def _check_bad(self, num_bad: int) -> None:
         if num_bad <= self._max_bad_fraction * self._num_listed and num_bad < self._num_listed:

@@ -45,6 +45,10 @@ class Reader(ABC):
     def size(self, row: int) -> Size:
         """Return height and width without decoding the picture; raises as ``picture`` does."""
 
+    def stamp(self, row: int, channels: int) -> bytes:
+        """Return bytes that change when the picture does: of a file its size and time."""
+        return self.picture(row, channels).numpy().tobytes()
+
 
 class Contents(NamedTuple):
     """What a data set on the disk turned out to hold."""
@@ -126,6 +130,10 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.size(int(self._rows[row]))
 
+    def stamp(self, row: int, channels: int) -> bytes:
+        """Return what the other reader gives."""
+        return self._reader.stamp(int(self._rows[row]), channels)
+
 
 class Files(Reader):
     """Picture files; names are relative to a folder, or absolute."""
@@ -148,6 +156,12 @@ class Files(Reader):
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
         return decode.read_size(self._path(row))
+
+    def stamp(self, row: int, channels: int) -> bytes:
+        """Return size and time of a file."""
+        del channels
+        status = os.stat(self._path(row))
+        return f"{status.st_size} {status.st_mtime_ns}".encode()
 
     def _path(self, row: int) -> str:
         return os.path.join(self._folder, self._names[row])
@@ -179,6 +193,12 @@ class Archive(Reader):
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
         return decode.read_size(self._bytes(row))
+
+    def stamp(self, row: int, channels: int) -> bytes:
+        """Return size and time of the archive, and where in it the member is."""
+        del channels
+        status = os.stat(self._path)
+        return f"{status.st_size} {status.st_mtime_ns} {self._places[row].tolist()}".encode()
 
     def _bytes(self, row: int) -> bytes:
         start, stored, size, deflated = self._places[row].tolist()

@@ -18,11 +18,11 @@ Picture = UInt8[Tensor, "channels _ _"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvalTransform:
-    """Shorter side to the input size, centre crop, mean and deviation.
+    """Shorter side to the input size over ``crop_pct``, centre crop, mean and deviation.
 
-    The same to the bit as timm's own transform of a model with these settings and
-    ``crop_pct`` 1.0, so an exported model sees what it was evaluated on. Pictures of one or
-    three channels are resized by Pillow, as timm does; others as tensors, with antialiasing.
+    The same to the bit as timm's own transform of a model with these settings, so an exported
+    model sees what it was evaluated on. Pictures of one or three channels are resized by Pillow,
+    as timm does; others as tensors, with antialiasing.
     """
 
     input_size: tuple[int, int, int]
@@ -30,6 +30,8 @@ class EvalTransform:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    """Share of the resized shorter side that the centre crop keeps: 0.875 is 224 of 256."""
 
     def __post_init__(self) -> None:
         channels = self.input_size[0]
@@ -40,6 +42,8 @@ class EvalTransform:
             raise ValueError(f"input_size {self.input_size} must be positive numbers")
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} must be above 0")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct {self.crop_pct} must lie in (0, 1]")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation {self.interpolation!r}: use one of {INTERPOLATIONS}")
 
@@ -48,17 +52,18 @@ class EvalTransform:
         """Return the transform that a timm model's ``pretrained_cfg`` describes.
 
         Raises:
-            ValueError: if the model wants another crop than the whole centre.
+            ValueError: if the model wants another crop than the centre.
         """
-        crop = pretrained_cfg.get("crop_pct"), pretrained_cfg.get("crop_mode", "center")
-        if crop != (1.0, "center"):
-            raise ValueError(f"crop_pct and crop_mode {crop} of the model: only (1.0, 'center')")
+        mode = pretrained_cfg.get("crop_mode") or "center"
+        if mode != "center":
+            raise ValueError(f"crop_mode {mode!r} of the model: only 'center' is known")
         channels, height, width = pretrained_cfg["input_size"]
         return cls(
             input_size=(channels, height, width),
             mean=tuple(pretrained_cfg["mean"]),
             std=tuple(pretrained_cfg["std"]),
             interpolation=pretrained_cfg["interpolation"],
+            crop_pct=pretrained_cfg["crop_pct"],
         )
 
     def __call__(self, pictures: Sequence[Picture]) -> Float[Tensor, "batch channels height width"]:
@@ -79,7 +84,7 @@ class EvalTransform:
                 f"a picture with {picture.shape[0]} channels for a network of {channels}: "
                 f"read the pictures with --channels {channels}"
             )
-        if picture.shape == self.input_size:
+        if picture.shape == self.input_size and self.crop_pct == 1:
             return picture
         fitted: Tensor = self._geometry(to_pil_image(picture) if channels in (1, 3) else picture)
         return fitted
@@ -90,7 +95,7 @@ class EvalTransform:
             input_size=self.input_size,
             is_training=False,
             interpolation=self.interpolation,
-            crop_pct=1.0,
+            crop_pct=self.crop_pct,
             normalize=False,
         )
         return geometry

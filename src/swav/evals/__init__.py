@@ -1,6 +1,7 @@
 """What features are worth: one evaluation a file, a configuration and a ``run`` each."""
 
 from swav.evals.clusters import ClustersConfig
+from swav.evals.detection import DetectionConfig
 from swav.evals.features import (
     Encode,
     Features,
@@ -11,22 +12,47 @@ from swav.evals.features import (
     pixel_features,
 )
 from swav.evals.knn import KNNConfig
+from swav.evals.layers import LayersConfig
 from swav.evals.linear import LinearConfig
+from swav.evals.linear_sgd import LinearSGDConfig
 from swav.evals.parts import PartsConfig
 from swav.evals.result import Result
+from swav.evals.retrieval import RetrievalConfig
+from swav.evals.semisup import SemisupConfig
+from swav.evals.subject import Parts, Subject
+from swav.evals.transfer import TransferConfig
 
-EvalConfig = KNNConfig | LinearConfig | ClustersConfig | PartsConfig
+EvalConfig = (
+    KNNConfig
+    | LinearConfig
+    | LinearSGDConfig
+    | LayersConfig
+    | SemisupConfig
+    | TransferConfig
+    | DetectionConfig
+    | ClustersConfig
+    | RetrievalConfig
+    | PartsConfig
+)
 """The union of all evaluations' configurations."""
 
 __all__ = [
     "ClustersConfig",
+    "DetectionConfig",
     "Encode",
     "EvalConfig",
     "Features",
     "KNNConfig",
+    "LayersConfig",
     "LinearConfig",
+    "LinearSGDConfig",
+    "Parts",
     "PartsConfig",
     "Result",
+    "RetrievalConfig",
+    "SemisupConfig",
+    "Subject",
+    "TransferConfig",
     "evaluating",
     "extract",
     "network_encoder",

@@ -1,34 +1,61 @@
-"""How well clusters found without labels agree with labels.
+"""Clusters found without labels: how well they agree with labels, and how well they are made.
 
 The clusters are the method's own (prototypes) when it has them, and always also those of
-spherical k-means on the features with as many clusters as there are classes.
+k-means on normalised features. What needs no labels is measured on any pictures.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from jaxtyping import Int, Int64
+from jaxtyping import Float, Int, Int64
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+    silhouette_score,
+)
 from torch import Tensor
 
+from swav.data.augment import AugmentConfig
 from swav.evals.features import Features
 from swav.evals.result import Result
-from swav.evals.splits import labels_of
-from swav.ops.metrics import hungarian_matches, purity, wilson_interval
+from swav.evals.subject import Clusters, Subject, assignment_of
+from swav.evals.views import view_features
+from swav.ops.metrics import (
+    alignment,
+    effective_rank,
+    hungarian_matches,
+    purity,
+    uniformity,
+    wilson_interval,
+)
+
+JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
+_VIEWS_STREAM = 0x636C7573  # an "epoch" that no training reaches: its draws are never these
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClustersConfig:
-    """Agreement of clusters with labels: NMI, ARI, Hungarian accuracy."""
+    """Agreement of clusters with labels (NMI, AMI, ARI, Hungarian, purity); without: structure."""
 
     name: ClassVar[str] = "clusters"
+    needs_labels: ClassVar[bool] = False
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     num_clusters: int | None = None
-    """Of k-means; None: as many as there are classes."""
+    """Of k-means; None: as many as there are classes, without labels the root of the number of
+    pictures, at most 100."""
     restarts: int = 5
     """Starts of k-means, the tightest of which is kept (labels play no part in that)."""
+    max_images: int = 1000
+    """Pictures of the measures that need pairs or views, evenly through the set."""
+    scale: tuple[float, float] = (0.3, 1.0)
+    """Range of the share of the picture that a view covers; its colours are jittered."""
+    duplicate_cosine: float = 0.99
+    """Cosine from which two prototypes are duplicates."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -36,41 +63,94 @@ class ClustersConfig:
             raise ValueError(f"num_clusters {self.num_clusters} must be 2 or more, or None")
         if self.restarts < 1:
             raise ValueError(f"restarts {self.restarts} must be 1 or more")
+        if self.max_images < 3:
+            raise ValueError(f"max_images {self.max_images} must be 3 or more")
+        if not 0 < self.duplicate_cosine <= 1:
+            raise ValueError(f"duplicate_cosine {self.duplicate_cosine} must lie in (0, 1]")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on features of the pictures that are scored, and of views.
+
+        Clusters of the method add ``code_entropy``, ``usage_entropy``, ``prototypes_used`` and
+        ``duplicate_prototypes``.
+        """
+        features, clusters = subject.scored, subject.clusters
+        pictures = subject.parts.scored
+        views = view_features(
+            subject,
+            pictures.subset(_spread(len(pictures), self.max_images)),
+            scale=self.scale,
+            augment=JITTER,
+            seed=self.seed,
+            epoch=_VIEWS_STREAM,
+        )
+        if clusters is None:
+            return run(self, features, views=Views(*views))
+        own = assignment_of(clusters, features.values)
+        assigned = (assignment_of(clusters, view) for view in views)
+        result = run(self, features, own, views=Views(*views, *assigned))
+        added = of_prototypes(clusters, features, duplicate_cosine=self.duplicate_cosine)
+        return replace(result, metrics={**result.metrics, **added})
+
+
+class Views(NamedTuple):
+    """Features of two random views of some pictures, and their clusters if the method has any."""
+
+    first: Float[Tensor, "sampled features"]
+    second: Float[Tensor, "sampled features"]
+    first_assignment: Int[Tensor, " sampled"] | None = None
+    second_assignment: Int[Tensor, " sampled"] | None = None
 
 
 def run(
-    config: ClustersConfig, features: Features, assignment: Int[Tensor, " images"] | None = None
+    config: ClustersConfig,
+    features: Features,
+    assignment: Int[Tensor, " images"] | None = None,
+    *,
+    views: Views | None = None,
 ) -> Result:
-    """Return ``nmi``, ``ari``, ``accuracy`` and ``purity``, and the same of k-means.
+    """Return how clusters agree with labels, if there are any, and how they are made.
 
-    Without ``assignment`` (the method's own clusters) the first four are those of k-means.
+    With labels ``nmi``, ``ami``, ``ari``, ``accuracy`` and ``purity``, and the same of k-means;
+    without ``assignment`` (the method's own clusters) the first five are those of k-means. Always
+    ``silhouette`` of the clusters and ``rankme`` of the features; with ``views`` also
+    ``alignment``, ``uniformity`` and ``stability``, the adjusted mutual information of the
+    clusters of the two views.
 
     Raises:
-        ValueError: if labels are missing or there are fewer pictures than clusters.
+        ValueError: if there are fewer pictures than clusters.
     """
-    labels = labels_of(features, task="clusters")
-    num_classes = len(np.unique(labels))
-    num_clusters = config.num_clusters or num_classes
-    if num_clusters > len(labels):
-        raise ValueError(
-            f"{num_clusters} clusters of {len(labels)} pictures: set num_clusters to fewer"
-        )
-    by_kmeans = kmeans(features, num_clusters, restarts=config.restarts, seed=config.seed)
+    num_images = len(features.names)
+    labels = None if features.labels is None else features.labels.numpy()
+    num_classes = 0 if labels is None else len(np.unique(labels))
+    number = num_classes if num_classes > 1 else min(100, max(2, round(num_images**0.5)))
+    number = config.num_clusters or number
+    if number > num_images:
+        raise ValueError(f"{number} clusters of {num_images} pictures: set num_clusters to fewer")
+    model = kmeans(features.values, number, restarts=config.restarts, seed=config.seed)
+    by_kmeans = model.labels_.astype(np.int64)
     own = by_kmeans if assignment is None else assignment.numpy()
-    metrics, intervals = _agreement(own, labels)
-    kmeans_metrics, kmeans_intervals = _agreement(by_kmeans, labels)
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    if labels is not None:
+        for prefix, each in (("", own), ("kmeans_", by_kmeans)):
+            agreement, sure = _agreement(each, labels)
+            metrics |= {f"{prefix}{metric}": value for metric, value in agreement.items()}
+            intervals |= {f"{prefix}{metric}": ends for metric, ends in sure.items()}
+    metrics |= _structure(config, features.values, own)
+    if views is not None:
+        metrics |= _two_views(views, model)
     return Result(
         task="clusters",
-        protocol=_protocol(config, num_clusters),
-        metrics=metrics | {f"kmeans_{metric}": value for metric, value in kmeans_metrics.items()},
-        intervals=intervals
-        | {f"kmeans_{metric}": ends for metric, ends in kmeans_intervals.items()},
+        protocol=_protocol(config, number),
+        metrics=metrics,
+        intervals=intervals,
         seeds=(config.seed,),
         counts={
-            "score": len(labels),
+            "score": num_images,
             "classes": num_classes,
             "clusters": len(np.unique(own)),
-            "kmeans_clusters": num_clusters,
+            "kmeans_clusters": number,
             "features": features.values.shape[1],
         },
         details={"clusters_of": "k-means" if assignment is None else "the method"},
@@ -78,13 +158,77 @@ def run(
 
 
 def kmeans(
-    features: Features, num_clusters: int, *, restarts: int, seed: int
-) -> Int64[np.ndarray, " images"]:
-    """Return the cluster of every picture: k-means on L2-normalised features."""
-    values = F.normalize(features.values, dim=1).numpy()
-    model = KMeans(num_clusters, n_init=restarts, random_state=seed)
-    assignment: Int64[np.ndarray, " images"] = model.fit_predict(values).astype(np.int64)
-    return assignment
+    values: Float[Tensor, "images features"], num_clusters: int, *, restarts: int, seed: int
+) -> KMeans:
+    """Return k-means fitted on L2-normalised features."""
+    return KMeans(num_clusters, n_init=restarts, random_state=seed).fit(_unit(values))
+
+
+def of_prototypes(
+    clusters: Clusters, features: Features, *, duplicate_cosine: float
+) -> dict[str, float]:
+    """Return how a method uses its clusters.
+
+    ``code_entropy``: mean entropy of a picture's probabilities, over that of a guess: 0 is sure.
+    ``usage_entropy``: entropy of the sizes of the clusters, over the largest possible: 1 is even.
+    ``prototypes_used``: share of clusters that are the nearest of some picture.
+    ``duplicate_prototypes``: share of prototypes with a near twin.
+    """
+    probabilities = clusters.probabilities(features.values).double()
+    number = probabilities.shape[1]
+    sizes = torch.bincount(probabilities.argmax(dim=1), minlength=number).double()
+    guess = max(float(np.log(number)), 1e-12)
+    metrics = {
+        "code_entropy": float(torch.special.entr(probabilities).sum(dim=1).mean()) / guess,
+        "usage_entropy": float(torch.special.entr(sizes / sizes.sum()).sum()) / guess,
+        "prototypes_used": float((sizes > 0).double().mean()),
+    }
+    prototypes = clusters.prototypes()
+    if prototypes is not None:
+        unit = F.normalize(prototypes.double(), dim=1)
+        twins = (unit @ unit.T).fill_diagonal_(-1).max(dim=1).values >= duplicate_cosine
+        metrics["duplicate_prototypes"] = float(twins.double().mean())
+    return metrics
+
+
+def _structure(
+    config: ClustersConfig,
+    values: Float[Tensor, "images features"],
+    assignment: Int[np.ndarray, " images"],
+) -> dict[str, float]:
+    """Return what features and clusters tell without labels and views."""
+    rows = _spread(len(values), config.max_images)
+    some, clusters = values[torch.from_numpy(rows)], assignment[rows]
+    metrics = {}
+    if 1 < len(np.unique(clusters)) < len(rows):  # the silhouette of anything else is undefined
+        metrics["silhouette"] = float(silhouette_score(_unit(some), clusters))
+    return metrics | {"rankme": effective_rank(some)}
+
+
+def _two_views(views: Views, model: KMeans) -> dict[str, float]:
+    first, second = (
+        model.predict(_unit(values)) if assigned is None else assigned.numpy()
+        for values, assigned in (
+            (views.first, views.first_assignment),
+            (views.second, views.second_assignment),
+        )
+    )
+    told_apart = len(np.unique(first)) > 1 and len(np.unique(second)) > 1
+    return {
+        "alignment": alignment(views.first, views.second),
+        "uniformity": uniformity(views.first),
+        "stability": float(adjusted_mutual_info_score(first, second)) if told_apart else 0.0,
+    }
+
+
+def _unit(values: Float[Tensor, "images features"]) -> Float[np.ndarray, "images features"]:
+    unit: Float[np.ndarray, "images features"] = F.normalize(values, dim=1).numpy()
+    return unit
+
+
+def _spread(number: int, most: int) -> Int64[np.ndarray, " _"]:
+    """Return at most ``most`` positions, evenly through ``number``."""
+    return np.linspace(0, number - 1, min(number, most)).round().astype(np.int64)
 
 
 def _protocol(config: ClustersConfig, num_clusters: int) -> dict[str, Any]:
@@ -93,16 +237,21 @@ def _protocol(config: ClustersConfig, num_clusters: int) -> dict[str, Any]:
         f"tightest of {config.restarts} starts",
         "accuracy": "clusters and classes matched one to one (Hungarian)",
         "nmi": "arithmetic mean of the entropies",
+        "views": f"crops of {config.scale[0]:g} to {config.scale[1]:g} of the picture, flips, "
+        "colour jitter",
+        "max_images": config.max_images,
+        "duplicate_cosine": config.duplicate_cosine,
     }
 
 
 def _agreement(
     assignment: Int[np.ndarray, " images"], labels: Int64[np.ndarray, " images"]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Return the four measures, and the intervals of those that are shares."""
+    """Return the five measures, and the intervals of those that are shares."""
     matches = hungarian_matches(assignment, labels)
     metrics = {
         "nmi": float(normalized_mutual_info_score(labels, assignment)),
+        "ami": float(adjusted_mutual_info_score(labels, assignment)),
         "ari": float(adjusted_rand_score(labels, assignment)),
         "accuracy": matches / len(labels),
         "purity": purity(assignment, labels),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
@@ -89,6 +90,18 @@ def encode_all(encode: Encode, pictures: Pictures, *, batch_size: int = BATCH_SI
     Raises:
         ValueError: if not one picture can be read.
     """
+    values, kept = encode_rows(encode, pictures, batch_size=batch_size)
+    return features_of(values, pictures, kept)
+
+
+def encode_rows(
+    encode: Encode, pictures: Pictures, *, batch_size: int = BATCH_SIZE
+) -> tuple[Float[Tensor, "images features"], list[int]]:
+    """Return ``encode`` of every readable picture and the positions of these in the set.
+
+    Raises:
+        ValueError: if not one picture can be read.
+    """
     values: list[Tensor] = []
     kept: list[int] = []
     for indices, batch in readable(pictures, batch_size=batch_size):
@@ -96,9 +109,17 @@ def encode_all(encode: Encode, pictures: Pictures, *, batch_size: int = BATCH_SI
         kept.extend(indices)
     if not kept:
         raise ValueError(f"{pictures.data}: none of {len(pictures)} pictures can be read")
+    return torch.cat(values), kept
+
+
+def features_of(
+    values: Float[Tensor, "images features"], pictures: Pictures, kept: Sequence[int]
+) -> Features:
+    """Return values with what is known of the pictures, at the positions ``kept``, they are of."""
+    rows = np.asarray(kept)
     return Features(
-        values=torch.cat(values),
-        labels=None if pictures.labels is None else torch.from_numpy(pictures.labels[kept]),
+        values=values,
+        labels=None if pictures.labels is None else torch.from_numpy(pictures.labels[rows]),
         names=[pictures.names[index] for index in kept],
         classes=pictures.classes,
     )

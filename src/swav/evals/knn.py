@@ -14,6 +14,7 @@ from torch import Tensor
 from swav.evals.features import Features
 from swav.evals.result import Result
 from swav.evals.splits import check_comparable, labels_of
+from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 
@@ -23,6 +24,8 @@ class KNNConfig:
     """Accuracy of the k nearest labelled pictures' weighted vote."""
 
     name: ClassVar[str] = "knn"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     k: tuple[int, ...] = (5, 10, 20, 100, 200)
     """Numbers of neighbours; those the set is too small for are left out."""
     temperature: float = 0.07
@@ -32,6 +35,10 @@ class KNNConfig:
             raise ValueError(f"k {self.k} must be numbers of neighbours, each 1 or more")
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature} must be above 0")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a subject's features."""
+        return run(self, subject.fit, subject.score)
 
 
 def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Result:

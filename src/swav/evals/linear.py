@@ -1,7 +1,7 @@
 """A linear probe: multinomial logistic regression on frozen features.
 
 The network is not touched and no augmentation is drawn, so the number depends on the features
-alone. The penalty is chosen on a held-out part of the pictures it learns from, never on those
+alone. The penalty is chosen by cross-validation on the pictures it learns from, never on those
 it is scored on.
 """
 
@@ -18,7 +18,14 @@ from sklearn.linear_model import LogisticRegression
 
 from swav.evals.features import Features
 from swav.evals.result import Result
-from swav.evals.splits import check_comparable, labels_of, stratified_split, take
+from swav.evals.splits import (
+    check_comparable,
+    labels_of,
+    stratified_folds,
+    stratified_split,
+    take,
+)
+from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 
 
@@ -27,10 +34,16 @@ class LinearConfig:
     """Accuracy of multinomial logistic regression on standardised, frozen features."""
 
     name: ClassVar[str] = "linear"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     """Weights of half the squared norm against the mean loss of a picture."""
+    folds: int = 3
+    """Of the cross-validation that chooses the penalty."""
+    max_chosen_on: int = 10_000
+    """Pictures of the cross-validation, drawn by seed; the probe itself learns from all."""
     held_out: float = 0.2
-    """Share of each class on which the penalty is chosen; and, without a score set, scored."""
+    """Share of each class that is scored where there is no score set."""
     max_iterations: int = 500
     tolerance: float = 1e-3
     """Largest gradient element at which the solver stops: a tenth of it moved top-1 by at most 3
@@ -40,8 +53,16 @@ class LinearConfig:
     def __post_init__(self) -> None:
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"penalties {self.penalties} must be numbers above 0")
+        if self.folds < 2:
+            raise ValueError(f"folds {self.folds} must be 2 or more")
+        if self.max_chosen_on < 1:
+            raise ValueError(f"max_chosen_on {self.max_chosen_on} must be 1 or more")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a subject's features."""
+        return run(self, subject.fit, subject.score)
 
 
 class _Rows(NamedTuple):
@@ -62,9 +83,9 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
         fit, score = take(fit, split.fit), take(fit, split.held_out)
     check_comparable(fit, score, task="linear")
     learn, judge = _standardised(fit, score)
+    shares = cross_validated(config, learn) if len(config.penalties) > 1 else {}
+    penalty = max(shares, key=lambda each: shares[each]) if shares else config.penalties[0]
     probe = _new_probe(config)
-    shares = _choose_penalty(config, probe, learn)
-    penalty = max(shares, key=lambda each: shares[each])
     _fit(probe, learn, penalty)
     num_right = _num_right(probe, judge)
     return Result(
@@ -83,7 +104,7 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
         },
         details={
             "penalty": penalty,
-            "held_out_top1": {f"{each:g}": share for each, share in shares.items()},
+            "cross_validated_top1": {f"{each:g}": share for each, share in shares.items()},
             "iterations": int(probe.n_iter_[0]),
             "converged": bool(probe.n_iter_[0] < config.max_iterations),
         },
@@ -116,20 +137,29 @@ def _new_probe(config: LinearConfig) -> LogisticRegression:
     )
 
 
-def _choose_penalty(
-    config: LinearConfig, probe: LogisticRegression, learn: _Rows
-) -> dict[float, float]:
-    """Return each penalty's accuracy on a held-out part of the fit set, the strongest first.
+def cross_validated(config: LinearConfig, learn: _Rows) -> dict[float, float]:
+    """Return each penalty's mean accuracy over stratified folds, the strongest first.
 
-    ``probe`` goes from each solution to the next and keeps the last.
+    Within a fold the probe goes from each solution to the next.
     """
-    split = stratified_split(learn.labels, held_out=config.held_out, seed=config.seed + 1)
-    trial, held_out = (_Rows(learn.values[rows], learn.labels[rows]) for rows in split)
-    shares = {}
-    for penalty in sorted(config.penalties, reverse=True):
-        _fit(probe, trial, penalty)
-        shares[penalty] = float(probe.score(*held_out))
-    return shares
+    rows = np.arange(len(learn.labels))
+    if len(rows) > config.max_chosen_on:
+        share = 1 - config.max_chosen_on / len(rows)
+        rows = stratified_split(learn.labels, held_out=share, seed=config.seed + 1).fit
+    fold_of = stratified_folds(learn.labels[rows], folds=config.folds, seed=config.seed + 1)
+    penalties = sorted(config.penalties, reverse=True)
+    num_right = dict.fromkeys(penalties, 0.0)
+    for fold in range(config.folds):
+        held_out, trial = rows[fold_of == fold], rows[fold_of != fold]
+        if not len(held_out):
+            continue
+        probe = _new_probe(config)
+        for penalty in penalties:
+            _fit(probe, _Rows(learn.values[trial], learn.labels[trial]), penalty)
+            right = probe.predict(learn.values[held_out]) == learn.labels[held_out]
+            num_right[penalty] += float(right.sum())
+    num_held_out = max(int((fold_of >= 0).sum()), 1)
+    return {penalty: right / num_held_out for penalty, right in num_right.items()}
 
 
 def _fit(probe: LogisticRegression, rows: _Rows, penalty: float) -> None:
@@ -157,7 +187,8 @@ def _protocol(config: LinearConfig, *, own_split: bool) -> dict[str, Any]:
         "classifier": "multinomial logistic regression, L-BFGS, frozen standardised features",
         "split": f"{share} of each class held out by seed" if own_split else "fit and score sets",
         "penalties": list(config.penalties),
-        "penalty_chosen_on": f"{share} of each class of the fit set, then fitted on all of it",
+        "penalty_chosen_by": f"{config.folds}-fold cross-validation on at most "
+        f"{config.max_chosen_on:,} pictures of the fit set",
         "max_iterations": config.max_iterations,
         "tolerance": config.tolerance,
     }

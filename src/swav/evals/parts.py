@@ -18,6 +18,7 @@ from swav.data.philox import uniforms
 from swav.data.sources import Pictures
 from swav.evals.features import BATCH_SIZE, Encode, readable
 from swav.evals.result import Result
+from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 
@@ -33,6 +34,8 @@ class PartsConfig:
     """Recall of whole pictures from a random, colour-jittered part of them."""
 
     name: ClassVar[str] = "parts"
+    needs_labels: ClassVar[bool] = False
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     area: tuple[float, float] = (0.1, 0.3)
     """Share of the picture that a part shows."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -59,6 +62,10 @@ class PartsConfig:
             raise ValueError(f"hue {self.hue} must be between 0 and 0.5")
         if self.max_parts < 1:
             raise ValueError(f"max_parts {self.max_parts} must be 1 or more")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on the pictures that are scored."""
+        return run(self, subject.encode, subject.parts.scored)
 
 
 def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:

@@ -42,6 +42,8 @@ class Result:
     details: Mapping[str, Any] = field(default_factory=dict)
     """What this one run chose or met, which a baseline need not share."""
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    model: str = ""
+    """What was evaluated: the name of the run folder, of the network or of the file."""
 
     def with_baseline(self, name: str, baseline: "Result") -> "Result":
         """Return this result with the metrics of ``baseline`` beside it.

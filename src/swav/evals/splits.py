@@ -39,6 +39,24 @@ def stratified_split(labels: Int64[np.ndarray, " images"], *, held_out: float, s
     return Split(fit=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
 
 
+def stratified_folds(
+    labels: Int64[np.ndarray, " images"], *, folds: int, seed: int
+) -> Int64[np.ndarray, " images"]:
+    """Return the fold of every picture; each class is dealt out evenly.
+
+    The only picture of a class is in no fold (-1), so that every class can always be learnt.
+    """
+    generator = np.random.default_rng(seed)
+    fold_of = np.full(len(labels), -1, dtype=np.int64)
+    dealt = 0
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        if len(rows) > 1:
+            fold_of[rows] = (dealt + np.arange(len(rows))) % folds
+            dealt += len(rows)
+    return fold_of
+
+
 def take(features: Features, rows: Int64[np.ndarray, " rows"]) -> Features:
     """Return some rows of a set of features."""
     index = torch.from_numpy(rows)

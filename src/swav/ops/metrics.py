@@ -1,11 +1,14 @@
-"""How good an answer is: clusters against labels, and how sure one can be of a share."""
+"""How good an answer is: clusters, rankings and features, and how sure one can be of a share."""
 
-from math import sqrt
+from math import log, sqrt
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Int, Int64
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 Numbers = Int[np.ndarray, " images"]
 
@@ -58,3 +61,46 @@ def hungarian_matches(assignment: Numbers, labels: Numbers) -> int:
 def hungarian_accuracy(assignment: Numbers, labels: Numbers) -> float:
     """Return the share of pictures whose cluster is matched with their class."""
     return hungarian_matches(assignment, labels) / len(labels)
+
+
+def average_precision(right: Bool[Tensor, "batch images"]) -> Float64[Tensor, " batch"]:
+    """Return the mean precision at the places of the right answers of each ranking.
+
+    Every row has a right answer.
+    """
+    places = torch.arange(1, right.shape[1] + 1, dtype=torch.float64)
+    precision = right.cumsum(dim=1) / places
+    return (precision * right).sum(dim=1) / right.sum(dim=1)
+
+
+def effective_rank(features: Float[Tensor, "images features"]) -> float:
+    """Return how many directions the features use: RankMe (Garrido et al., 2023, eq. 1).
+
+    The exponential of the entropy of the singular values' shares; the features are not centred.
+    """
+    values = torch.linalg.svdvals(features.double())
+    shares = values / values.sum().clamp(min=1e-12) + 1e-7
+    return float(torch.exp(torch.special.entr(shares).sum()))
+
+
+def alignment(first: Float[Tensor, "images embed"], second: Float[Tensor, "images embed"]) -> float:
+    """Return the mean squared distance of two views on the unit sphere: 0 is the same.
+
+    Wang and Isola (2020, arXiv 2005.10242), section 4, with the exponent 2.
+    """
+    apart = F.normalize(first.double(), dim=1) - F.normalize(second.double(), dim=1)
+    return float(apart.square().sum(dim=1).mean())
+
+
+def uniformity(features: Float[Tensor, "images embed"], *, chunk: int = 1024) -> float:
+    """Return the log of the mean of exp(-2 squared distance) over pairs of pictures.
+
+    Wang and Isola (2020), section 4: the lower, the more evenly spread; 0 is all in one place.
+    """
+    unit = F.normalize(features.double(), dim=1)
+    num_pairs = len(unit) * (len(unit) - 1)
+    assert num_pairs > 0
+    total = -float(len(unit))  # of every picture with itself
+    for rows in torch.split(unit, chunk):
+        total += float((4 * (rows @ unit.T) - 4).exp().sum())
+    return log(max(total, 1e-300) / num_pairs)

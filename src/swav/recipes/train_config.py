@@ -46,3 +46,5 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} must be at least 1")
+        if self.views.num_views < 2:
+            raise ValueError("at least two views are needed to predict one from the other")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -26,6 +27,15 @@ VARIABLES = {
     WARM: "var(--warm)",
     COOL: "var(--cool)",
 }
+ON_WHITE = {
+    INK: "#1d2025",
+    MUTED: "#656b74",
+    RULE: "#e2e3e0",
+    ACCENT: "#2b5fb4",
+    WARM: "#b4531f",
+    COOL: "#2c7a5b",
+}
+"""The variables of page.css on white paper, for pictures in files of their own."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -145,6 +155,69 @@ def _speed(columns: Mapping[str, Column]) -> Picture | None:
     svg = _draw("speed", columns, lines, "Pictures per second", bottom=0.0)
     caption = "Whole steps, loading and augmentation included."
     return Picture(title="Speed", caption=caption, svg=svg)
+
+
+def stages(
+    metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> Picture | None:
+    """Return the accuracy of a linear probe at the end of each stage, None without stages."""
+    if _stage_values(metrics) is None:
+        return None
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "stages"}):
+        figure, said = _draw_stages(metrics, baselines)
+        svg = _svg(figure, said)
+    caption = "A linear probe on the frozen network, at the end of each of its stages."
+    return Picture(title="Layer by layer", caption=caption, svg=svg)
+
+
+def write_stages(
+    metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]], path: Path
+) -> None:
+    """Write the same as a file of its own, on white; nothing without stages."""
+    if _stage_values(metrics) is None:
+        return
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "stages", "svg.fonttype": "path"}):
+        figure, _ = _draw_stages(metrics, baselines)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", facecolor="white", metadata={"Date": None})
+    svg = written.getvalue()
+    for colour, visible in ON_WHITE.items():
+        svg = svg.replace(colour, visible)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(svg, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _draw_stages(
+    metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> tuple[Figure, str]:
+    """Return the figure, and what it says in words."""
+    lines = {"this run": (_stage_values(metrics), ACCENT, False)}
+    lines["untrained"] = (_stage_values(baselines.get("random", {})), COOL, False)
+    pixels = baselines.get("pixels", {}).get("top1")
+    trained = lines["this run"][0]
+    if pixels is not None and trained is not None:
+        lines["raw pixels"] = (np.full(len(trained), pixels), MUTED, True)
+    figure, axes = _axes("Stage", "Top-1 accuracy, %")
+    ends = []
+    for name, (values, colour, dashed) in lines.items():
+        if values is None:
+            continue
+        label = f"{name}\n{100 * values[-1]:.1f}"
+        line = Line(values=100 * values, label=label, colour=colour, dashed=dashed)
+        end = _plot(axes, np.arange(1, len(values) + 1, dtype=np.float64), line)
+        ends.append((end, label, colour))
+    _label_ends(axes, ends)
+    said = ", ".join(label.replace("\n", " ") for _, label, _ in ends)
+    return figure, f"Top-1 accuracy over stages; at the last: {said}"
+
+
+def _stage_values(metrics: Mapping[str, float]) -> Column | None:
+    """Return ``stage1``, ``stage2``, ... as far as they go."""
+    values: list[float] = []
+    while f"stage{len(values) + 1}" in metrics:
+        values.append(metrics[f"stage{len(values) + 1}"])
+    return np.array(values, dtype=np.float64) if values else None
 
 
 def _lines(columns: Mapping[str, Column], *wanted: tuple[str, str, str, bool]) -> list[Line]:

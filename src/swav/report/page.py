@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -115,6 +115,7 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
         "tables": evaluated
         if isinstance(evaluated, Absent)
         else [evaluation_table(evaluation) for evaluation in evaluations],
+        "stages": _stages(evaluations),
         "unreadable": []
         if isinstance(evaluated, Absent)
         else [wording.shown(name) for name in evaluated[1]],
@@ -129,6 +130,12 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
         "settings": _or_absent(lambda: _settings(run_folder)),
         "environment": run if isinstance(run, Absent) else flat(run),
     }
+
+
+def _stages(evaluations: Sequence[Evaluation]) -> figures.Picture | None:
+    """Return the curve of the evaluation layer by layer, if there is one."""
+    found = [each for each in evaluations if each.task == "layers"]
+    return figures.stages(found[0].metrics, found[0].baselines) if found else None
 
 
 def _or_absent(make: Callable[[], Content]) -> Content | Absent:
@@ -166,7 +173,7 @@ def _row(evaluation: Evaluation, metric: str) -> Row:
         value=wording.score(metric, value),
         interval=interval,
         baselines=tuple("" if each is None else wording.score(metric, each) for each in baselines),
-        best=bool(given) and value > max(given),
+        best=bool(given) and value > max(given) and metric not in wording.NOT_RANKED,
     )
 
 

@@ -20,8 +20,9 @@ METHODS |= {"moco": "MoCo", "byol": "BYOL", "pirl": "PIRL", "barlow": "Barlow Tw
 TASKS = {
     "knn": "Nearest neighbours",
     "linear": "Linear classifier",
+    "linear_sgd": "Linear classifier by SGD",
     "parts": "Found again from a part",
-    "clusters": "Clusters against labels",
+    "clusters": "Clusters",
     "layers": "Layer by layer",
     "semisup": "Few labels",
     "transfer": "Transfer",
@@ -35,7 +36,26 @@ LEADS = {
     "linear": ("top1",),
     "parts": ("recall_at_1", "recall1", "recall"),
     "clusters": ("nmi", "accuracy"),
+    "linear_sgd": ("top1",),
+    "layers": ("top1",),
+    "retrieval": ("map",),
 }
+
+METRICS = {
+    "map": "mean average precision",
+    "rankme": "effective rank of the features (RankMe)",
+    "alignment": "alignment (squared distance of two views; lower is better)",
+    "uniformity": "uniformity (lower is more evenly spread)",
+    "stability": "stability (AMI of the clusters of two views)",
+    "code_entropy": "entropy of a picture's codes, over ln K",
+    "usage_entropy": "entropy of the clusters' sizes, over ln K",
+    "prototypes_used": "prototypes used",
+    "duplicate_prototypes": "prototypes with a near twin",
+    "near_duplicates": "pictures with a near duplicate",
+}
+
+NOT_RANKED = {"alignment", "uniformity", "code_entropy", "near_duplicates", "duplicate_prototypes"}
+"""Measures of which more is not better."""
 
 SENTENCES = {
     "knn": "of the pictures get their right label from their nearest neighbours",
@@ -94,7 +114,8 @@ def duration(seconds: float) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether a metric counts how many of the pictures are right."""
-    return any(word in metric for word in ("top1", "top5", "accuracy", "recall", "purity"))
+    shares = ("top1", "top5", "accuracy", "recall", "purity", "stage", "used", "duplicate")
+    return any(word in metric for word in shares)
 
 
 def score(metric: str, value: float) -> str:
@@ -112,7 +133,11 @@ def metric_title(metric: str) -> str:
         return f"top-{named[1]} accuracy{neighbours}"
     if metric.startswith("kmeans_"):
         return f"{metric_title(metric.removeprefix('kmeans_'))} of k-means"
-    return metric.upper() if metric in {"nmi", "ari"} else shown(metric.replace("_", " "))
+    if metric in METRICS:
+        return METRICS[metric]
+    if metric.startswith("stage"):
+        return f"top-1 accuracy after stage {metric.removeprefix('stage')}"
+    return metric.upper() if metric in {"nmi", "ami", "ari"} else shown(metric.replace("_", " "))
 
 
 def task_title(task: str) -> str:

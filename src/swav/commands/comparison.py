@@ -1,0 +1,95 @@
+"""A network beside itself before training and beside raw pixels, on the same pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import nn
+
+from swav.data.annotated import is_annotated, open_annotated
+from swav.data.sources import Pictures, SourceConfig, splits
+from swav.evals import EvalConfig, Result
+from swav.evals.subject import Parts, Subject
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One subject and the baselines that stand beside it in every table."""
+
+    subject: Subject
+    untrained: nn.Module | None
+    """The subject's network before training; None for raw pixels."""
+    seed: int
+
+    def run(self, config: EvalConfig) -> Result:
+        """Return the result of one task, with those baselines that the task knows beside it.
+
+        Raises:
+            ValueError: if the pictures do not allow this task.
+        """
+        result = replace(self._result(config, self.subject), seeds=(self.seed,))
+        for name in config.baselines:
+            if name in self._baselines:
+                result = result.with_baseline(name, self._result(config, self._baselines[name]))
+        return result
+
+    @cached_property
+    def _baselines(self) -> Mapping[str, Subject]:
+        parts, extract = self.subject.parts, self.subject.extract
+        pixels = Subject(parts)
+        if self.untrained is None:
+            return {"pixels": pixels}
+        random = Subject(parts, self.untrained, self.subject.transform, extract=extract)
+        return {"random": random, "pixels": pixels}
+
+    def _result(self, config: EvalConfig, subject: Subject) -> Result:
+        result = config.evaluate(subject)
+        about = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
+        return replace(result, protocol={**result.protocol, **about})
+
+
+def fit_and_score(
+    source: SourceConfig, *, split: str | None = None, trained_on: Pictures | None = None
+) -> Parts:
+    """Return the pictures to fit on and those to score.
+
+    Data in parts are fitted on ``train`` and scored on ``test``, or ``val`` without one.
+
+    Args:
+        source: the data.
+        split: the part to score instead.
+        trained_on: the pictures of ``source`` that a training has open already.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    if trained_on is None and split is None and is_annotated(source.data):
+        return parts_with_boxes(source)
+    found = splits(source.data)
+    held_out = [part for part in found if part != "train"]
+    if split is None and ("train" not in found or not held_out):
+        return one_set(source.build() if trained_on is None else trained_on)
+    chosen = split or ("test" if "test" in held_out else held_out[0])
+    if chosen not in held_out or "train" not in found:
+        parts_of = f"has the parts {', '.join(found)}" if found else "has no parts"
+        raise ValueError(
+            f"--split {chosen}: {source.data} {parts_of}; this needs train, and another to score "
+            "(folders train, val, test), or --fit-on and --score-on"
+        )
+    is_train = source.split in (None, "train")
+    if trained_on is None or trained_on.labels is None or not is_train:
+        trained_on = replace(source, split="train").build()
+    score = replace(source, split=chosen).build()
+    return Parts(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+
+
+def parts_with_boxes(source: SourceConfig) -> Parts:
+    """Return the parts that a set of VOC or COCO itself says are to fit on and to score."""
+    fit, score = open_annotated(source.data, channels=source.channels)
+    names = f"{source.data} (fit)", f"{source.data} (score)"
+    return Parts(fit.pictures, score.pictures, *names, boxes=(fit, score))
+
+
+def one_set(pictures: Pictures) -> Parts:
+    """Return pictures that play both parts: leave one out, or a share of every class."""
+    return Parts(pictures, None, pictures.data, pictures.data)

@@ -1,0 +1,298 @@
+"""How well a backbone starts a detector: boxes of objects, scored by mean average precision.
+
+The detector is torchvision's, on a feature pyramid (SwAV, sec. 4.2 and appendix A.5, used
+Detectron2's on the last stage). The same training from the untrained network stands beside it.
+"""
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.data import philox
+from swav.data.annotated import Annotated
+from swav.data.batch import Batch
+from swav.data.padded import PaddedPictures, read_steps
+from swav.data.sources import UnreadablePicture
+from swav.data.transform import EvalTransform
+from swav.engine import Clock, Objective, StepOutput
+from swav.evals.boxes import Found, average_precision_class, mean_average_precision
+from swav.evals.finetune import network_of
+from swav.evals.result import Result
+from swav.evals.subject import Subject
+from swav.evals.training import step_rate, train
+from swav.nn.detectors import build_detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig:
+    """Mean average precision of a detector that starts from the network (VOC or COCO boxes)."""
+
+    name: ClassVar[str] = "detection"
+    needs_labels: ClassVar[bool] = False
+    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    detector: Literal["faster-rcnn", "retinanet"] = "faster-rcnn"
+    frozen: bool = False
+    """Keep the network as it is, its BatchNorm statistics too, and train what is on top of it."""
+    steps: int = 1000
+    batch_size: int = 4
+    learning_rate: float = 0.01
+    warmup_steps: int = 100
+    warmup_factor: float = 1 / 3
+    """Share of the learning rate that the warm-up starts with."""
+    drops: tuple[float, ...] = (0.75, 0.92)
+    """Shares of the training after which the rate is a tenth."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float | None = 10.0
+    """Gradients are scaled down to this norm."""
+    sizes: tuple[int, ...] = (480,)
+    """Shorter side of the picture: any of these in training, the last one for scoring."""
+    max_size: int = 1333
+    """Of the longer side."""
+    pyramid_dim: int = 256
+    head_dim: int = 1024
+    boxes_per_picture: int = 512
+    """Proposals that the head of Faster R-CNN learns from."""
+    workers: int = 0
+    """Processes that read pictures; 0 reads in place. The numbers do not depend on it."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "pyramid_dim", "head_dim", "boxes_per_picture")
+        for name in (*positive, "learning_rate", "warmup_factor"):
+            if asdict(self)[name] <= 0:
+                raise ValueError(f"{name} {asdict(self)[name]} must be above 0")
+        if not self.sizes or min(self.sizes) < 32:
+            raise ValueError(f"sizes {self.sizes} must be numbers of pixels, 32 or more")
+        if self.max_size < max(self.sizes):
+            raise ValueError(f"max_size {self.max_size} must be at least {max(self.sizes)}")
+        if any(not 0 < drop < 1 for drop in self.drops):
+            raise ValueError(f"drops {self.drops} must be shares between 0 and 1")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a copy of a subject's network."""
+        backbone, transform = network_of(subject, task="detection")
+        if subject.parts.boxes is None:
+            raise ValueError(
+                f"detection needs boxes, {subject.parts.fit_on} has none: give DATA in the layout "
+                "of VOC (VOCdevkit/VOC2007) or COCO (annotations/instances_train*.json)"
+            )
+        return run(self, backbone, transform, *subject.parts.boxes)
+
+
+def voc0712() -> DetectionConfig:
+    """Return SwAV's schedule for VOC07+12 (batch 16, 24,000 steps), as far as torchvision goes.
+
+    Published with Detectron2's Faster R-CNN on C4, with an extra BatchNorm after the last stage,
+    statistics over 8 GPUs, and AP of VOC's own definition. Here: a feature pyramid, statistics of
+    the whole batch in one process, difficult objects left out of training, AP of COCO's
+    definition.
+    """
+    return DetectionConfig(
+        steps=24000,
+        batch_size=16,
+        learning_rate=0.1,
+        warmup_steps=1000,
+        warmup_factor=0.333,
+        drops=(18 / 24, 22 / 24),
+        clip_norm=None,
+        sizes=tuple(range(480, 801, 32)),
+    )
+
+
+def run(
+    config: DetectionConfig,
+    backbone: nn.Module,
+    transform: EvalTransform,
+    fit: Annotated,
+    score: Annotated,
+    *,
+    folder: Path | None = None,
+) -> Result:
+    """Return ``map`` (over thresholds 0.5 to 0.95), ``ap50`` and ``ap75``.
+
+    Args:
+        config: detector and schedule.
+        backbone: to start from; left as it was.
+        transform: its normalisation.
+        fit: to learn from.
+        score: to score, the same classes.
+        folder: to resume an interrupted training from.
+
+    Raises:
+        ValueError: if the packages that score are missing, or sets are too small.
+    """
+    average_precision_class()
+    detector = trained_detector(config, backbone, transform, fit, folder=folder)
+    precision = mean_average_precision(find(detector, score), score)
+    per_class = precision.pop("per_class")
+    return Result(
+        task="detection",
+        protocol=_protocol(config),
+        metrics=precision,
+        seeds=(config.seed,),
+        counts={
+            "fit": len(fit.objects),
+            "score": len(score.objects),
+            "classes": len(fit.classes),
+            "fit_boxes": sum(len(each.labels) for each in fit.objects),
+            "score_boxes": sum(len(each.labels) for each in score.objects),
+        },
+        details={"map_of_classes": per_class},
+    )
+
+
+@final
+class Detection(Objective):
+    """The sum of a detector's losses; boxes are looked up by position."""
+
+    def __init__(self, detector: nn.Module, annotated: Annotated, *, seed: int, frozen: bool):
+        super().__init__()
+        self.detector = detector
+        self._annotated = annotated
+        self._seed = seed
+        self._frozen = frozen
+        if frozen:
+            self.encoder.requires_grad_(False)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network below the pyramid."""
+        return self.detector.get_submodule("backbone.trunk")
+
+    def before_step(self, clock: Clock) -> None:
+        """Keep the BatchNorm statistics of a frozen network."""
+        del clock
+        if self._frozen:
+            self.encoder.eval()
+
+    def forward(
+        self, batch: Batch, clock: Clock, targets: tuple[Tensor, ...] | None = None
+    ) -> StepOutput:
+        """Return the loss on pictures that are flipped or not, by (seed, epoch, picture)."""
+        del targets
+        (padded,) = batch.views
+        indices = batch.indices.cpu().numpy()
+        draws = philox.uniforms(
+            seed=self._seed, epoch=clock.epoch, indices=indices, view=0, num_draws=1
+        )
+        pairs = [
+            self._example(picture, int(index), flip=bool(draw < 0.5))
+            for picture, index, draw in zip(padded, indices, draws[:, 0], strict=True)
+        ]
+        losses: dict[str, Tensor] = self.detector(
+            [picture for picture, _ in pairs], [wanted for _, wanted in pairs]
+        )
+        metrics = {name: loss.detach().cpu() for name, loss in losses.items()}
+        return StepOutput(torch.stack(list(losses.values())).sum(), metrics)
+
+    def _example(
+        self, padded: Float[Tensor, "channels _ _"], index: int, *, flip: bool
+    ) -> tuple[Float[Tensor, "channels _ _"], dict[str, Tensor]]:
+        """Return a picture without its padding, and what is to be found in it."""
+        height, width = self._annotated.sizes[index].tolist()
+        picture = padded[:, :height, :width]
+        objects = self._annotated.objects[index]
+        boxes = torch.from_numpy(objects.boxes[~objects.ignored])
+        if flip:
+            picture = picture.flip(2)
+            left, top, right, bottom = boxes.unbind(1)
+            boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
+        labels = torch.from_numpy(objects.labels[~objects.ignored]) + 1
+        return picture, {"boxes": boxes.to(padded.device), "labels": labels.to(padded.device)}
+
+
+def trained_detector(
+    config: DetectionConfig,
+    backbone: nn.Module,
+    transform: EvalTransform,
+    fit: Annotated,
+    *,
+    folder: Path | None = None,
+) -> nn.Module:
+    """Return a detector after the last step, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # of the layers that are new
+        detector = build_detector(
+            config.detector,
+            copy.deepcopy(backbone).requires_grad_(True),
+            num_classes=len(fit.classes),
+            sizes=config.sizes,
+            max_size=config.max_size,
+            mean=transform.mean,
+            std=transform.std,
+            pyramid_dim=config.pyramid_dim,
+            head_dim=config.head_dim,
+            boxes_per_picture=config.boxes_per_picture,
+        )
+    objective = Detection(detector, fit, seed=config.seed, frozen=config.frozen)
+    optimizer = torch.optim.SGD(
+        [weight for weight in objective.parameters() if weight.requires_grad],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    pictures = PaddedPictures(fit, batch_size=config.batch_size, seed=config.seed)
+    train(
+        objective,
+        optimizer,
+        lambda step: read_steps(pictures, range(step, config.steps), workers=config.workers),
+        Clock(
+            step=0,
+            epoch=0,
+            steps_per_epoch=pictures.steps_per_epoch,
+            total_steps=config.steps,
+            images=0,
+        ),
+        lambda clock: [_rate(config, clock)],
+        seed=config.seed,
+        clip_norm=config.clip_norm,
+        device=next(backbone.parameters()).device,
+        folder=folder,
+    )
+    return objective.detector
+
+
+@torch.no_grad()
+def find(detector: nn.Module, annotated: Annotated) -> list[Found]:
+    """Return what a detector finds in every picture; nothing in one that cannot be read."""
+    device = next(detector.parameters()).device
+    detector.eval()
+    found = []
+    for index in range(len(annotated.objects)):
+        try:
+            picture = annotated.picture(index)
+        except UnreadablePicture:
+            found.append(Found(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0)))
+            continue
+        (answer,) = detector([picture.to(device).float() / 255])
+        boxes, labels, scores = (answer[key].cpu() for key in ("boxes", "labels", "scores"))
+        found.append(Found(boxes, labels - 1, scores))
+    return found
+
+
+def _rate(config: DetectionConfig, clock: Clock) -> float:
+    """Return the rate of a step: linear warm-up, then falling to a tenth at each drop."""
+    done = clock.step / clock.total_steps
+    rate = step_rate(config.learning_rate, done, config.drops, 0.1)
+    if clock.step >= config.warmup_steps:
+        return rate
+    share = clock.step / config.warmup_steps
+    return rate * (config.warmup_factor + (1 - config.warmup_factor) * share)
+
+
+def _protocol(config: DetectionConfig) -> dict[str, Any]:
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+        if name != "workers"
+    }
+    return {
+        "average_precision": "COCO's (101 points, 100 boxes), difficult objects and crowds ignored",
+        "augmentation": "left-right flips, shorter sides drawn from sizes",
+    } | settings

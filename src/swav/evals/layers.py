@@ -1,0 +1,136 @@
+"""A linear probe at the end of every stage: where in the network the labels are easiest to read.
+
+The literature's picture (Goyal et al., 2019, arXiv 1905.01235): what a clustering method learns
+gets better up to the last stage, what a pretext task learns is best a stage or two before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.data.sources import Pictures
+from swav.data.transform import EvalTransform
+from swav.evals import linear
+from swav.evals.features import Features, evaluating, features_of, readable
+from swav.evals.linear import LinearConfig
+from swav.evals.result import Result
+from swav.evals.subject import Subject
+
+Maps = list[Float[Tensor, "batch _ _ _"]]
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A network that gives the feature maps at the end of its stages, as those of timm do."""
+
+    def forward_intermediates(
+        self, x: Tensor, *, intermediates_only: bool, output_fmt: str
+    ) -> list[Tensor]:
+        """Return a map (batch, channels, height, width) for each stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig:
+    """Accuracy of a linear probe at the end of every stage of the network."""
+
+    name: ClassVar[str] = "layers"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    max_features: int = 1024
+    """A map is averaged over a grid of cells, as fine as gives so many numbers at most; one cell
+    where a map has more channels than that."""
+    probe: LinearConfig = field(
+        default_factory=lambda: LinearConfig(penalties=(1e-1, 1e-2, 1e-3), tolerance=1e-2)
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_features < 1:
+            raise ValueError(f"max_features {self.max_features} must be 1 or more")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run``; raw pixels, which have no stages, get ``top1`` alone."""
+        if subject.backbone is None or subject.transform is None:
+            return run(self, [], [], subject.fit, subject.score)
+        fit, score = (
+            None
+            if pictures is None
+            else stage_features(
+                subject.backbone, pictures, subject.transform, max_features=self.max_features
+            )
+            for pictures in (subject.parts.fit, subject.parts.score)
+        )
+        return run(self, fit or [], score, subject.fit, subject.score)
+
+
+def run(
+    config: LayersConfig,
+    fit_stages: Sequence[Features],
+    score_stages: Sequence[Features] | None,
+    fit: Features,
+    score: Features | None = None,
+) -> Result:
+    """Return the accuracy of each stage, ``stage1`` first, and of the output as ``top1``.
+
+    Raises:
+        ValueError: if labels are missing, classes differ, or a set is too small to split.
+    """
+    output = linear.run(config.probe, fit, score)
+    judged = score_stages if score_stages is not None else [None] * len(fit_stages)
+    stages = {
+        f"stage{place}": linear.run(config.probe, learn, judge)
+        for place, (learn, judge) in enumerate(zip(fit_stages, judged, strict=True), start=1)
+    }
+    found = {**stages, "top1": output}
+    return Result(
+        task="layers",
+        protocol={**output.protocol, "maps": f"averaged to {config.max_features} numbers or fewer"},
+        metrics={name: result.metrics["top1"] for name, result in found.items()},
+        intervals={name: result.intervals["top1"] for name, result in found.items()},
+        seeds=output.seeds,
+        counts={key: number for key, number in output.counts.items() if key != "features"},
+        details={
+            "features": {name: result.counts["features"] for name, result in found.items()},
+            "penalty": {name: result.details["penalty"] for name, result in found.items()},
+        },
+    )
+
+
+def stage_features(
+    network: nn.Module, pictures: Pictures, transform: EvalTransform, *, max_features: int
+) -> list[Features]:
+    """Return the features of every readable picture at the end of each stage, in one pass.
+
+    Raises:
+        ValueError: if the network does not give its stages.
+    """
+    if not isinstance(network, HasStages):
+        raise ValueError(
+            f"layers needs the stages of the network, and {type(network).__name__} does not give "
+            "them: use a timm backbone, or write forward_intermediates as timm's models have it"
+        )
+    device = next(network.parameters()).device
+    values: list[list[Tensor]] = []
+    kept: list[int] = []
+    for indices, batch in readable(pictures):
+        with torch.no_grad(), evaluating(network):
+            maps = network.forward_intermediates(
+                transform(batch).to(device), intermediates_only=True, output_fmt="NCHW"
+            )
+        values.append([pooled(each, max_features).cpu() for each in maps])
+        kept.extend(indices)
+    return [features_of(torch.cat(stage), pictures, kept) for stage in zip(*values, strict=True)]
+
+
+def pooled(
+    stage: Float[Tensor, "batch channels height width"], max_features: int
+) -> Float[Tensor, "batch _"]:
+    """Return a map averaged over the finest square grid that gives at most ``max_features``."""
+    channels, height, width = stage.shape[1:]
+    cells = int((max_features / channels) ** 0.5)
+    grid = max(1, min(cells, height)), max(1, min(cells, width))
+    return F.adaptive_avg_pool2d(stage.float(), grid).flatten(1)

@@ -1,0 +1,219 @@
+"""Finding the other pictures of a class or a group, and pictures that stand in a set twice.
+
+Every picture of a sample asks for the others by cosine. With labels or groups: the mean average
+precision over the whole ranking, and how often one of the group is among the first k. Always:
+near duplicates, pairs of pictures whose centred features point the same way.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from swav.evals.features import Features
+from swav.evals.result import Result
+from swav.evals.splits import check_comparable
+from swav.evals.subject import Subject
+from swav.ops.metrics import average_precision, wilson_interval
+
+CHUNK = 256
+"""Queries at a time."""
+MOST_LISTED = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Mean average precision and recall of pictures of the same class or group; duplicates."""
+
+    name: ClassVar[str] = "retrieval"
+    needs_labels: ClassVar[bool] = False
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    k: tuple[int, ...] = (1, 5, 10)
+    """Of the recall: how many answers are looked at."""
+    groups: str | None = None
+    """CSV file with the columns path and group, to be found together in place of the labels."""
+    max_queries: int = 2000
+    """Pictures that ask, drawn by seed; all others can be the answer."""
+    duplicate_cosine: float = 0.98
+    """Cosine of centred features from which two pictures are near duplicates."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k {self.k} must be numbers of answers, each 1 or more")
+        if self.max_queries < 1:
+            raise ValueError(f"max_queries {self.max_queries} must be 1 or more")
+        if not 0 < self.duplicate_cosine <= 1:
+            raise ValueError(f"duplicate_cosine {self.duplicate_cosine} must lie in (0, 1]")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a subject's features."""
+        return run(self, subject.fit, subject.score)
+
+
+def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -> Result:
+    """Return ``map``, ``recall_at_K`` (with labels or groups) and ``near_duplicates``.
+
+    Pictures of ``score`` ask for those of ``fit``; without ``score`` each asks for the others.
+    A picture that has no other of its group asks for nothing. ``near_duplicates`` is the share
+    of all pictures that have one; ``details`` lists the pairs.
+
+    Raises:
+        ValueError: if classes differ, a picture has no group, or no query has an answer.
+    """
+    if score is not None:
+        check_comparable(fit, score, task="retrieval")
+    pairs, cosines = near_duplicates(fit, score, least=config.duplicate_cosine)
+    num_pictures = len(fit.names) + (0 if score is None else len(score.names))
+    num_doubled = len(np.unique(pairs))
+    metrics = {"near_duplicates": num_doubled / num_pictures}
+    intervals: dict[str, tuple[float, float]] = {}
+    counts = {"pictures": num_pictures, "near_duplicate_pairs": len(pairs)}
+    groups = _groups(config, fit, score)
+    if groups is not None:
+        asked = _ask(config, fit, score, *groups)
+        num_queries = len(asked.precision)
+        metrics = {"map": float(asked.precision.mean())} | metrics
+        for k in config.k:
+            num_found = int((asked.first < k).sum())
+            metrics[f"recall_at_{k}"] = num_found / num_queries
+            intervals[f"recall_at_{k}"] = wilson_interval(num_found, num_queries)
+        counts |= {"queries": num_queries, "groups": len(np.unique(groups[0]))}
+    names = [*fit.names, *(() if score is None else score.names)]
+    listed = np.argsort(-cosines, kind="stable")[:MOST_LISTED]
+    return Result(
+        task="retrieval",
+        protocol=_protocol(config, grouped=groups is not None, leave_one_out=score is None),
+        metrics=metrics,
+        intervals=intervals,
+        seeds=(config.seed,),
+        counts=counts,
+        details={
+            "near_duplicates": [
+                [names[pairs[row, 0]], names[pairs[row, 1]], round(float(cosines[row]), 4)]
+                for row in listed.tolist()
+            ]
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    precision: Float[np.ndarray, " batch"]
+    """Average precision of each query."""
+    first: Int64[np.ndarray, " batch"]
+    """Place of the first right answer, from 0."""
+
+
+def _ask(
+    config: RetrievalConfig,
+    fit: Features,
+    score: Features | None,
+    fit_groups: Int64[np.ndarray, " images"],
+    score_groups: Int64[np.ndarray, " _"],
+) -> _Answers:
+    gallery = F.normalize(fit.values, dim=1)
+    asking = fit if score is None else score
+    sizes = np.bincount(fit_groups, minlength=int(score_groups.max()) + 1)
+    has_answer = sizes[score_groups] > (1 if score is None else 0)
+    candidates = np.flatnonzero(has_answer)
+    if not len(candidates):
+        raise ValueError(
+            "retrieval: no picture has another one of its class or group to be found: "
+            "group pictures that belong together"
+        )
+    if len(candidates) > config.max_queries:
+        generator = np.random.default_rng(config.seed)
+        candidates = np.sort(generator.choice(candidates, config.max_queries, replace=False))
+    precision, first = [], []
+    groups = torch.from_numpy(fit_groups)
+    for rows in torch.split(torch.from_numpy(candidates), CHUNK):
+        cosines = F.normalize(asking.values[rows], dim=1) @ gallery.T
+        if score is None:
+            cosines[torch.arange(len(rows)), rows] = -torch.inf
+        order = cosines.argsort(dim=1, descending=True, stable=True)
+        own = torch.from_numpy(score_groups[rows.numpy()])
+        right: Bool[Tensor, "batch _"] = groups[order] == own[:, None]
+        if score is None:
+            right = right[:, :-1]  # the last place is the picture itself
+        precision.append(average_precision(right).numpy())
+        first.append(right.int().argmax(dim=1).numpy())
+    return _Answers(np.concatenate(precision), np.concatenate(first))
+
+
+def near_duplicates(
+    fit: Features, score: Features | None = None, *, least: float
+) -> tuple[Int64[np.ndarray, "_ 2"], Float[np.ndarray, " _"]]:
+    """Return the pairs of pictures whose centred features have a cosine of ``least`` or more.
+
+    Rows of ``score`` come after those of ``fit``; the mean over all pictures is taken out, since
+    features that are never negative all point into one corner.
+    """
+    values = fit.values if score is None else torch.cat([fit.values, score.values])
+    values = F.normalize((values - values.mean(dim=0)).float(), dim=1)
+    pairs, found = [], []
+    for start in range(0, len(values), CHUNK):
+        cosines = values[start : start + CHUNK] @ values[start:].T
+        near = (cosines >= least - 1e-6).triu(diagonal=1).nonzero()
+        pairs.append(near + start)
+        found.append(cosines[near[:, 0], near[:, 1]])
+    return torch.cat(pairs).numpy(), torch.cat(found).numpy()
+
+
+def _groups(
+    config: RetrievalConfig, fit: Features, score: Features | None
+) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]] | None:
+    """Return the group of each gallery picture and of each asking one, as numbers."""
+    asking = fit if score is None else score
+    if config.groups is None:
+        if fit.labels is None or asking.labels is None:
+            return None
+        return fit.labels.numpy(), asking.labels.numpy()
+    by_path = read_groups(Path(config.groups))
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(by_path.values()))}
+    found = []
+    for features in (fit, asking):
+        missing = [name for name in features.names if name not in by_path]
+        if missing:
+            raise ValueError(
+                f"{config.groups} has no group for {len(missing)} pictures, such as {missing[0]}: "
+                "give each a line"
+            )
+        found.append(np.array([numbers[by_path[name]] for name in features.names], np.int64))
+    return found[0], found[1]
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Return the group of each path.
+
+    Raises:
+        ValueError: if the file has no such columns.
+    """
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"path", "group"} <= rows[0].keys():
+        raise ValueError(f"{path} needs a first line with the columns path and group, and rows")
+    return {row["path"]: row["group"] for row in rows}
+
+
+def _protocol(config: RetrievalConfig, *, grouped: bool, leave_one_out: bool) -> dict[str, Any]:
+    protocol: dict[str, Any] = {
+        "near_duplicates": f"cosine of centred features of {config.duplicate_cosine:g} or more"
+    }
+    if not grouped:
+        return protocol
+    return protocol | {
+        "question": "which pictures are of the same "
+        + ("group" if config.groups else "class")
+        + ", by cosine",
+        "gallery": "all other pictures" if leave_one_out else "the fit set",
+        "recall": "share of queries with one right answer or more among the first k",
+        "map": "mean of the average precision over the whole ranking",
+        "max_queries": config.max_queries,
+    }

@@ -1,0 +1,220 @@
+"""Fine-tuning on a few of the labels (Chen et al., 2020; SwAV, sec. 4.1).
+
+The same training from an untrained network is the number to beat; with all labels it is the
+supervised ceiling. Which pictures are labelled depends on the seed and the names alone, smaller
+lists are part of larger ones, and lists can be kept as files.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int64
+from torch import nn
+
+from swav.data.sources import Pictures
+from swav.data.transform import EvalTransform
+from swav.evals.finetune import (
+    FineTuneConfig,
+    finetune,
+    labelled_parts,
+    labels_of,
+    network_of,
+    num_classes,
+    num_right,
+)
+from swav.evals.result import Result
+from swav.evals.subject import Subject
+from swav.ops.metrics import wilson_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemisupConfig:
+    """Accuracy after fine-tuning on a share of the labels, beside training from scratch."""
+
+    name: ClassVar[str] = "semisup"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    fractions: tuple[float, ...] = (0.01, 0.1)
+    """Shares of every class, at least one picture each; 1.0 is the supervised ceiling."""
+    per_class: tuple[int, ...] = ()
+    """Numbers of pictures of every class."""
+    lists: str = ""
+    """Folder of the lists of labelled pictures, such as ``10pct-seed0.txt`` with a name a line:
+    a list that is there is read, one that is not is written."""
+    training: FineTuneConfig = field(
+        default_factory=lambda: FineTuneConfig(
+            trunk_rate=0.05, head_rate=0.1, batch_size=64, min_steps=100
+        )
+    )
+    held_out: float = 0.2
+    """Share of each class that is scored when there is no score set."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.fractions + self.per_class:
+            raise ValueError("fractions and per_class are both empty: give at least one")
+        if any(not 0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"fractions {self.fractions} must be shares above 0, at most 1")
+        if any(number < 1 for number in self.per_class):
+            raise ValueError(f"per_class {self.per_class} must be numbers of 1 or more")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on a copy of a subject's network."""
+        network = network_of(subject, task="semisup")
+        return run(self, *network, subject.parts.fit, subject.parts.score)
+
+
+def one_percent() -> SemisupConfig:
+    """Return SwAV's protocol for 1 % of the labels of ImageNet (batch 256, 20 epochs)."""
+    training = FineTuneConfig(trunk_rate=0.02, head_rate=5.0)
+    return SemisupConfig(fractions=(0.01,), training=training)
+
+
+def ten_percent() -> SemisupConfig:
+    """Return SwAV's protocol for 10 % of the labels of ImageNet (batch 256, 20 epochs)."""
+    training = FineTuneConfig(trunk_rate=0.01, head_rate=0.2)
+    return SemisupConfig(fractions=(0.1,), training=training)
+
+
+def supervised() -> SemisupConfig:
+    """Return training with all labels: the ceiling of a network on its data."""
+    training = FineTuneConfig(trunk_rate=0.05, head_rate=0.05, weight_decay=1e-4)
+    return SemisupConfig(fractions=(1.0,), training=training)
+
+
+def run(
+    config: SemisupConfig,
+    backbone: nn.Module,
+    transform: EvalTransform,
+    fit: Pictures,
+    score: Pictures | None = None,
+) -> Result:
+    """Return top-1 (and top-5) for every number of labels, such as ``top1_10pct``.
+
+    Raises:
+        ValueError: if labels are missing, classes differ, or a list names other pictures.
+    """
+    fit, score, split = labelled_parts(
+        fit, score, task="semisup", held_out=config.held_out, seed=config.seed
+    )
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    counts = {"score": len(score), "classes": len(np.unique(labels_of(fit, task="semisup")))}
+    digests = {}
+    for amount, rows in _chosen(config, fit):
+        few = fit.subset(rows)
+        trained = finetune(
+            config.training,
+            backbone,
+            few,
+            transform,
+            num_classes=num_classes(fit, score),
+            seed=config.seed,
+        )
+        right, num_scored = num_right(trained, score, transform)
+        for metric, hits in right.items():
+            metrics[f"{metric}_{amount}"] = hits / num_scored
+            intervals[f"{metric}_{amount}"] = wilson_interval(hits, num_scored)
+        counts[f"fit_{amount}"] = len(rows)
+        digests[amount] = _digest(few.names)
+    return Result(
+        task="semisup",
+        protocol={"lists": digests, "split": split, "seed": config.seed}
+        | config.training.protocol(),
+        metrics=metrics,
+        intervals=intervals,
+        seeds=(config.seed,),
+        counts=counts,
+    )
+
+
+def choose(
+    labels: Int64[np.ndarray, " images"], *, fraction: float | None, number: int | None, seed: int
+) -> Int64[np.ndarray, " chosen"]:
+    """Return a random share of every class, or a number of each; at least one of each.
+
+    A smaller choice of the same seed is part of a larger one.
+    """
+    assert (fraction is None) != (number is None)
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        wanted = round(fraction * len(rows)) if fraction is not None else number
+        chosen.append(rows[: max(wanted or 0, 1)])
+    return np.sort(np.concatenate(chosen))
+
+
+def write_list(path: Path, names: Sequence[str]) -> None:
+    """Write a list of pictures, a name a line; whole or not at all.
+
+    Raises:
+        ValueError: if a name holds a line break.
+    """
+    broken = [name for name in names if "\n" in name]
+    if broken:
+        raise ValueError(f"{broken[0]!r} cannot stand in a list: rename it without a line break")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_bytes("".join(f"{name}\n" for name in names).encode("utf-8", "surrogatepass"))
+    unfinished.replace(path)
+
+
+def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:
+    """Return the positions of the listed pictures; a name without folder suffices if it is unique.
+
+    Raises:
+        ValueError: if a listed picture is not there, or could be several.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(pictures.names):
+        for known in {name, name.rpartition("/")[2]}:
+            places.setdefault(known, []).append(place)
+    rows = []
+    for name in path.read_bytes().decode("utf-8", "surrogatepass").split("\n"):
+        if not name:
+            continue
+        found = places.get(name, [])
+        if len(found) != 1:
+            what = f"is {len(found)} pictures" if found else "is no picture"
+            raise ValueError(
+                f"{path}: {name!r} {what} of the {len(pictures)} to learn from in "
+                f"{pictures.data}: list them by their names there, or remove the file"
+            )
+        rows += found
+    if not rows:
+        raise ValueError(f"{path} lists no picture: remove the file to have it written")
+    return np.unique(np.array(rows, dtype=np.int64))
+
+
+def _chosen(
+    config: SemisupConfig, fit: Pictures
+) -> Iterator[tuple[str, Int64[np.ndarray, " chosen"]]]:
+    """Yield name and rows of every list."""
+    amounts: list[tuple[str, float | None, int | None]] = [
+        *((f"{100 * fraction:g}pct", fraction, None) for fraction in config.fractions),
+        *((f"{number}each", None, number) for number in config.per_class),
+    ]
+    for amount, fraction, number in amounts:
+        path = Path(config.lists).expanduser() / f"{amount}-seed{config.seed}.txt"
+        if config.lists and path.exists():
+            yield amount, read_list(path, fit)
+            continue
+        rows = choose(
+            labels_of(fit, task="semisup"), fraction=fraction, number=number, seed=config.seed
+        )
+        if config.lists:
+            write_list(path, [fit.names[row] for row in rows.tolist()])
+        yield amount, rows
+
+
+def _digest(names: Sequence[str]) -> str:
+    """Return what tells one list of pictures from another."""
+    lines = "".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(lines).hexdigest()[:16]

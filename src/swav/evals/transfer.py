@@ -1,0 +1,252 @@
+"""How well features serve on another labelled set (SwAV, sec. 4.2 and appendix A.5).
+
+With one class a picture: a linear layer on the frozen network, and fine-tuning of all of it.
+With several (VOC 2007): one linear support vector machine a class, scored by mean average
+precision; difficult objects alone make a picture neither right nor wrong.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
+from torch import nn
+
+from swav.data.annotated import Annotated
+from swav.data.sources import Pictures
+from swav.data.transform import EvalTransform
+from swav.evals.features import Features, extract
+from swav.evals.finetune import (
+    FineTuneConfig,
+    finetune,
+    labelled_parts,
+    network_of,
+    num_classes,
+    num_right,
+)
+from swav.evals.result import Result
+from swav.evals.subject import Subject
+from swav.ops.metrics import wilson_interval
+from swav.ops.precision import average_precision, eleven_point_precision
+
+FOLDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Accuracy on another labelled set, linear and fine-tuned; with several labels, SVMs."""
+
+    name: ClassVar[str] = "transfer"
+    needs_labels: ClassVar[bool] = True
+    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    ways: tuple[Literal["linear", "finetune"], ...] = ("linear", "finetune")
+    """With one class a picture: which of the two trainings are run."""
+    linear: FineTuneConfig = field(
+        default_factory=lambda: FineTuneConfig(
+            trunk_rate=0.0, head_rate=0.1, epochs=10, batch_size=64, min_steps=100
+        )
+    )
+    finetune: FineTuneConfig = field(
+        default_factory=lambda: FineTuneConfig(
+            trunk_rate=0.05, head_rate=0.1, epochs=10, batch_size=64, min_steps=100
+        )
+    )
+    costs: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    """Of the support vector machines; each class takes the best of a cross-validation."""
+    held_out: float = 0.2
+    """Share of each class that is scored when there is no score set."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.ways:
+            raise ValueError("ways () is empty: give linear, finetune or both")
+        if self.linear.trunk_rate != 0:
+            raise ValueError(
+                f"linear.trunk_rate {self.linear.trunk_rate} must be 0: the network is frozen there"
+            )
+        if not self.costs or min(self.costs) <= 0:
+            raise ValueError(f"costs {self.costs} must be numbers above 0")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` or, where pictures have several labels, ``run_svm``."""
+        backbone, transform = network_of(subject, task="transfer")
+        if subject.parts.boxes is None:
+            return run(self, backbone, transform, subject.parts.fit, subject.parts.score)
+        fit, score = (
+            several_labels(extract(backbone, each.pictures, transform), each)
+            for each in subject.parts.boxes
+        )
+        return run_svm(self, fit, score)
+
+
+def places205() -> TransferConfig:
+    """Return SwAV's linear protocol for Places205: 28 epochs, rate / 10 three times."""
+    return TransferConfig(ways=("linear",), linear=_published(epochs=28))
+
+
+def inat18() -> TransferConfig:
+    """Return SwAV's linear protocol for iNaturalist 2018: 84 epochs, rate / 10 three times."""
+    return TransferConfig(ways=("linear",), linear=_published(epochs=84))
+
+
+def _published(*, epochs: int) -> FineTuneConfig:
+    """The text says how often the rate falls, not when: here after each quarter."""
+    return FineTuneConfig(
+        trunk_rate=0.0,
+        head_rate=0.01,
+        epochs=epochs,
+        batch_size=256,
+        drops=(0.25, 0.5, 0.75),
+        drop_factor=0.1,
+        weight_decay=1e-4,
+    )
+
+
+def run(
+    config: TransferConfig,
+    backbone: nn.Module,
+    transform: EvalTransform,
+    fit: Pictures,
+    score: Pictures | None = None,
+) -> Result:
+    """Return ``linear_top1`` and ``finetune_top1`` (and top-5) on pictures of one class each.
+
+    Raises:
+        ValueError: if labels are missing or classes differ.
+    """
+    fit, score, split = labelled_parts(
+        fit, score, task="transfer", held_out=config.held_out, seed=config.seed
+    )
+    schedules = {"linear": config.linear, "finetune": config.finetune}
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    classes = num_classes(fit, score)
+    for way in config.ways:
+        trained = finetune(
+            schedules[way], backbone, fit, transform, num_classes=classes, seed=config.seed
+        )
+        right, num_scored = num_right(trained, score, transform)
+        for metric, hits in right.items():
+            metrics[f"{way}_{metric}"] = hits / num_scored
+            intervals[f"{way}_{metric}"] = wilson_interval(hits, num_scored)
+    return Result(
+        task="transfer",
+        protocol={"split": split, "seed": config.seed}
+        | {way: schedules[way].protocol() for way in config.ways},
+        metrics=metrics,
+        intervals=intervals,
+        seeds=(config.seed,),
+        counts={"fit": len(fit), "score": len(score), "classes": classes},
+    )
+
+
+class SeveralLabels(NamedTuple):
+    """Features of pictures that may show several classes."""
+
+    values: Float32[np.ndarray, "images features"]
+    shown: Int64[np.ndarray, "images classes"]
+    """1 shown, -1 not shown, 0 shown by difficult objects only, which counts for nothing."""
+    classes: Sequence[str]
+
+
+def several_labels(features: Features, annotated: Annotated) -> SeveralLabels:
+    """Return features with what the boxes say is in each picture."""
+    places = {name: row for row, name in enumerate(annotated.pictures.names)}
+    shown = np.full((len(features.names), len(annotated.classes)), -1, dtype=np.int64)
+    for row, name in enumerate(features.names):
+        objects = annotated.objects[places[name]]
+        shown[row, objects.labels] = 0
+        shown[row, objects.labels[~objects.ignored]] = 1
+    return SeveralLabels(features.values.numpy(), shown, annotated.classes)
+
+
+def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) -> Result:
+    """Return ``map`` and ``map_11point`` over the classes, of one linear SVM a class.
+
+    Raises:
+        ValueError: if there is no class that both parts show and lack often enough.
+    """
+    learn, judge = (normalize(part.values.astype(np.float64)) for part in (fit, score))
+    area: dict[str, float] = {}
+    eleven: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    for column, name in enumerate(fit.classes):
+        known, asked = fit.shown[:, column] != 0, score.shown[:, column] != 0
+        wanted, hits = fit.shown[known, column] > 0, score.shown[asked, column] > 0
+        if min(wanted.sum(), (~wanted).sum()) < FOLDS or not hits.any():
+            continue
+        costs[name] = _choose_cost(config, learn[known], wanted)
+        scores = _margins(config, costs[name], learn[known], wanted, judge[asked])
+        area[name] = average_precision(scores, hits)
+        eleven[name] = eleven_point_precision(scores, hits)
+    if not area:
+        raise ValueError(
+            f"transfer: none of the classes {tuple(fit.classes)[:5]} is shown and missing in "
+            f"{FOLDS} pictures to fit on and shown in one to score: more pictures are needed"
+        )
+    return Result(
+        task="transfer",
+        protocol=_svm_protocol(config, sorted(set(fit.classes) - set(area))),
+        metrics={
+            "map": float(np.mean(list(area.values()))),
+            "map_11point": float(np.mean(list(eleven.values()))),
+        },
+        seeds=(config.seed,),
+        counts={
+            "fit": len(learn),
+            "score": len(judge),
+            "classes": len(area),
+            "features": learn.shape[1],
+        },
+        details={"average_precision": area, "costs": costs},
+    )
+
+
+def _choose_cost(
+    config: TransferConfig,
+    values: Float64[np.ndarray, "images features"],
+    wanted: Bool[np.ndarray, " images"],
+) -> float:
+    """Return the cost with the best mean average precision over the folds of the fit set."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=config.seed)
+    means = {cost: 0.0 for cost in sorted(config.costs)}
+    for rows, held in folds.split(values, wanted):
+        for cost in means:
+            scores = _margins(config, cost, values[rows], wanted[rows], values[held])
+            means[cost] += average_precision(scores, wanted[held]) / FOLDS
+    return max(means, key=lambda cost: means[cost])
+
+
+def _margins(
+    config: TransferConfig,
+    cost: float,
+    values: Float64[np.ndarray, "fit features"],
+    wanted: Bool[np.ndarray, " fit"],
+    judged: Float64[np.ndarray, "held features"],
+) -> Float64[np.ndarray, " held"]:
+    """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``judged``."""
+    machine = LinearSVC(C=cost, dual="auto", max_iter=10000, random_state=config.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # far from any good cost
+        machine.fit(values, wanted)
+    scores: Float64[np.ndarray, " held"] = machine.decision_function(judged)
+    return scores
+
+
+def _svm_protocol(config: TransferConfig, left_out: Sequence[str]) -> dict[str, Any]:
+    return {
+        "classifier": "a linear SVM a class (LIBLINEAR, squared hinge), L2-normalised features",
+        "costs": list(config.costs),
+        "cost_chosen_on": f"mean average precision of {FOLDS} stratified folds of the fit set",
+        "difficult": "pictures with difficult objects of a class alone are left out of it",
+        "map": "area under precision and recall; map_11point: VOC 2007's eleven points",
+        "classes_left_out": list(left_out),
+    }

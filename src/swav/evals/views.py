@@ -1,0 +1,42 @@
+"""Features of random views of pictures, for evaluations that augment."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from swav.data.augment import AugmentConfig
+from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.decode import Decoded
+from swav.data.sources import Pictures
+from swav.data.views import Shown, make_crops
+from swav.evals.features import PIXELS_SIZE, readable
+from swav.evals.subject import Subject
+
+CROP_AND_FLIP = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)
+
+
+def view_features(
+    subject: Subject,
+    pictures: Pictures,
+    *,
+    scale: tuple[float, float],
+    augment: AugmentConfig = CROP_AND_FLIP,
+    seed: int,
+    epoch: int,
+) -> tuple[Float[Tensor, "images features"], Float[Tensor, "images features"]]:
+    """Return the features of two random views of every readable picture, in the set's order.
+
+    The views are those of a training: a function of (seed, epoch, position of the picture).
+    """
+    size = (PIXELS_SIZE,) * 2 if subject.transform is None else subject.transform.input_size[1:]
+    group = CropGroup(count=2, size=size, scale=scale, augment=augment)
+    views = ViewsConfig(groups=(group,))
+    first: list[Tensor] = []
+    second: list[Tensor] = []
+    for indices, batch in readable(pictures):
+        shown = Shown([Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch])
+        made = make_crops(shown, np.array(indices), views, seed=seed, epoch=epoch)
+        for view, features in zip(made.views, (first, second), strict=True):
+            features.append(subject.encode_views(list(view)))
+    return torch.cat(first), torch.cat(second)

@@ -1,0 +1,38 @@
+"""Tasks that train, from the command's side: boxes are found in DATA, presets by their names."""
+
+import pytest
+from voc import write_voc
+
+from swav.commands.comparison import fit_and_score
+from swav.commands.evaluate import configured, task_config
+from swav.commands.list_ import entries
+from swav.config import from_dict, to_dict
+from swav.data.sources import SourceConfig
+from swav.evals.presets import PRESETS
+
+
+def test_data_with_boxes_bring_their_own_parts(tmp_path):
+    write_voc(tmp_path, {"trainval": 3, "test": 2})
+    parts = fit_and_score(SourceConfig(data=str(tmp_path))).load()
+    assert parts.boxes is not None
+    for pictures, boxes, number in zip((parts.fit, parts.score), parts.boxes, (3, 2), strict=True):
+        assert len(pictures) == len(boxes.objects) == number
+        assert boxes.pictures is pictures
+        assert pictures.in_memory
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_task_with_its_settings(name):
+    config = task_config(name.replace("_", "-"))
+    assert config == PRESETS[name]()
+    assert from_dict(type(config), to_dict(config)) == config
+    (entry,) = [each for each in entries("tasks") if each.name == name]
+    assert len(entry.summary) > 20
+
+
+def test_options_change_a_preset_and_a_task_is_done_once():
+    (config,) = configured("places205", {"transfer.linear.epochs": 3}) or []
+    assert config.linear.epochs == 3
+    assert config.linear.drop_factor == 0.1
+    with pytest.raises(ValueError, match="names a task twice"):
+        configured("places205,transfer", {})
