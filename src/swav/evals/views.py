@@ -1,8 +1,10 @@
 """Features of random views of pictures, for evaluations that augment."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from swav.data.augment import AugmentConfig
@@ -12,6 +14,7 @@ from swav.data.sources import Pictures
 from swav.evals.features import PIXELS_SIZE, readable
 from swav.evals.subject import Subject
 
+Crops = UInt8[Tensor, "batch channels height width"]
 CROP_AND_FLIP = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)
 
 
@@ -29,14 +32,26 @@ def view_features(
     The views are those of a training: a function of (seed, epoch, position of the picture).
     """
     size = (PIXELS_SIZE,) * 2 if subject.transform is None else subject.transform.input_size[1:]
+    drawn = draw_views(pictures, size=size, scale=scale, augment=augment, seed=seed, epoch=epoch)
+    encoded = [[subject.encode_views(list(crops)) for crops in views] for views in drawn]
+    first, second = zip(*encoded, strict=True)
+    return torch.cat(first), torch.cat(second)
+
+
+def draw_views(
+    pictures: Pictures,
+    *,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+) -> Iterator[tuple[Crops, Crops]]:
+    """Yield two random views of every readable picture, batch after batch, as bytes."""
     group = CropGroup(count=2, size=size, scale=scale, augment=augment)
-    plain = (0.0,) * pictures.channels, (1.0,) * pictures.channels
-    views = ViewsConfig(groups=(group,), mean=plain[0], std=plain[1])
-    first: list[Tensor] = []
-    second: list[Tensor] = []
+    nothing, one = (0.0,) * pictures.channels, (1.0,) * pictures.channels
+    views = ViewsConfig(groups=(group,), mean=nothing, std=one)
     for indices, batch in readable(pictures):
         made = make_views(batch, np.array(indices), views, seed=seed, epoch=epoch)
-        for view, features in zip(made, (first, second), strict=True):
-            shown = (view * 255).round().clamp(0, 255).byte()
-            features.append(subject.encode_views(list(shown)))
-    return torch.cat(first), torch.cat(second)
+        first, second = ((view * 255).round().clamp(0, 255).byte() for view in made)
+        yield first, second
