@@ -161,9 +161,12 @@ def near_duplicates(
     pairs, found = [], []
     for start in range(0, len(values), CHUNK):
         cosines = values[start : start + CHUNK] @ values[start:].T
-        near = (cosines >= least - 1e-6).triu(diagonal=1).nonzero()
-        pairs.append(near + start)
-        found.append(cosines[near[:, 0], near[:, 1]])
+        size = len(cosines)
+        cosines[:, :size] -= 3 * torch.ones(size, size).tril()  # each pair once, none with itself
+        rows = (cosines.amax(dim=1) >= least - 1e-6).nonzero()[:, 0]
+        near = (cosines[rows] >= least - 1e-6).nonzero()
+        pairs.append(torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start)
+        found.append(cosines[pairs[-1][:, 0] - start, near[:, 1]])
     return torch.cat(pairs).numpy(), torch.cat(found).numpy()
 
 
