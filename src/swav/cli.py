@@ -267,7 +267,12 @@ def _evaluate_app() -> App:
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    second = _app("swav evaluate", version_flags=[], help=evaluate.__doc__)
+    second = _app(
+        "swav evaluate",
+        version_flags=[],
+        help=evaluate.__doc__,
+        usage="Usage: swav evaluate MODEL... [DATA] [OPTIONS]",
+    )
     second.default(run)
     return second
 

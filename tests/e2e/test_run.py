@@ -134,7 +134,8 @@ def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, da
     assert keys <= result.keys()
     assert result["baselines"].keys() == {"random", "pixels"}
     for values in result["baselines"].values():
-        assert values.keys() == result["metrics"].keys()
+        own = {"code_entropy", "usage_entropy", "prototypes_used", "duplicate_prototypes"}
+        assert values.keys() == result["metrics"].keys() - own  # which only the method has
     expected = {
         "knn": {"top1_k5", "top1_k10", "top1_k20"},
         "linear": {"top1"},
@@ -182,6 +183,26 @@ def test_evaluate_prints_json_and_agrees_with_the_end_of_the_training(
     for result in results:
         before = read(run / "eval" / f"{result['task']}.json")
         assert result == before == read(copy / "eval" / f"{result['task']}.json")
+
+
+def test_runs_and_baselines_stand_in_one_table_with_the_options_of_a_task(
+    run: Path, copy: Path, data: str
+) -> None:
+    words = ("--tasks", "knn,layers", "--knn.k", 3, "--layers.probe.penalties", 0.1)
+    made = swav("evaluate", copy, "pixels", data, *words, folder=copy)
+    assert made.code == 0, made.stderr
+    assert "stage4" in made.stdout
+    assert "top1_k3" in made.stdout
+    assert "top1_k5" not in made.stdout
+    assert read(copy / "eval/layers.json")["metrics"].keys() == {
+        *(f"stage{place}" for place in range(1, 5)),
+        "top1",
+    }
+    assert (copy / "eval/layers.svg").exists()
+    assert len(list((copy / "features").iterdir())) == 2  # of the network and of the untrained one
+    wrong = swav("evaluate", copy, "--tasks", "knn", "--layers.max-features", 9, folder=copy)
+    assert wrong.code == 2
+    assert "add layers to --tasks" in wrong.stderr
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv"])

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit
 
 from swav.evals import LinearConfig, linear
-from swav.evals.splits import stratified_split
+from swav.evals.splits import stratified_folds, stratified_split
 from swav.ops.metrics import wilson_interval
 
 
@@ -47,7 +49,8 @@ def test_the_probe_minimises_mean_cross_entropy_and_half_the_penalty(made):
 def test_the_penalty_is_the_best_on_the_held_out_part_and_reads_no_scored_label(made):
     fit, score = made.overlapping(120, seed=2), made.overlapping(60, seed=3)
     result = linear.run(LinearConfig(), fit, score)
-    shares = result.details["held_out_top1"]
+    assert len(result.details["cross_validated_top1"]) == len(LinearConfig().penalties)
+    shares = result.details["cross_validated_top1"]
     assert shares[f"{result.details['penalty']:g}"] == max(shares.values())
     shuffled = score._replace(labels=score.labels.flip(0))
     assert linear.run(LinearConfig(), fit, shuffled).details == result.details
@@ -104,7 +107,34 @@ def test_the_split_is_stratified_seeded_and_whole():
     assert not np.array_equal(split.held_out, other.held_out)
 
 
-@pytest.mark.parametrize("wrong", [{"penalties": ()}, {"penalties": (0.0,)}, {"held_out": 1.0}])
+def test_the_share_of_a_penalty_is_scikit_learns_cross_validation_on_the_same_folds(made):
+    features = made.overlapping(180, seed=6)
+    labels, values = features.labels.numpy(), features.values.numpy()
+    values = ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)
+    config = LinearConfig(penalties=(0.3, 0.003), folds=4, tolerance=1e-6)
+    found = linear.run(config, features, features).details["cross_validated_top1"]
+    fold_of = stratified_folds(labels, folds=4, seed=config.seed + 1)
+    for penalty in config.penalties:
+        num_right = 0
+        for train, test in PredefinedSplit(fold_of).split():
+            model = LogisticRegression(C=1 / (penalty * len(train)), tol=1e-6, max_iter=500)
+            num_right += (
+                model.fit(values[train], labels[train]).predict(values[test]) == labels[test]
+            ).sum()
+        assert found[f"{penalty:g}"] == pytest.approx(num_right / 180)
+
+
+def test_folds_are_stratified_and_never_hold_out_the_only_picture_of_a_class():
+    labels = np.repeat([0, 1, 2], [30, 7, 1])
+    folds = stratified_folds(labels, folds=3, seed=0)
+    assert np.bincount(folds[labels == 0]).tolist() == [10, 10, 10]
+    assert sorted(np.bincount(folds[labels == 1]).tolist()) == [2, 2, 3]
+    assert folds[labels == 2].tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"penalties": ()}, {"penalties": (0.0,)}, {"held_out": 1.0}, {"folds": 1}]
+)
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LinearConfig(**wrong)

@@ -4,10 +4,21 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from swav.ops.metrics import contingency, hungarian_accuracy, purity, wilson_interval
+from swav.ops.metrics import (
+    alignment,
+    average_precision,
+    contingency,
+    effective_rank,
+    hungarian_accuracy,
+    purity,
+    uniformity,
+    wilson_interval,
+)
 
 
 @pytest.fixture
@@ -65,3 +76,36 @@ def test_names_of_clusters_do_not_matter(answers):
     renamed = 1000 - 3 * assignment
     assert hungarian_accuracy(renamed, labels) == hungarian_accuracy(assignment, labels)
     assert purity(renamed, labels) == purity(assignment, labels)
+
+
+def test_average_precision_is_scikit_learns():
+    right = torch.rand(30, 12, generator=torch.Generator().manual_seed(0)) < 0.3
+    right[:, 5] = True
+    found = average_precision(right)
+    ranks = -np.arange(12.0)
+    expected = [average_precision_score(row.numpy(), ranks) for row in right]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_effective_rank_counts_equal_directions():
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(0)))[0]
+    for rank in (1, 5, 20):
+        assert effective_rank(basis[:, :rank] @ basis[:rank]) == pytest.approx(rank, rel=1e-3)
+    values = np.random.default_rng(0).normal(size=(30, 8)) * np.arange(1, 9)
+    shares = np.linalg.svd(values, compute_uv=False)
+    shares = shares / shares.sum()
+    expected = np.exp(-(shares * np.log(shares)).sum())
+    assert effective_rank(torch.from_numpy(values).float()) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_alignment_and_uniformity_are_the_papers_means_over_pairs(chunk):
+    first, second = np.random.default_rng(0).normal(size=(2, 25, 6))
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (first, second)]
+    tensors = [torch.from_numpy(each).float() * 3 for each in (first, second)]
+    expected = np.mean([((a - b) ** 2).sum() for a, b in zip(*unit, strict=True)])
+    assert alignment(*tensors) == pytest.approx(expected, rel=1e-5)
+    pairs = [((a - b) ** 2).sum() for a, b in permutations(unit[0], 2)]
+    expected = np.log(np.mean(np.exp(-2 * np.array(pairs))))
+    assert uniformity(tensors[0], chunk=chunk) == pytest.approx(expected, rel=1e-5)
+    assert uniformity(torch.ones(10, 3)) == pytest.approx(0)

@@ -1,12 +1,13 @@
 """Figures take their colours from the page, say their last values and leave matplotlib alone."""
 
 import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 
-from swav.report.figures import _spread, cluster_sizes, curves
+from swav.report.figures import _spread, cluster_sizes, curves, stages, write_stages
 
 
 def columns(rows: int) -> dict[str, np.ndarray]:
@@ -66,3 +67,21 @@ def test_labels_do_not_touch_and_keep_their_order(heights: list[float]) -> None:
     assert (placed <= 1.08).all()
     order = np.argsort(heights, kind="stable")
     assert (np.diff(placed[order]) >= 0).all()
+
+
+def test_the_probe_of_each_stage_is_drawn_beside_its_baselines(tmp_path: Path) -> None:
+    metrics = {"stage1": 0.3, "stage2": 0.45, "stage3": 0.525, "top1": 0.525}
+    baselines = {"random": {"stage1": 0.3, "stage2": 0.31, "stage3": 0.25}, "pixels": {"top1": 0.4}}
+    picture = stages(metrics, baselines)
+    assert picture is not None
+    for label in ("52.5", "25.0", "40.0", "this run", "untrained", "raw pixels"):
+        assert f">{label}<" in picture.svg
+    assert "at the last: this run 52.5, untrained 25.0, raw pixels 40.0" in picture.svg
+    assert "#00000" not in picture.svg
+    write_stages(metrics, baselines, tmp_path / "layers.svg")
+    written = (tmp_path / "layers.svg").read_text()
+    assert "xmlns" in written
+    assert "#00000" not in written
+    assert stages({"top1": 0.5}, {}) is None
+    write_stages({"top1": 0.5}, {}, tmp_path / "none.svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["layers.svg"]

@@ -1,6 +1,5 @@
 """A network beside itself before training and beside raw pixels, on the same pictures."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +11,20 @@ from swav.evals import EvalConfig, Result
 from swav.evals.subject import Parts, Subject
 
 
+class PixelBaseline:
+    """What raw pixels score, found once for all models that are shown the same pictures."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._subject = Subject(parts)
+        self._found: dict[EvalConfig, Result] = {}
+
+    def run(self, config: EvalConfig) -> Result:
+        """Return the result of one task."""
+        if config not in self._found:
+            self._found[config] = _result(config, self._subject)
+        return self._found[config]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One subject and the baselines that stand beside it in every table."""
@@ -20,6 +33,7 @@ class Comparison:
     untrained: nn.Module | None
     """The subject's network before training; None for raw pixels."""
     seed: int
+    pixels: PixelBaseline
 
     def run(self, config: EvalConfig) -> Result:
         """Return the result of one task, with those baselines that the task knows beside it.
@@ -27,25 +41,27 @@ class Comparison:
         Raises:
             ValueError: if the pictures do not allow this task.
         """
-        result = replace(self._result(config, self.subject), seeds=(self.seed,))
-        for name in config.baselines:
-            if name in self._baselines:
-                result = result.with_baseline(name, self._result(config, self._baselines[name]))
+        is_network = self.subject.backbone is not None
+        found = _result(config, self.subject) if is_network else self.pixels.run(config)
+        result = replace(found, seeds=(self.seed,))
+        if "random" in config.baselines and self.untrained is not None:
+            is_untrained = self.untrained is self.subject.backbone
+            random = found if is_untrained else _result(config, self._random)
+            result = result.with_baseline("random", random)
+        if "pixels" in config.baselines:
+            result = result.with_baseline("pixels", self.pixels.run(config))
         return result
 
     @cached_property
-    def _baselines(self) -> Mapping[str, Subject]:
-        parts, extract = self.subject.parts, self.subject.extract
-        pixels = Subject(parts)
-        if self.untrained is None:
-            return {"pixels": pixels}
-        random = Subject(parts, self.untrained, self.subject.transform, extract=extract)
-        return {"random": random, "pixels": pixels}
+    def _random(self) -> Subject:
+        subject = self.subject
+        return Subject(subject.parts, self.untrained, subject.transform, extract=subject.extract)
 
-    def _result(self, config: EvalConfig, subject: Subject) -> Result:
-        result = config.evaluate(subject)
-        about = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
-        return replace(result, protocol={**result.protocol, **about})
+
+def _result(config: EvalConfig, subject: Subject) -> Result:
+    result = config.evaluate(subject)
+    about = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
+    return replace(result, protocol={**result.protocol, **about})
 
 
 def fit_and_score(

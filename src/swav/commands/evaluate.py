@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from swav.commands.comparison import Comparison, fit_and_score
+from swav.commands.comparison import Comparison, PixelBaseline, fit_and_score
 from swav.commands.features_cache import cached_in
 from swav.commands.models import Input, Model, open_model
 from swav.commands.scores import differing_settings, grouped, print_table
@@ -74,11 +74,11 @@ def evaluate(
     shown = Input(channels=channels, size=input_size)
     opened = [_moved(open_model(str(word), shown), device, out) for word in words]
     data = data or _common_data(opened, fit_on)
-    open_parts = cache(_open_parts)  # pictures are decoded once for all models
-    results = [
-        _evaluate(model, open_parts(model.source, data, split, fit_on, score_on), wanted)
-        for model in opened
-    ]
+    open_parts, pixels = cache(_open_parts), cache(PixelBaseline)  # once for all models
+    results = []
+    for model in opened:
+        parts = open_parts(model.source, data, split, fit_on, score_on)
+        results.append(_evaluate(model, parts, pixels(parts), wanted))
     if as_json:
         flat = [result.to_json() for found in results for result in found]
         print(json.dumps(flat, indent=2))
@@ -143,10 +143,12 @@ def write_result(result: Result, folder: Path) -> None:
         write_stages(result.metrics, result.baselines, folder / "eval" / "layers.svg")
 
 
-def _evaluate(model: Model, parts: Parts, tasks: Sequence[EvalConfig] | None) -> list[Result]:
+def _evaluate(
+    model: Model, parts: Parts, pixels: PixelBaseline, tasks: Sequence[EvalConfig] | None
+) -> list[Result]:
     extract = compute_features if model.folder is None else cached_in(model.folder / "features")
     subject = Subject(parts, model.network, model.transform, model.clusters, extract)
-    comparison = Comparison(subject, model.untrained, model.seed)
+    comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
     for task in tasks or [task_config(name) for name in possible_tasks(parts)]:
         result = replace(comparison.run(task), model=model.name)

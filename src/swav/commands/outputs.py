@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from swav.commands.cluster import write_clusters
-from swav.commands.comparison import Comparison, fit_and_score, one_set
+from swav.commands.comparison import Comparison, PixelBaseline, fit_and_score, one_set
 from swav.commands.embed import write_embeddings
 from swav.commands.evaluate import TASKS, possible_tasks, task_config, write_result
 from swav.commands.runs import (
@@ -170,14 +170,15 @@ def _evaluate(
     if not missing:
         return
 
+    parts = parts.load()
     subject = Subject(
-        parts.load(),
+        parts,
         objective.encoder,
         transform_of(config),
         clusters_of_method(objective),
     )
     untrained = build_objective(config, num_images=len(parts.fit)).encoder
-    comparison = Comparison(subject, untrained, config.seed)
+    comparison = Comparison(subject, untrained, config.seed, PixelBaseline(parts))
     results = []
     for name in missing:
         try:

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, stdev
 
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from swav import config
 from swav.commands.models import Model
 from swav.evals import Result
 
+WIDE = 200
 Groups = Mapping[str, Sequence[Sequence[Result]]]
 """The results of each model of a group, by what the group is called."""
 
@@ -21,9 +23,17 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     Of one run the interval over pictures is shown, of several the deviation between them.
     """
     several = len(groups) > 1
-    sure = "+- deviation" if any(len(runs) > 1 for runs in groups.values()) else "95 %"
-    names = ("model", "runs") if several or sure != "95 %" else ()
-    table = Table("task", "metric", *names, "value", sure, "untrained", "pixels", title=title)
+    repeated = any(len(runs) > 1 for runs in groups.values())
+    names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
+    sure = "95 %, +- runs" if repeated else "95 %"
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("task", "metric", *names)),
+        *(Column(name, no_wrap=True) for name in ("value", sure, "untrained", "pixels")),
+        title=title,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown = ""
     for task, metric in _metrics(groups):
         for label, runs in groups.items():
             found = [
@@ -34,9 +44,14 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
             ]
             if not found:
                 continue
-            named = (label, str(len(found))) if names else ()
-            table.add_row(task, metric, *named, *_cells(found, metric))
-    Console(stderr=stderr).print(table)
+            named = {"model": label, "runs": str(len(found))}
+            first = "" if task == shown else task
+            table.add_row(first, metric, *(named[name] for name in names), *_cells(found, metric))
+            shown = task
+    console = Console(stderr=stderr)
+    if not console.is_terminal:  # a file has lines of any length
+        console.width = WIDE
+    console.print(table)
 
 
 def grouped(models: Sequence[Model], results: Sequence[Sequence[Result]]) -> dict[str, list]:  # type: ignore[type-arg]
@@ -78,7 +93,7 @@ def _cells(results: Sequence[Result], metric: str) -> list[str]:
     sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
     low_high = results[0].intervals.get(metric)
     if len(values) == 1 and low_high is not None:
-        sure = f"{low_high[0]:.4f}-{low_high[1]:.4f}"
+        sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
     beside = []
     for name in ("random", "pixels"):
         found = [result.baselines.get(name, {}).get(metric) for result in results]

@@ -1,13 +1,11 @@
 """``swav train``: the main job, from pictures to a backbone and everything a run leaves behind."""
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -16,6 +14,7 @@ import swav.config
 from swav import distributed
 from swav.commands.bad_files import check_bad_files, write_bad_files
 from swav.commands.outputs import write_outputs
+from swav.commands.periodic import PeriodicEvaluation
 from swav.commands.plan import check_groups, check_plan, print_plan
 from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
@@ -28,7 +27,6 @@ from swav.engine import due, fit
 from swav.engine.launch import available_cores, launch
 from swav.engine.lock import RunLock
 from swav.engine.signals import StopSignal
-from swav.evals import KNNConfig, extract, knn
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.auto import is_gpu
@@ -37,9 +35,6 @@ from swav.recipes.train_config import TrainConfig
 __all__ = ["StoppedBySignal", "train"]
 
 logger = logging.getLogger(__name__)
-
-MOST_SCORED = 10_000
-"""Pictures of an evaluation while training goes on."""
 
 
 class StoppedBySignal(Exception):
@@ -210,6 +205,7 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
         workers=_num_workers(config),
         device=session.fabric.device,
     )
+    evaluation = PeriodicEvaluation(session.pictures, transform_of(config))
     steps = fit(
         session.objective,
         batches,
@@ -224,9 +220,10 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     for clock, output in steps:
         session.clock = clock
         stopping = on_any_rank(stop.requested)
-        evaluating = due(clock, config.evaluate_every * clock.steps_per_epoch)
+        every = config.evaluate_every * clock.steps_per_epoch
+        evaluating = every > 0 and due(clock, every)
         if evaluating or due(clock, config.log_every):
-            report.log(output, _accuracy(session) if evaluating else {})
+            report.log(output, _scores(session, evaluation) if evaluating else {})
         if stopping or due(clock, session.save_every_steps):
             saved = save(session, report.seconds)
         if stopping and not session.is_trained:
@@ -272,22 +269,7 @@ def _num_threads(config: TrainConfig) -> int:
     return config.threads or max(1, cores - loading)
 
 
-def _accuracy(session: Session) -> dict[str, float]:
-    """Return the kNN accuracy of the encoder so far, leave one out, on a sample."""
-    if session.pictures.labels is None or session.config.evaluate_every == 0:
-        return {}
+def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:
+    """Return how good the encoder is so far; all ranks take part, the first one measures."""
     synchronise_statistics(session.objective)
-    if not session.fabric.is_global_zero:
-        return {}
-    started = time.monotonic()
-    number = len(session.pictures)
-    indices = np.linspace(0, number - 1, min(number, MOST_SCORED)).astype(np.int64)
-    features = extract(
-        session.objective.encoder,
-        session.pictures.subset(indices),
-        transform_of(session.config),
-        device=session.fabric.device,
-    )
-    result = knn.run(KNNConfig(k=(10, 20)), features)
-    accuracy = {f"knn_{name}": value for name, value in result.metrics.items()}
-    return {**accuracy, "evaluation_seconds": round(time.monotonic() - started, 1)}
+    return evaluation.measure(session.objective.encoder) if session.fabric.is_global_zero else {}

@@ -72,11 +72,11 @@ class EvalTransform:
         Raises:
             ValueError: if a picture has another number of channels than the network.
         """
-        whole = torch.stack([self._fit(picture) for picture in pictures])
+        whole = torch.stack([self.fit(picture) for picture in pictures])
         batch = whole.float().div_(255)  # in this order: what to_tensor and Normalize compute
         return batch.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
 
-    def _fit(self, picture: Picture) -> UInt8[Tensor, "channels height width"]:
+    def fit(self, picture: Picture) -> UInt8[Tensor, "channels height width"]:
         """Return the picture at the input size."""
         channels = self.input_size[0]
         if picture.shape[0] != channels:

@@ -44,9 +44,7 @@ class LayersConfig:
     max_features: int = 1024
     """A map is averaged over a grid of cells, as fine as gives so many numbers at most; one cell
     where a map has more channels than that."""
-    probe: LinearConfig = field(
-        default_factory=lambda: LinearConfig(penalties=(1e-1, 1e-2, 1e-3), tolerance=1e-2)
-    )
+    probe: LinearConfig = field(default_factory=lambda: LinearConfig(penalties=(1e-1, 1e-2, 1e-3)))
 
     def __post_init__(self) -> None:
         if self.max_features < 1:

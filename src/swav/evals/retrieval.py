@@ -72,19 +72,20 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
     pairs, cosines = near_duplicates(fit, score, least=config.duplicate_cosine)
     num_pictures = len(fit.names) + (0 if score is None else len(score.names))
     num_doubled = len(np.unique(pairs))
-    metrics = {"near_duplicates": num_doubled / num_pictures}
+    metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     counts = {"pictures": num_pictures, "near_duplicate_pairs": len(pairs)}
     groups = _groups(config, fit, score)
     if groups is not None:
         asked = _ask(config, fit, score, *groups)
         num_queries = len(asked.precision)
-        metrics = {"map": float(asked.precision.mean())} | metrics
+        metrics["map"] = float(asked.precision.mean())
         for k in config.k:
             num_found = int((asked.first < k).sum())
             metrics[f"recall_at_{k}"] = num_found / num_queries
             intervals[f"recall_at_{k}"] = wilson_interval(num_found, num_queries)
         counts |= {"queries": num_queries, "groups": len(np.unique(groups[0]))}
+    metrics["near_duplicates"] = num_doubled / num_pictures
     names = [*fit.names, *(() if score is None else score.names)]
     listed = np.argsort(-cosines, kind="stable")[:MOST_LISTED]
     return Result(
@@ -160,9 +161,12 @@ def near_duplicates(
     pairs, found = [], []
     for start in range(0, len(values), CHUNK):
         cosines = values[start : start + CHUNK] @ values[start:].T
-        near = (cosines >= least - 1e-6).triu(diagonal=1).nonzero()
-        pairs.append(near + start)
-        found.append(cosines[near[:, 0], near[:, 1]])
+        size = len(cosines)
+        cosines[:, :size] -= 3 * torch.ones(size, size).tril()  # each pair once, none with itself
+        rows = (cosines.amax(dim=1) >= least - 1e-6).nonzero()[:, 0]
+        near = (cosines[rows] >= least - 1e-6).nonzero()
+        pairs.append(torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start)
+        found.append(cosines[pairs[-1][:, 0] - start, near[:, 1]])
     return torch.cat(pairs).numpy(), torch.cat(found).numpy()
 
 

@@ -39,7 +39,8 @@ class TrainConfig:
     save_every: int = 0
     """Steps between checkpoints; 0 saves twenty times in a run, at most once an epoch."""
     evaluate_every: int = 0
-    """Epochs between evaluations of a labelled source; 0 evaluates only at the end."""
+    """Epochs between evaluations while training goes on: rank, alignment and uniformity of the
+    features, nearest neighbours where there are labels; 0 evaluates only at the end."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
 

@@ -1,0 +1,177 @@
+"""Models on pictures: baselines, tables, options, and features that are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from tiny import WITH_BATCHNORM, drawn, tiny_config, tiny_pictures, write_pictures
+
+from swav.commands import evaluate as command
+from swav.commands.comparison import Comparison, PixelBaseline
+from swav.commands.features_cache import cached_in, weights_digest
+from swav.commands.models import Model
+from swav.commands.periodic import PeriodicEvaluation
+from swav.commands.scores import differing_settings, grouped, print_table
+from swav.config import UsageError
+from swav.data.sources import from_arrays
+from swav.data.transform import EvalTransform
+from swav.evals import EvalConfig, KNNConfig, Parts, Result, Subject, extract, knn
+
+TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
+KNN = KNNConfig(k=(5,))
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return WITH_BATCHNORM.build().eval()
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts(tiny_pictures(), None, "drawn", "drawn")
+
+
+def test_every_task_tells_what_it_needs() -> None:
+    for config in (task() for task in command.TASKS.values()):
+        assert isinstance(config.needs_labels, bool)
+        assert set(config.baselines) <= {"random", "pixels"}
+        assert type(config).__doc__
+
+
+def test_the_baselines_are_the_untrained_network_and_the_pixels(parts: Parts) -> None:
+    trained, untrained = network(0), network(1)
+    subject, pixels = Subject(parts, trained, TRANSFORM), PixelBaseline(parts)
+    result = Comparison(subject, untrained, 7, pixels).run(KNN)
+    expected = knn.run(KNN, extract(untrained, parts.fit, TRANSFORM)).metrics
+    assert result.baselines["random"] == expected
+    assert result.baselines["pixels"] == knn.run(KNN, Subject(parts).fit).metrics
+    assert result.seeds == (7,)
+    assert result.protocol["fit_on"] == "drawn"
+    alone = Comparison(Subject(parts), None, 0, pixels).run(KNN)
+    assert alone.metrics == alone.baselines["pixels"]
+    assert "random" not in alone.baselines
+
+
+def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, capsys) -> None:
+    data = write_pictures(tmp_path)
+    results = command.evaluate(
+        ["random:resnet10t", "pixels"], data, tasks=[KNN], out=tmp_path / "out", input_size=16
+    )
+    assert [result.model for result in results] == ["random:resnet10t", "pixels"]
+    shown = capsys.readouterr().out
+    assert shown.count("top1_k5") == 2
+    assert "random:resnet10t" in shown
+    written = json.loads((tmp_path / "out/random_resnet10t/eval/knn.json").read_text())
+    assert written == json.loads(json.dumps(results[0].to_json()))
+    assert written["baselines"]["random"] == written["metrics"]
+    assert (tmp_path / "out/pixels/eval/knn.json").exists()
+
+
+def test_unlabelled_pictures_get_the_tasks_that_need_no_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", pictures=drawn()[0])
+    results = command.evaluate("pixels", str(tmp_path / "plain.npz"))
+    assert [result.task for result in results] == ["clusters", "parts"]
+    assert "nmi" not in results[0].metrics
+    with pytest.raises(ValueError, match="linear needs labels"):
+        command.evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
+
+
+def test_pictures_must_be_named_where_no_run_tells_them() -> None:
+    with pytest.raises(UsageError, match="name them after the models"):
+        command.evaluate("pixels")
+    with pytest.raises(UsageError, match="nothing to evaluate"):
+        command.evaluate([])
+    with pytest.raises(UsageError, match="belong together"):
+        command.evaluate("pixels", "emoji", fit_on="digits")
+
+
+def test_options_of_a_task_change_that_value_alone() -> None:
+    configs = command.configured("knn,linear-sgd,layers", {"layers.probe.folds": 5, "knn.k": [3]})
+    assert configs is not None
+    layers = command.TASKS["layers"]()
+    expected: list[EvalConfig] = [
+        KNNConfig(k=(3,)),
+        command.TASKS["linear_sgd"](),
+        replace(layers, probe=replace(layers.probe, folds=5)),
+    ]
+    assert configs == expected
+    assert command.configured(None, {}) is None
+    with pytest.raises(UsageError, match="option of linear: add linear to --tasks"):
+        command.configured("knn", {"linear.folds": 5})
+
+
+def test_features_are_read_back_until_weights_or_pictures_change(
+    parts: Parts, tmp_path: Path
+) -> None:
+    kept = cached_in(tmp_path / "features")
+
+    def features_of(net: torch.nn.Module, which: Parts = parts) -> torch.Tensor:
+        return Subject(which, net, TRANSFORM, extract=kept).fit.values
+
+    def num_files() -> int:
+        return len(list((tmp_path / "features").iterdir()))
+
+    first = features_of(network())
+    (path,) = (tmp_path / "features").iterdir()
+    tensors = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({**tensors, "values": tensors["values"] + 1}, path)
+    assert torch.equal(features_of(network()), first + 1)  # read, not computed
+    changed = network()
+    changed.bn1.running_mean += 1  # a buffer, no parameter
+    assert weights_digest(changed) != weights_digest(network())
+    features_of(changed)
+    assert num_files() == 2
+    pixels = parts.fit.pixels.clone()
+    pixels[3, 0, 0, 0] ^= 1
+    features_of(network(), parts._replace(fit=from_arrays(pixels)))
+    assert num_files() == 3
+    Subject(parts, extract=kept).fit  # noqa: B018
+    assert num_files() == 3
+
+
+def _results(value: float, *, task: str = "knn") -> list[Result]:
+    return [Result(task=task, protocol={}, metrics={"top1": value}, intervals={"top1": (0.1, 0.9)})]
+
+
+def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys) -> None:
+    base = tiny_config("photos")
+    sharp = replace(base, method=replace(base.method, epsilon=0.01))
+    models = [
+        Model(name=name, config=config)
+        for name, config in (
+            ("a0", base),
+            ("a1", replace(base, seed=1)),
+            ("a2", replace(base, seed=2)),
+            ("b", sharp),
+        )
+    ]
+    values = (0.5, 0.6, 0.7, 0.9)
+    groups = grouped(models, [_results(value) for value in values])
+    assert {label: len(runs) for label, runs in groups.items()} == {"a0": 3, "b": 1}
+    print_table(groups, title="ablation")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line]
+    assert lines[0] == ["knn", "top1", "a0", "3", "0.6000", "+-0.1000"]
+    assert lines[1] == ["top1", "b", "1", "0.9000", "0.100-0.900"]
+    epsilon = str(base.method.epsilon)
+    assert differing_settings(models) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
+
+
+def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(
+    parts: Parts,
+) -> None:
+    evaluation, net = PeriodicEvaluation(parts.fit, TRANSFORM), network().train()
+    first, second = evaluation.measure(net), evaluation.measure(net)
+    assert net.training
+    assert first.pop("evaluation_seconds") >= 0
+    second.pop("evaluation_seconds")
+    assert first == second
+    features = extract(net, parts.fit, TRANSFORM)
+    expected = knn.run(KNNConfig(k=(10, 20)), features).metrics
+    assert {name: first[f"knn_{name}"] for name in expected} == expected
+    unlabelled = PeriodicEvaluation(from_arrays(drawn()[0]), TRANSFORM).measure(net)
+    assert unlabelled.keys() == {"rankme", "alignment", "uniformity", "evaluation_seconds"}
+    assert unlabelled["rankme"] == first["rankme"]
