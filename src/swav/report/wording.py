@@ -16,6 +16,7 @@ BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
 
 METHODS = {"swav": "SwAV", "deepcluster": "DeepCluster-v2", "sela": "SeLa-v2", "simclr": "SimCLR"}
 METHODS |= {"moco": "MoCo", "byol": "BYOL", "pirl": "PIRL", "barlow": "Barlow Twins"}
+METHODS |= {"instdisc": "instance discrimination", "vicreg": "VICReg"}
 
 TASKS = {
     "knn": "Nearest neighbours",

@@ -1,0 +1,140 @@
+"""Every method on the same 20,000 CIFAR-10 pictures, network, crops and number of pictures seen.
+
+    python benchmarks/methods.py CIFAR [--out runs/methods] [--epochs 5] [--final]
+
+CIFAR is DATA with parts train and test, such as cifar10:FOLDER or a folder with train/CLASS/*.jpg.
+Training sees no labels. kNN (k = 20) and the linear probe fit on the same 20,000 pictures and score
+5,000 others of train; with --final they score the test part instead, which is to be read once.
+A stopped command goes on where it was: runs continue from their checkpoints, and each result is a
+line of tune.jsonl or final.jsonl in the output folder as soon as there is one.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import swav
+from swav.commands.runs import build_objective, transform_of
+from swav.data.sources import Pictures, SourceConfig, from_arrays
+from swav.evals import Features, KNNConfig, LinearConfig, extract, knn, linear, pixel_features
+from swav.recipes import RECIPES, make_config
+from swav.recipes.train_config import TrainConfig
+
+PICTURES, HELD_OUT = 20_000, 5_000
+SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}
+"""Of methods that are trained more than once."""
+RECIPE = "cifar10-cpu"
+
+
+class Sets(NamedTuple):
+    """Disjoint pictures: to learn from, and to score."""
+
+    fit: Pictures
+    score: Pictures
+
+
+def sets(data: str, *, final: bool, number: int) -> Sets:
+    """Return the pictures, drawn by a fixed seed; those that are learnt from never change."""
+    train = SourceConfig(data=data, split="train").build().load()
+    order = np.random.default_rng(0).permutation(len(train))
+    fit = train.subset(np.sort(order[:number]))
+    if final:
+        return Sets(fit, SourceConfig(data=data, split="test").build().load())
+    return Sets(fit, train.subset(np.sort(order[number : number + min(HELD_OUT, number)])))
+
+
+def config_of(method: str, *, seed: int, epochs: int) -> TrainConfig:
+    """Return the CPU recipe of a method with the budget of this comparison."""
+    name = RECIPE if method == "swav" else f"{method}-{RECIPE}"
+    arrays = SourceConfig(data="arrays")
+    return replace(make_config(name), data=arrays, seed=seed, epochs=epochs, device="cpu")
+
+
+def measured(fit: Features, score: Features) -> dict[str, float]:
+    """Return the accuracies of kNN and of the linear probe."""
+    neighbours = knn.run(KNNConfig(k=(20,)), fit, score).metrics["top1_k20"]
+    return {"knn": neighbours, "linear": linear.run(LinearConfig(), fit, score).metrics["top1"]}
+
+
+def of_network(config: TrainConfig, network: torch.nn.Module, where: Sets) -> dict[str, float]:
+    """Return the accuracies of a network's features."""
+    transform = transform_of(config)
+    return measured(*(extract(network, pictures, transform) for pictures in where))
+
+
+def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield name and seed of everything that is measured, baselines first."""
+    yield "pixels", 0
+    yield "untrained", 0
+    for method in methods:
+        for seed in SEEDS.get(method, (0,)):
+            yield method, seed
+
+
+def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict[str, Any]:
+    """Train if need be, and measure."""
+    if name == "pixels":
+        features = (pixel_features(pictures, fit=where.fit) for pictures in where)
+        return {"name": name, "seed": seed, **measured(*features)}
+    config = config_of("swav" if name == "untrained" else name, seed=seed, epochs=epochs)
+    if name == "untrained":
+        network = build_objective(config, num_images=len(where.fit)).encoder
+        return {"name": name, "seed": seed, **of_network(config, network, where)}
+    assert where.fit.pixels is not None, "20,000 pictures of 32 pixels fit into memory"
+    unlabelled = from_arrays(where.fit.pixels)
+    folder = out / f"{name}-{seed}"
+    swav.train("arrays", config=config, out=folder, resume=True, pictures=unlabelled)
+    run = swav.load(folder)
+    seconds = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]["seconds"])
+    scores = of_network(config, run.backbone, where)
+    return {"name": name, "seed": seed, "seconds": seconds, **scores}
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Return all results as markdown, the mean over seeds and their deviation."""
+    lines = ["| features | kNN | linear | minutes | seeds |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(each["name"] for each in found):
+        rows = [each for each in found if each["name"] == name]
+        cells = [_cell([100 * row[metric] for row in rows]) for metric in ("knn", "linear")]
+        minutes = np.mean([row.get("seconds", 0.0) / 60 for row in rows])
+        lines.append(f"| {name} | {' | '.join(cells)} | {minutes:.1f} | {len(rows)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}"
+
+
+def main() -> None:
+    """Do what is missing, and print the table."""
+    methods = ["swav", *(n.removesuffix(f"-{RECIPE}") for n in RECIPES if n.endswith(f"-{RECIPE}"))]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
+    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--final", action="store_true", help="score the test part, once")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    kept = given.out / ("final.jsonl" if given.final else "tune.jsonl")
+    found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    where = sets(given.data, final=given.final, number=given.pictures)
+    for name, seed in jobs(given.methods):
+        if (name, seed) not in [(each["name"], each["seed"]) for each in found]:
+            found.append(result(name, seed, where, epochs=given.epochs, out=given.out))
+            with kept.open("a") as file:
+                file.write(json.dumps(found[-1]) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
