@@ -22,6 +22,7 @@ from swav.methods import (
     SwAVConfig,
     VICRegConfig,
 )
+from swav.methods.deepcluster import resolved_prototypes
 from swav.ops.losses import (
     bootstrap_distance,
     covariance_penalty,
@@ -128,6 +129,12 @@ def test_clusters_need_pictures(config):
         made.check(num_images=IMAGES, global_batch=BATCH)
     with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):
         built(config(num_prototypes=(4,), **HEAD)).before_epoch(CLOCK)
+
+
+@pytest.mark.parametrize(("images", "number"), [(64, 21), (50_000, 593), (1_281_167, 3000)])
+def test_clusters_grow_with_the_data(images, number):
+    assert resolved_prototypes((), images) == (number,) * 3
+    assert resolved_prototypes((7, 5), images) == (7, 5)
 
 
 def test_sela_shares_pictures_equally():
@@ -287,7 +294,7 @@ def test_a_momentum_teacher_makes_the_codes_of_swav():
     ],
 )
 def test_prototypes_get_their_shares(changes, shares):
-    objective = built(SwAVConfig(iterations=300, epsilon=0.5, **changes, **SWAV))
+    objective = built(SwAVConfig(iterations=100, epsilon=0.5, **changes, **SWAV))
     (codes,) = objective.codes([batch_of(0)], CLOCK)
     for each in codes:
         torch.testing.assert_close(each.mean(dim=0), torch.tensor(shares), atol=1e-4, rtol=0)
@@ -295,7 +302,7 @@ def test_prototypes_get_their_shares(changes, shares):
 
 def test_a_weak_prior_lets_the_pictures_choose():
     firm, weak = (
-        built(SwAVConfig(iterations=100, prior_strength=strength, **SWAV))
+        built(SwAVConfig(iterations=50, prior_strength=strength, **SWAV))
         for strength in (100.0, 1e-4)
     )
     ((most_even, _),) = firm.codes([batch_of(0)], CLOCK)
@@ -312,7 +319,7 @@ def test_a_prior_for_another_number_of_prototypes_is_refused():
 @pytest.mark.parametrize(
     ("config", "wrong", "message"),
     [
-        (DeepClusterConfig, {"num_prototypes": ()}, "every head needs at least 2"),
+        (DeepClusterConfig, {"num_prototypes": (5, 1)}, "every head needs at least 2"),
         (SeLaConfig, {"epsilon": 0.0}, r"epsilon 0\.0 must be positive"),
         (MoCoConfig, {"queue_length": 0}, "no other negatives"),
         (MoCoConfig, {"momentum": 1.0}, r"momentum 1\.0 must be at least 0 and below 1"),

@@ -11,7 +11,7 @@ from swav import config
 from swav.config import Leaf, UsageError, leaves
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import RECIPES, make_config
-from swav.recipes.options import TYPICAL, Start, complete
+from swav.recipes.options import METHODS, TYPICAL, Start, complete
 
 DIGITS = {"data.data": "digits"}
 
@@ -29,7 +29,7 @@ def another(leaf: Leaf) -> Any:
         case float():
             return leaf.value / 2 or 0.25
         case ():
-            return (0.5,)
+            return (8,)
         case tuple():
             return tuple(value / 2 if isinstance(value, float) else 8 for value in leaf.value)
         case "auto":
@@ -133,6 +133,18 @@ def test_the_method_of_the_recipe_is_kept_with_its_settings() -> None:
     assert (
         complete(Start(recipe="demo", method="swav"), DIGITS).method == make_config("demo").method
     )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_another_method_keeps_data_network_and_budget(name: str) -> None:
+    """And its defaults suit small data too: two hundred pictures in batches of the recipe."""
+    recipe = make_config("demo")
+    made = complete(Start(recipe="demo", method=name), DIGITS)
+    assert made.method == (recipe.method if name == "swav" else METHODS[name]())
+    assert replace(made, method=recipe.method, data=recipe.data) == replace(
+        recipe, data=replace(recipe.data, data="emoji")
+    )
+    made.method.check(num_images=200, global_batch=made.optim.batch_size)
 
 
 @pytest.mark.parametrize(

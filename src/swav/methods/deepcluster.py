@@ -7,6 +7,7 @@ makes anyway; spherical k-means clusters them at the start of each epoch, and it
 the prototypes of that epoch. So nothing has to be learnt anew when clusters are renumbered.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,8 +32,9 @@ class DeepClusterConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "deepcluster"
 
-    num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
-    """Clusters of each head; the loss is the mean over heads."""
+    num_prototypes: tuple[int, ...] = ()
+    """Clusters of each head, over which the loss is a mean; by default three heads whose number
+    grows as the root of the number of pictures, up to the 3,000 of ImageNet."""
     num_banks: int = 2
     """Embeddings kept of each picture, one for each target view."""
     kmeans_iterations: int = 10
@@ -47,7 +49,8 @@ class DeepClusterConfig(ObjectiveConfig):
 
     def check(self, *, num_images: int, global_batch: int) -> list[str]:
         """Raise a ValueError if there are not enough pictures for the clusters."""
-        check_pictures(max(self.num_prototypes), num_images, global_batch)
+        numbers = resolved_prototypes(self.num_prototypes, num_images)
+        check_pictures(max(numbers), num_images, global_batch)
         return []
 
     def build(
@@ -60,12 +63,19 @@ class DeepClusterConfig(ObjectiveConfig):
 
 def check_clusters(num_prototypes: tuple[int, ...], num_banks: int, temperature: float) -> None:
     """Raise a ValueError for settings that no data could make sense of."""
-    if not num_prototypes or min(num_prototypes) < 2:
+    if num_prototypes and min(num_prototypes) < 2:
         raise ValueError(f"num_prototypes {num_prototypes}: every head needs at least 2")
     if num_banks < 1:
         raise ValueError(f"num_banks {num_banks} must be at least 1: one for each target view")
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} must be positive: the paper has 0.1")
+
+
+def resolved_prototypes(num_prototypes: tuple[int, ...], num_images: int) -> tuple[int, ...]:
+    """Return the clusters of each head; if none are given, 2.65 per root of a picture thrice."""
+    if num_prototypes:
+        return num_prototypes
+    return (min(3000, max(2, round(2.65 * math.sqrt(num_images)))),) * 3
 
 
 def check_pictures(most: int, num_images: int, global_batch: int) -> None:
@@ -98,11 +108,12 @@ class DeepCluster(Objective):
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.prototypes = Prototypes(config.embed_dim, config.num_prototypes).requires_grad_(False)
+        self.num_prototypes = resolved_prototypes(config.num_prototypes, num_images)
+        self.prototypes = Prototypes(config.embed_dim, self.num_prototypes).requires_grad_(False)
         self.clusters = EpochClusters(
             num_images,
             config.embed_dim,
-            num_prototypes=config.num_prototypes,
+            num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
         )
 
@@ -146,7 +157,7 @@ class DeepCluster(Objective):
                 self.prototypes(embeddings.flatten(0, 1)), assignments, strict=True
             )
         ]
-        ln_k = torch.tensor(self.config.num_prototypes).log().mean()
+        ln_k = torch.tensor(self.num_prototypes).log().mean()
         return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.figures})
 
     def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
-from swav.methods.deepcluster import check_clusters, check_pictures
+from swav.methods.deepcluster import check_clusters, check_pictures, resolved_prototypes
 from swav.nn.clusters import EpochClusters
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.prototypes import Prototypes
@@ -32,8 +32,9 @@ class SeLaConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "sela"
 
-    num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
-    """Clusters of each head; the loss is the mean over heads."""
+    num_prototypes: tuple[int, ...] = ()
+    """Clusters of each head, over which the loss is a mean; by default three heads whose number
+    grows as the root of the number of pictures, up to the 3,000 of ImageNet."""
     num_banks: int = 2
     """Embeddings kept of each picture, one for each target view."""
     epsilon: float = 0.05
@@ -53,7 +54,8 @@ class SeLaConfig(ObjectiveConfig):
 
     def check(self, *, num_images: int, global_batch: int) -> list[str]:
         """Raise a ValueError if there are not enough pictures for the clusters."""
-        check_pictures(max(self.num_prototypes), num_images, global_batch)
+        numbers = resolved_prototypes(self.num_prototypes, num_images)
+        check_pictures(max(numbers), num_images, global_batch)
         return []
 
     def build(
@@ -79,11 +81,12 @@ class SeLa(Objective):
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
+        self.num_prototypes = resolved_prototypes(config.num_prototypes, num_images)
+        self.prototypes = Prototypes(config.embed_dim, self.num_prototypes)
         self.clusters = EpochClusters(
             num_images,
             config.embed_dim,
-            num_prototypes=config.num_prototypes,
+            num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
         )
 
@@ -126,7 +129,7 @@ class SeLa(Objective):
                 self.prototypes(embeddings.flatten(0, 1)), assignments, strict=True
             )
         ]
-        ln_k = torch.tensor(self.config.num_prototypes).log().mean()
+        ln_k = torch.tensor(self.num_prototypes).log().mean()
         return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.figures})
 
     def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
