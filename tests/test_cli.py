@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from swav.commands import train as train_command
 from swav.commands.train import StoppedBySignal
 from swav.recipes import RECIPES, TrainConfig, make_config
 from swav.recipes.options import TYPICAL
-
-HELP_SECONDS = 0.5
 
 
 class Recorder:
@@ -251,27 +248,29 @@ def test_help_of_a_training_shows_the_defaults_of_its_recipe(
     assert not trained.settings
 
 
-def seconds_of_processor(words: list[str]) -> Iterator[float]:
-    script = (
-        "import resource, sys\n"
-        "from swav.cli import main\n"
-        "code = main(sys.argv[1:])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(code, 'torch' in sys.modules, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
+def seconds_of_processor(script: str, *words: str) -> float:
+    """Return the least of three runs of a program, which may print more on stderr."""
+    script += (
+        "\nimport resource, sys"
+        "\nused = resource.getrusage(resource.RUSAGE_SELF)"
+        "\nprint('torch' in sys.modules, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
     )
+    found = []
     for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
-        )
-        code, torch_imported, seconds = done.stderr.splitlines()[-1].split()
+        command = [sys.executable, "-c", script, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        torch_imported, seconds = done.stderr.splitlines()[-1].split()
         assert torch_imported == "False"
-        assert code in ("0", "2")
-        yield float(seconds)
+        found.append(float(seconds))
+    return min(found)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["unknown"]])
-def test_help_takes_no_torch_and_half_a_second(words: list[str]) -> None:
-    assert min(seconds_of_processor(words)) < HELP_SECONDS
+def test_help_takes_no_torch_and_little_more_than_the_library(words: list[str]) -> None:
+    """Half a second where the bare library takes 0.2; a ratio, as machines differ by far."""
+    library = seconds_of_processor("import cyclopts, rich.console, rich.table")
+    ours = seconds_of_processor("import sys\nfrom swav.cli import main\nmain(sys.argv[1:])", *words)
+    assert ours < 2.5 * library, f"{ours:.2f} s beside {library:.2f} s of the library alone"
 
 
 def test_as_a_module_it_is_the_same_command() -> None:

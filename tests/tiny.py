@@ -10,7 +10,22 @@ from swav.data.augment import AugmentConfig
 from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.sources import Pictures, SourceConfig, from_arrays
 from swav.engine.optim import OptimConfig
-from swav.methods import MethodConfig, SwAVConfig
+from swav.methods import (
+    BarlowConfig,
+    BYOLConfig,
+    DeepClusterConfig,
+    InstDiscConfig,
+    JigsawConfig,
+    MethodConfig,
+    MoCoConfig,
+    PIRLConfig,
+    RelativeConfig,
+    RotationConfig,
+    SeLaConfig,
+    SimCLRConfig,
+    SwAVConfig,
+    VICRegConfig,
+)
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
 
@@ -26,10 +41,26 @@ WITH_BATCHNORM = BackboneConfig(
     args={"channels": [8, 8, 16, 16], "stem_width": 8, "zero_init_last": False},
 )
 
+_HEAD: dict[str, Any] = {"hidden_dim": 16, "embed_dim": 8, "head_batchnorm": False}
+
 TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
     SwAVConfig: SwAVConfig(
         num_prototypes=(12, 7), hidden_dim=16, embed_dim=8, freeze_steps=2, head_batchnorm=False
     ),
+    DeepClusterConfig: DeepClusterConfig(num_prototypes=(9, 5, 7), **_HEAD),
+    SeLaConfig: SeLaConfig(num_prototypes=(9, 5, 7), **_HEAD),
+    SimCLRConfig: SimCLRConfig(**_HEAD),
+    MoCoConfig: MoCoConfig(hidden_dim=16, embed_dim=8, momentum=0.9),
+    BYOLConfig: BYOLConfig(momentum=0.9, **_HEAD),
+    InstDiscConfig: InstDiscConfig(embed_dim=8, num_negatives=40),
+    BarlowConfig: BarlowConfig(**_HEAD),
+    VICRegConfig: VICRegConfig(**_HEAD),
+    RotationConfig: RotationConfig(),
+    JigsawConfig: JigsawConfig(num_permutations=6, tile_size=16, tile_dim=8, head_batchnorm=False),
+    RelativeConfig: RelativeConfig(
+        gap=0.2, tile_size=16, hidden_dim=16, head_batchnorm=False, dropout=0.0
+    ),
+    PIRLConfig: PIRLConfig(embed_dim=8, num_negatives=24, tile_size=16),
 }
 """Every method at a size for tests, without BatchNorm in its head."""
 
@@ -66,9 +97,10 @@ def tiny_config(data: str = "arrays", **changes: Any) -> TrainConfig:
         CropGroup(count=2, size=(20, 20), scale=(0.3, 1.0), augment=augment),
         CropGroup(count=2, size=(16, 16), scale=(0.1, 0.4), augment=augment),
     )
+    is_pretext = changes.get("method", TINY_METHODS[SwAVConfig]).pretext is not None
     config = TrainConfig(
         data=SourceConfig(data=data),
-        views=ViewsConfig(groups=groups),
+        views=ViewsConfig(groups=groups[:1] if is_pretext else groups),  # of which tiles are made
         backbone=WITHOUT_BATCHNORM,
         method=TINY_METHODS[SwAVConfig],
         optim=OptimConfig(

@@ -152,6 +152,33 @@ def list_(
     run_list(what, as_json=as_json)
 
 
+@app.command(sort_key=6)
+def bench(
+    what: Literal["input"],
+    data: str,
+    /,
+    *,
+    crops: str = "2x224,6x96",
+    images: int = 200,
+    in_memory: bool = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast this machine makes views, beside Pillow and torchvision in the same run.
+
+    Args:
+        what: What to measure.
+        data: Pictures, as for `swav train`.
+        crops: Counts and sizes of the views.
+        images: Number of pictures to measure on.
+        in_memory: Decode them first, as training does with a set that fits into memory.
+        as_json: Print the report as JSON.
+    """
+    del what
+    from swav.commands.bench import bench_input
+
+    bench_input(data, crops=crops, images=images, in_memory=in_memory, as_json=as_json)
+
+
 @app.command(name="--install-completion", sort_key=9)
 def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> None:
     """Complete verbs and options with the Tab key, in this shell or another.

@@ -1,6 +1,7 @@
 """Collectives over all ranks that are the identity in one process."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,37 @@ def all_gather(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
     shares = [torch.empty_like(local) for _ in range(world_size())]
     dist.all_gather(shares, local)
     return torch.stack(shares)
+
+
+def all_gather_with_grad(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
+    """Stack ``local`` from every rank, in rank order, for a loss over all pairs.
+
+    Backward sums the gradients of all ranks. As DDP averages over ranks afterwards, both a loss
+    that is the same on every rank and one whose mean over ranks is meant give the gradient of
+    one rank.
+    """
+    if world_size() == 1:
+        return local[None]
+    gathered: Tensor = _GatherWithGrad.apply(local)
+    return gathered
+
+
+class _GatherWithGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, local: Tensor) -> Tensor:
+        return all_gather(local)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return all_reduce_sum(gradients[0])[rank()]
+
+
+def all_reduce_sum(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Return the sum of ``local`` over all ranks. No gradient flows back."""
+    total = local.detach().clone(memory_format=torch.contiguous_format)
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
 
 
 def all_reduce_mean(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

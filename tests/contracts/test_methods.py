@@ -21,7 +21,7 @@ from swav.data.batch import Batch
 from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.loader import StepViews
 from swav.engine import Clock, Objective, fit
-from swav.methods import MethodConfig
+from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
 
 CLOCK = Clock(step=4, epoch=1, steps_per_epoch=4, total_steps=20, images=64)
@@ -34,18 +34,33 @@ every_method = pytest.mark.parametrize(
 )
 
 
-def build(method: MethodConfig, backbone: BackboneConfig = WITHOUT_BATCHNORM) -> Objective:
+def build(
+    method: MethodConfig,
+    backbone: BackboneConfig = WITHOUT_BATCHNORM,
+    views: ViewsConfig | None = None,
+) -> Objective:
+    """Return a method before its first step: its memory, if it has one, is filled."""
     torch.manual_seed(0)
     network = backbone.build(3)
     features = int(network.num_features)  # type: ignore[arg-type]
-    return method.build(
+    objective = method.build(
         network, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
+    objective.prepare(batches(method, views).batch(number) for number in range(4))
+    objective.before_epoch(CLOCK)
+    return objective
 
 
-def batches(views: ViewsConfig | None = None) -> StepViews:
-    views = tiny_config().views if views is None else views
-    return StepViews(tiny_pictures(), views, global_batch=BATCH_SIZE, seed=0)
+def batches(
+    method: MethodConfig, views: ViewsConfig | None = None, *, accumulate: int = 1
+) -> StepViews:
+    return StepViews(
+        tiny_pictures(),
+        tiny_config(method=method).views if views is None else views,
+        global_batch=BATCH_SIZE,
+        accumulate=accumulate,
+        pretext=method.pretext,
+    )
 
 
 def step(objective: Objective, batch: Batch) -> Tensor:
@@ -64,7 +79,7 @@ def test_every_trainable_parameter_gets_a_gradient(
     method: MethodConfig, backbone: BackboneConfig
 ) -> None:
     objective = build(method, backbone)
-    assert step(objective, batches()[4]).isfinite()
+    assert step(objective, batches(method).batch(4)).isfinite()
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
@@ -77,10 +92,10 @@ def test_every_trainable_parameter_gets_a_gradient(
 @every_method
 def test_the_same_seed_gives_the_same_bits(method: MethodConfig) -> None:
     def train() -> tuple[list[Tensor], dict[str, Tensor]]:
-        objective, data = build(method), batches()
+        objective, data = build(method), batches(method)
         optimizer = tiny_config().optim.build(objective)
         clock = replace(CLOCK, step=0, epoch=0, images=0)
-        steps = fit(objective, (data[number] for number in range(6)), optimizer, clock)
+        steps = fit(objective, (data.batch(number) for number in range(6)), optimizer, clock)
         losses = [output.loss for _, output in steps]
         return losses, dict(objective.named_parameters())
 
@@ -102,9 +117,10 @@ def test_any_number_of_target_and_small_views(
     large = CropGroup(count=num_targets, size=(20, 16), scale=(0.3, 1.0))
     small = CropGroup(count=max(num_small, 1), size=(16, 16), scale=(0.1, 0.4))
     views = ViewsConfig(groups=(large, small) if num_small else (large,))
-    batch = batches(views)[4]
-    assert (len(batch.views), batch.num_targets) == (num_targets + num_small, num_targets)
-    assert step(build(method), batch).isfinite()
+    batch = batches(method, views).batch(4)
+    if method.pretext is None:
+        assert (len(batch.views), batch.num_targets) == (num_targets + num_small, num_targets)
+    assert step(build(method, views=views), batch).isfinite()
 
 
 @every_method
@@ -115,22 +131,64 @@ def test_the_config_comes_back(method: MethodConfig) -> None:
 
 @every_method
 def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
-    batch, same = batches()[4], batches()[4]
+    batch, same = batches(method).batch(4), batches(method).batch(4)
     step(build(method), batch)
     for view, before in zip(batch.views, same.views, strict=True):
         assert torch.equal(view, before)
 
 
 @every_method
+def test_a_small_step_down_the_gradient_brings_the_loss_down(method: MethodConfig) -> None:
+    """Of the same batch and state: banks, queues, teachers and clusters move between steps."""
+    objective, batch = build(method), batches(method).batch(4)
+    before = step(objective, batch)
+    weights = [weight for weight in objective.parameters() if weight.grad is not None]
+    slope = torch.stack([weight.grad.square().sum() for weight in weights]).sum()  # type: ignore
+    with torch.no_grad():
+        for weight in weights:
+            assert weight.grad is not None
+            weight -= 1e-3 * before / slope * weight.grad
+    fall = ((before - objective(batch, CLOCK).loss) / (1e-3 * before)).item()
+    assert fall == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
-def test_training_bring_the_loss_down(method: MethodConfig, optimizer: str) -> None:
-    objective, data = build(method), batches()
+def test_training_brings_the_loss_of_swav_down(optimizer: str) -> None:
+    method = TINY_METHODS[SwAVConfig]
+    objective, data = build(method), batches(method)
     height = {"lars": 1.0, "adamw": 2e-3}[optimizer]
     optim = replace(tiny_config().optim, optimizer=optimizer, learning_rate=height)
     clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=24)
-    steps = fit(objective, (data[number] for number in range(24)), optim.build(objective), clock)
-    gaps = [float(output.loss - output.metrics["loss_floor"]) for _, output in steps]
+    steps = fit(
+        objective, (data.batch(number) for number in range(24)), optim.build(objective), clock
+    )
+    gaps = [float(output.loss - output.metrics.get("loss_floor", 0)) for _, output in steps]
     assert sum(gaps[-6:]) < sum(gaps[:6])
+
+
+@every_method
+def test_micro_batches_are_one_batch_or_refused(method: MethodConfig) -> None:
+    clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=3)
+
+    def train(accumulate: int) -> tuple[Tensor, dict[str, Tensor]]:
+        objective = build(method)
+        optimizer = torch.optim.SGD(
+            [weight for weight in objective.parameters() if weight.requires_grad], lr=0.05
+        )
+        data = batches(method, accumulate=accumulate)
+        micro_batches = (data.batch(number) for number in range(3 * accumulate))
+        steps = fit(objective, micro_batches, optimizer, clock, accumulate=accumulate)
+        losses = torch.stack([output.loss for _, output in steps])
+        return losses, dict(objective.named_parameters())
+
+    if method.needs_whole_batch:
+        with pytest.raises(ValueError, match=rf"accumulate 2: {method.needs_whole_batch}"):
+            train(2)
+        return
+    (losses, weights), (losses_there, weights_there) = train(1), train(2)
+    torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weights_there[name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_every_method_is_tested() -> None:
@@ -140,7 +198,7 @@ def test_every_method_is_tested() -> None:
 def test_labels_are_not_in_a_batch() -> None:
     pictures = tiny_pictures()
     assert pictures.labels is not None
-    batch = batches()[0]
+    batch = batches(TINY_METHODS[SwAVConfig]).batch(0)
     assert batch._fields == ("views", "num_targets", "indices", "pretext")
     assert batch.pretext is None
     labels = torch.from_numpy(pictures.labels)[batch.indices]

@@ -19,7 +19,7 @@ from swav.commands import train as train_module
 from swav.commands.train import StoppedBySignal, train
 from swav.engine.checkpoint import newest_checkpoint
 from swav.engine.signals import StopSignal
-from swav.methods import SwAVConfig
+from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
 
@@ -32,11 +32,6 @@ DROPPING = BackboneConfig(
 )
 
 VARIANTS = {
-    **{
-        cls.name: tiny_config(method=TINY_METHODS[cls])
-        for cls in METHOD_CLASSES
-        if cls is not SwAVConfig  # whose variants follow
-    },
     "queue, average, BatchNorm": tiny_config(method=QUEUE_AND_AVERAGE, backbone=WITH_BATCHNORM),
     "accumulation, queue, LARS, dropped paths": tiny_config(
         method=QUEUE_AND_AVERAGE,
@@ -147,6 +142,25 @@ def test_stopping_after_every_single_step_changes_nothing(
     assert losses(folder) == losses(tmp_path / "pieces")
     record = json.loads((tmp_path / "pieces" / "run.json").read_text())
     assert [resume["step"] for resume in record["resumes"]] == list(range(1, TOTAL_STEPS))
+
+
+@pytest.mark.parametrize(
+    "method", [cls for cls in METHOD_CLASSES if cls is not SwAVConfig], ids=lambda c: c.name
+)
+def test_stopping_within_and_between_epochs_changes_nothing(
+    method: type[MethodConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten steps of four an epoch are as many as 6, 2 and 2: banks, queues, teachers and all."""
+    config = tiny_config(method=TINY_METHODS[method], backbone=WITH_BATCHNORM, epochs=3)
+    with recorded(monkeypatch) as whole:
+        assert not run(config, tmp_path / "whole", 10, resume=False)
+    with recorded(monkeypatch) as pieces:
+        for steps in (6, 2, 2):
+            assert not run(config, tmp_path / "pieces", steps, resume=bool(pieces))
+    assert sorted(whole) == sorted(pieces) == list(range(1, 11))
+    for step in whole:
+        assert_same(whole[step], pieces[step], f"step {step}")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "pieces")
 
 
 def test_loading_processes_may_differ_when_a_run_goes_on(

@@ -1,14 +1,13 @@
-"""Crops: their boxes against torchvision, their pixels against Pillow."""
+"""Crops: their boxes against torchvision, and their settings."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy import stats
 from torchvision.transforms import v2
 
 from swav.data.augment import AugmentConfig
-from swav.data.crops import NUM_DRAWS, CropGroup, ViewsConfig, crop_and_resize, draw_boxes
+from swav.data.crops import NUM_DRAWS, CropGroup, ViewsConfig, draw_boxes
 
 NUM_BOXES = 3000
 
@@ -83,63 +82,6 @@ def test_flips_are_as_frequent_as_asked():
         )
         _, flips = boxes_of(group, 40, 40)
         assert stats.binomtest(int(flips.sum()), NUM_BOXES, chance).pvalue > 1e-4
-
-
-def smooth_pictures(num: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (num, channels, height, width), generator=generator)
-    noise[: num // 2] = noise[: num // 2, :, :1, :1]
-    noise[: num // 2, :, height // 3 :] //= 2
-    return noise.to(torch.uint8)
-
-
-def by_pillow(picture: torch.Tensor, box: np.ndarray, flip: bool, size: tuple[int, int]):
-    top, left, height, width = box.tolist()
-    values = picture[:, top : top + height, left : left + width].permute(1, 2, 0).numpy()
-    image = Image.fromarray(values).resize(
-        (size[1], size[0]), resample=Image.Resampling.BILINEAR, reducing_gap=None
-    )
-    resized = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    return resized.flip(2) if flip else resized
-
-
-@pytest.mark.parametrize("size", [(12, 12), (30, 20), (50, 70)])
-@pytest.mark.parametrize("one_size", [True, False])
-def test_pixels_are_pillows(size, one_size):
-    """By one matrix product for pictures of one size; picture by picture for others."""
-    pictures = smooth_pictures(24, 40, 33)
-    group = CropGroup(count=1, size=size, scale=(0.1, 1.0))
-    boxes, flips = boxes_of(group, 40, 33, num=24)
-    found = crop_and_resize(pictures if one_size else list(pictures), boxes, flips, size)
-    assert found.shape == (24, 3, *size)
-    expected = torch.stack(
-        [by_pillow(*each, size) for each in zip(pictures, boxes, flips, strict=True)]
-    )
-    levels = (found - expected).abs() * 255
-    assert levels.max() <= 1 + 1e-3
-    assert levels.mean() <= 0.5
-
-
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_both_ways_to_resize_agree(channels):
-    pictures = smooth_pictures(16, 37, 52, channels)
-    group = CropGroup(count=1, size=(24, 20), scale=(0.05, 1.0))
-    boxes, flips = boxes_of(group, 37, 52, num=16)
-    together = crop_and_resize(pictures, boxes, flips, (24, 20))
-    apart = crop_and_resize(list(pictures), boxes, flips, (24, 20))
-    assert (together - apart).abs().max() * 255 <= 1 + 1e-3
-    assert together.min() >= 0
-    assert together.max() <= 1
-
-
-def test_a_picture_does_not_depend_on_its_batch():
-    pictures = smooth_pictures(16, 37, 52)
-    group = CropGroup(count=1, size=(24, 20), scale=(0.05, 1.0))
-    boxes, flips = boxes_of(group, 37, 52, num=16)
-    whole = crop_and_resize(pictures, boxes, flips, (24, 20))
-    for share in (slice(3, 4), slice(8, 16)):
-        alone = crop_and_resize(pictures[share], boxes[share], flips[share], (24, 20))
-        torch.testing.assert_close(alone, whole[share], rtol=0, atol=1e-6)
 
 
 def group(count: int = 2, size: int = 224) -> CropGroup:

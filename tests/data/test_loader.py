@@ -10,7 +10,7 @@ from PIL import Image
 from swav import distributed
 from swav.data.batch import Batch
 from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.loader import StepViews, epoch_order, loader, make_views
+from swav.data.loader import StepViews, epoch_order, loader
 from swav.data.sources import Pictures, SourceConfig, from_arrays, open_source
 
 VIEWS = ViewsConfig(
@@ -174,21 +174,6 @@ def test_nothing_readable_is_an_error(tmp_path):
     pictures = written(tmp_path, damaged=tuple(range(NUM_IMAGES)))
     with pytest.raises(ValueError, match=r"could not be read|cannot be read|none of the pictures"):
         batches(pictures)
-
-
-def test_views_are_normalised_and_of_the_sizes_asked_for():
-    views = ViewsConfig(groups=VIEWS.groups, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    pictures = torch.from_numpy(pixels(8)).permute(0, 3, 1, 2)
-    plain = ViewsConfig(groups=VIEWS.groups, mean=(0.0,) * 3, std=(1.0,) * 3)
-    indices = np.arange(8)
-    made = make_views(pictures, indices, views, seed=0, epoch=0)
-    assert [tuple(view.shape) for view in made] == [(8, 3, 12, 12), (8, 3, 12, 12), (8, 3, 6, 8)]
-    mean, std = (torch.tensor(each)[:, None, None] for each in (views.mean, views.std))
-    for view, raw in zip(made, make_views(pictures, indices, plain, seed=0, epoch=0), strict=True):
-        torch.testing.assert_close(view, (raw - mean) / std)
-        assert raw.min() >= 0
-        assert raw.max() <= 1
-    assert not torch.equal(made[0], made[1])
 
 
 def test_a_batch_knows_its_targets():

@@ -28,6 +28,7 @@ COMMANDS = [
     if line.startswith(("swav ", "torchrun "))
 ]
 LONG = "swav demo"
+SMALL_CROPS = "2x16,4x8"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def run(command: str, folder: Path) -> None:
-    """Run a command with a budget of one epoch; torchrun as it is, ``swav`` without the imports."""
+    """Run a command for one epoch of small views; torchrun as it is, ``swav`` without imports."""
     program, *words = shlex.split(command)
     if "train" in words and "--dry-run" not in words:
-        words += ["--epochs", "1", "--optim.batch-size", "256"]
+        words += ["--epochs", "1", "--optim.batch-size", "256", "--crops", SMALL_CROPS]
     if program == "swav":
         done = swav(*words, folder=folder)
         assert done.code == 0, done.stderr[-3000:]
@@ -80,7 +81,13 @@ def test_demo(tmp_path):
 def test_python(folder, monkeypatch):
     monkeypatch.chdir(folder)
     config = make_config("auto", SourceConfig(data="digits").build())
-    config = replace(config, epochs=1, workers=0, data=replace(config.data, data="digits"))
+    config = replace(
+        config,
+        epochs=1,
+        workers=0,
+        data=replace(config.data, data="digits"),
+        views=config.views.with_crops(SMALL_CROPS),
+    )
     monkeypatch.setattr(package, "train", partial(package.train, config=config))
     for language, block in BLOCKS:
         if language == "python":

@@ -27,10 +27,17 @@ def losses_of(method: str) -> list[float]:
     objective = config.method.build(
         backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
     )
-    views = StepViews(tiny_pictures(), config.views, global_batch=BATCH_SIZE, seed=0)
+    views = StepViews(
+        tiny_pictures(),
+        config.views,
+        global_batch=BATCH_SIZE,
+        seed=0,
+        pretext=config.method.pretext,
+    )
+    objective.prepare(views.batch(number) for number in range(4))
     steps = fit(
         objective,
-        (views[number] for number in range(STEPS)),
+        (views.batch(number) for number in range(STEPS)),
         config.optim.build(objective),
         CLOCK,
         learning_rate=config.optim.learning_rate_at,

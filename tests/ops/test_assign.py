@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import logsumexp
 
-from swav.ops.assign import hard_codes, sinkhorn
+from swav.ops.assign import hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
 
 ITERATIONS = pytest.mark.parametrize("iterations", [1, 3, 10])
 
@@ -219,3 +219,71 @@ def test_hard_codes_put_all_on_the_largest():
     codes = torch.tensor([[0.2, 0.5, 0.3], [0.4, 0.1, 0.5]])
     assert hard_codes(codes).tolist() == [[0, 1, 0], [0, 0, 1]]
     assert hard_codes(codes.half()).dtype == torch.float16
+
+
+SHARES = torch.tensor([0.3, 0.02, *[0.068] * 10])
+
+
+@ITERATIONS
+def test_given_shares_are_those_of_optimal_transport_by_pot(iterations):
+    scores = cosines(40, 12)
+    plan = ot.sinkhorn(
+        np.full(40, 1 / 40),
+        SHARES.double().numpy() / SHARES.double().sum().item(),
+        -scores.double().numpy(),
+        reg=0.05,
+        numItermax=iterations,
+        stopThr=0,
+        warn=False,
+    )
+    codes = sinkhorn(scores, epsilon=0.05, iterations=iterations, shares=3 * SHARES)
+    np.testing.assert_allclose(codes, plan * 40, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:If reg_type = entropy")
+@pytest.mark.parametrize("strength", [0.01, 0.2])
+def test_shares_that_may_be_left_are_those_of_unbalanced_transport_by_pot(strength):
+    scores = cosines(40, 12)
+    plan = ot.unbalanced.sinkhorn_unbalanced(
+        np.full(40, 1 / 40),
+        SHARES.double().numpy(),
+        -scores.double().numpy(),
+        reg=0.05,
+        reg_m=(math.inf, strength),
+        reg_type="entropy",
+        numItermax=200,
+        stopThr=1e-14,
+    )
+    codes = unbalanced_sinkhorn(scores, SHARES, epsilon=0.05, strength=strength, iterations=200)
+    np.testing.assert_allclose(codes, plan * 40, rtol=0, atol=2e-6)
+
+
+def test_between_the_softmax_and_the_given_shares():
+    scores = cosines(40, 12)
+    loose = unbalanced_sinkhorn(scores, SHARES, epsilon=0.05, strength=1e-9)
+    torch.testing.assert_close(loose, (scores / 0.05).softmax(dim=1), rtol=0, atol=1e-6)
+    firm = unbalanced_sinkhorn(scores, SHARES, epsilon=0.05, strength=1e9, iterations=300)
+    exact = sinkhorn(scores, epsilon=0.05, iterations=300, shares=SHARES)
+    torch.testing.assert_close(firm, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.ranks
+def test_unbalanced_codes_are_the_same_on_two_ranks(run_on_ranks):
+    scores = dead_columns()
+    scores[11] = -torch.inf
+    transport = partial(unbalanced_sinkhorn, shares=SHARES, epsilon=0.05, strength=0.05)
+    together = transport(scores)
+    assert together.isfinite().all()
+    codes = run_on_ranks(2, transport, scores.split([33, 7]))
+    torch.testing.assert_close(torch.cat(codes), together, rtol=0, atol=1e-6)
+
+
+def test_a_wrong_strength_is_named():
+    with pytest.raises(ValueError, match=r"strength 0\.0 must be positive: try 0\.05"):
+        unbalanced_sinkhorn(cosines(4, 12), SHARES, epsilon=0.05, strength=0.0)
+
+
+def test_a_power_law_adds_up_to_one():
+    shares = power_law(4, exponent=1.0)
+    np.testing.assert_allclose(shares, np.array([12, 6, 4, 3]) / 25, rtol=1e-6)
+    assert torch.equal(power_law(4, exponent=0.0), torch.full((4,), 0.25))

@@ -28,6 +28,8 @@ def another(leaf: Leaf) -> Any:
             return 2 * leaf.value + 2
         case float():
             return leaf.value / 2 or 0.25
+        case ():
+            return (0.5,)
         case tuple():
             return tuple(value / 2 if isinstance(value, float) else 8 for value in leaf.value)
         case "auto":

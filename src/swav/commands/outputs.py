@@ -22,8 +22,9 @@ from swav.commands.runs import (
 )
 from swav.commands.scores import print_table
 from swav.data.crops import ViewsConfig
-from swav.data.loader import make_views
+from swav.data.decode import Decoded
 from swav.data.sources import Pictures, UnreadablePicture
+from swav.data.views import Shown, finish, make_crops
 from swav.engine.objective import Objective
 from swav.evals import extract
 from swav.evals.subject import Parts, Subject
@@ -117,13 +118,22 @@ def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
     indices, shown = [], []
     for index in wanted.tolist():
         try:
-            shown.append(pictures[index])
+            picture = pictures[index]
         except UnreadablePicture:
             continue
+        shown.append(Decoded(picture, (picture.shape[1], picture.shape[2])))
         indices.append(index)
     if not shown:
         return
-    views = make_views(shown, np.array(indices), config.views, seed=config.seed, epoch=0)
+    made = make_crops(
+        Shown(shown),
+        np.array(indices),
+        config.views,
+        seed=config.seed,
+        epoch=0,
+        pipeline=config.data.pipeline,
+    )
+    views = finish(made, config.views).views
     names = [pictures.names[i].encode("utf-8", "backslashreplace").decode() for i in indices]
     arrays = {"names": np.array(names), **_by_group(views, config.views)}
     path = folder / "pictures" / "views.npz"

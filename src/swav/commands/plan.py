@@ -3,6 +3,7 @@
 import sys
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from swav.commands.runs import build_objective
 from swav.data.loader import StepViews
 from swav.data.sources import DataFacts, Pictures
 from swav.engine import Clock, Objective
+from swav.engine.loop import check_accumulation
 from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
 
@@ -24,22 +26,41 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
         ValueError: for what makes it pointless.
     """
     _check_crops(config, facts)
+    if config.method.pretext is not None:
+        config.method.pretext.check(config.views)
     batch, method = config.optim.batch_size, config.method
     if facts.num_images < batch:
         raise ValueError(
             f"{facts.num_images} pictures are fewer than one batch of {batch}: use "
             f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
         )
-    queue = method.resolved_queue_length(num_images=facts.num_images, global_batch=batch)
-    most = max(method.num_prototypes)
-    method.check_share(global_batch=batch, queue_length=queue)
-    if batch + queue < most:
-        return [
-            f"batch {batch} + queue {queue} is below {most} prototypes, so codes cannot reach all "
-            f"of them in a step: use --method.num-prototypes {batch + queue} or less, or "
-            "--method.queue-length auto"
-        ]
-    return []
+    check_accumulation(config.optim.accumulate, method.needs_whole_batch)
+    return method.check(num_images=facts.num_images, global_batch=batch)
+
+
+def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
+    """Return what to know of the groups that are positives, a sentence each.
+
+    Raises:
+        ValueError: if the pictures do not have the groups that were asked for.
+    """
+    positives, num_images = config.data.positives(pictures), len(pictures)
+    if positives is None:
+        return []
+    remarks = []
+    if positives.num_paired < num_images / 2:
+        remarks.append(
+            f"only {positives.num_paired} of {num_images} pictures have another one in their "
+            "group; the others are paired with themselves"
+        )
+    if pictures.labels is not None:
+        pairs = len({*zip(positives.groups.tolist(), pictures.labels.tolist(), strict=True)})
+        if pairs == len(np.unique(pictures.labels)) == len(np.unique(positives.groups)):
+            remarks.append(
+                "the groups are the labels, so training sees them: scores by these labels say "
+                "nothing about learning without labels"
+            )
+    return remarks
 
 
 def _check_crops(config: TrainConfig, facts: DataFacts) -> None:
@@ -83,8 +104,14 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
 def _probe(config: TrainConfig, objective: Objective, pictures: Pictures) -> tuple[float, float]:
     """Return seconds and bytes of activations, both for each picture."""
     number = min(PROBE_PICTURES, len(pictures))
-    views = StepViews(pictures, config.views, global_batch=number, seed=config.seed)
-    batch = views[0]
+    views = StepViews(
+        pictures,
+        config.views,
+        global_batch=number,
+        seed=config.seed,
+        pretext=config.method.pretext,
+    )
+    batch = views.batch(0)
     clock = Clock(step=0, epoch=0, steps_per_epoch=1, total_steps=1, images=0)
     num_bytes = 0
 

@@ -38,6 +38,7 @@ FREE_TO_CHANGE = (
     "workers",
     "tensorboard",
     "data.data",
+    "data.cache_gib",
 )
 """Settings that may differ when a run is continued: they do not change what is learned."""
 
@@ -129,7 +130,10 @@ def start_session(
         global_batch=optim.batch_size,
         accumulate=optim.accumulate,
         seed=config.seed,
+        pipeline=config.data.pipeline,
         bad_files=folder / BAD_FILES,
+        pretext=config.method.pretext,
+        positives=config.data.positives(pictures),
     )
     clock = Clock(
         step=0,
@@ -155,7 +159,8 @@ def save(session: Session, seconds: float) -> bool:
     if session.saved_step == session.clock.step:
         return True
     synchronise_statistics(session.objective)
-    failed = on_any_rank(session.fabric.is_global_zero and not _publish(session, seconds))
+    state = session.objective.state_dict()  # on every rank: memory banks are gathered
+    failed = on_any_rank(session.fabric.is_global_zero and not _publish(session, state, seconds))
     session.saved_step = session.saved_step if failed else session.clock.step
     return not failed
 
@@ -167,9 +172,8 @@ def on_any_rank(flag: bool) -> bool:
     return bool(distributed.all_reduce_max(torch.tensor(int(flag))))
 
 
-def _publish(session: Session, seconds: float) -> bool:
-    clock, objective = session.clock, session.objective
-    named = objective.named_parameters()
+def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool:
+    clock, named = session.clock, session.objective.named_parameters()
     meta = {
         "step": clock.step,
         "epoch": clock.epoch,
@@ -179,7 +183,7 @@ def _publish(session: Session, seconds: float) -> bool:
         "ranks": distributed.world_size(),
         "versions": dict(installed_versions()),
     }
-    tensors = flatten(objective.state_dict(), session.optimizer, named)
+    tensors = flatten(state, session.optimizer, named)
     try:
         save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
     except OSError as error:

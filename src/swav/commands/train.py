@@ -15,12 +15,13 @@ from swav import distributed
 from swav.commands.bad_files import check_bad_files, write_bad_files
 from swav.commands.outputs import write_outputs
 from swav.commands.periodic import PeriodicEvaluation
-from swav.commands.plan import check_plan, print_plan
+from swav.commands.plan import check_groups, check_plan, print_plan
 from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
 from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
 from swav.commands.train_log import RunLog
-from swav.data.loader import loader
+from swav.data.batch import Batch
+from swav.data.loader import StepViews, loader
 from swav.data.sources import Pictures, SourceConfig
 from swav.engine import due, fit
 from swav.engine.launch import available_cores, launch
@@ -77,7 +78,7 @@ def train(
         config = _config(data, recipe, pictures, Path(out) if resume and out else None)
     pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
-    remarks = check_plan(config, facts)
+    remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
         for remark in remarks:
             logger.warning(remark)
@@ -176,14 +177,33 @@ def _run(session: Session) -> None:
     session.seconds = report.seconds
 
 
+def _first_pass(session: Session) -> Iterator[Batch]:
+    """Yield the target views of one epoch, for the method that asks for them."""
+    targets = StepViews(
+        session.pictures,
+        replace(session.config.views, groups=session.config.views.groups[:1]),
+        global_batch=session.config.optim.batch_size,
+        seed=session.config.seed,
+        pipeline=session.config.data.pipeline,
+        positives=session.views.positives,
+    )
+    number = targets.steps_per_epoch
+    workers = _num_workers(session.config)
+    device = session.fabric.device
+    yield from loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
+
+
 def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     config = session.config
+    if session.clock.step == 0:  # later steps have it from their checkpoint
+        session.objective.to(session.fabric.device).train()
+        session.objective.prepare(_first_pass(session))
     batches = loader(
         session.views,
         start_step=session.clock.step,
         total_steps=session.clock.total_steps,
         workers=_num_workers(config),
-        pin_memory=session.fabric.device.type == "cuda",
+        device=session.fabric.device,
     )
     evaluation = PeriodicEvaluation(session.pictures, transform_of(config))
     steps = fit(
@@ -240,9 +260,13 @@ def _num_workers(config: TrainConfig) -> int:
 
 
 def _num_threads(config: TrainConfig) -> int:
-    """Return the network's threads: one that waits for a core holds up all the others."""
+    """Return the network's threads: all cores of this rank, as compiled views take few percent.
+
+    With Pillow's, a thread that waits for a core would hold up all the others.
+    """
     cores = available_cores() // distributed.local_world_size()
-    return config.threads or max(1, cores - _num_workers(config))
+    loading = _num_workers(config) if config.data.pipeline == "pillow" else 0
+    return config.threads or max(1, cores - loading)
 
 
 def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""Photometric augmentation of whole batches: jitter, grey, blur, solarise, in the published order.
+"""Photometric augmentation: its settings, its drawn parameters, and its operations on a device.
 
-Every operation works on ``(batch, channels, height, width)`` pictures in [0, 1] and takes one
-parameter per picture, so a batch costs a few array operations instead of a Python call per
-picture. Definitions are those of torchvision's ``adjust_*``; blur is a true Gaussian.
+Jitter, grey, blur and solarise come in the published order. Every operation works on
+``(batch, channels, height, width)`` pictures in [0, 1] and takes one parameter per picture, so that
+a device makes a whole batch in a few array operations (``--data.pipeline device``); ``fused`` does
+the same on a processor. Definitions are those of torchvision's ``adjust_*``; blur is a true
+Gaussian.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 Pictures = Float[Tensor, "batch channels height width"]
@@ -18,8 +20,8 @@ Factors = Float[Tensor, " batch"]
 
 NUM_DRAWS = 13
 """Uniform numbers that one view needs for its photometric parameters."""
-BLUR_REACH = 5
-"""Standard deviations at which the Gaussian ends: 6e-7 of it lies beyond."""
+BLUR_REACH = 3
+"""Standard deviations, rounded up to pixels, at which the Gaussian ends: 0.3 % lies beyond."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,32 +69,35 @@ class AugmentConfig:
 class Photometry:
     """The drawn photometric parameters of one view of each picture of a batch."""
 
-    jitter: Bool[Tensor, " batch"]
-    order: Int[Tensor, "batch 4"]
+    jitter: Bool[np.ndarray, " batch"]
+    order: Int64[np.ndarray, "batch 4"]
     """In which order brightness (0), contrast (1), saturation (2) and hue (3) are applied."""
-    factors: Float[Tensor, "batch 4"]
-    grey: Bool[Tensor, " batch"]
-    blur: Bool[Tensor, " batch"]
-    blur_radius: Float[Tensor, " batch"]
-    solarise: Bool[Tensor, " batch"]
+    factors: Float32[np.ndarray, "batch 4"]
+    grey: Bool[np.ndarray, " batch"]
+    blur: Bool[np.ndarray, " batch"]
+    blur_radius: Float32[np.ndarray, " batch"]
+    solarise: Bool[np.ndarray, " batch"]
+
+    def __getitem__(self, rows: slice) -> "Photometry":
+        """Return the parameters of some of the pictures."""
+        return Photometry(**{name: values[rows] for name, values in vars(self).items()})
 
 
 def draw_photometry(config: AugmentConfig, draws: Float[np.ndarray, "batch 13"]) -> Photometry:
-    """Turn uniform numbers into the parameters of ``augment``."""
-    uniform = torch.from_numpy(draws)
-    strength = torch.tensor([config.brightness, config.contrast, config.saturation])
-    low = (1 - strength).clamp(min=0)
-    scaled = low + uniform[:, 1:4] * (1 + strength - low)
-    shift = (2 * uniform[:, 4:5] - 1) * config.hue
+    """Turn uniform numbers into parameters."""
+    strength = np.array([config.brightness, config.contrast, config.saturation])
+    low = np.maximum(1 - strength, 0)
+    scaled = low + draws[:, 1:4] * (1 + strength - low)
+    shift = (2 * draws[:, 4:5] - 1) * config.hue
     radius_low, radius_high = config.blur_radius
     return Photometry(
-        jitter=uniform[:, 0] < config.jitter,
-        order=uniform[:, 5:9].argsort(dim=1),
-        factors=torch.cat([scaled, shift], dim=1).float(),
-        grey=uniform[:, 9] < config.grey,
-        blur=uniform[:, 10] < config.blur,
-        blur_radius=(radius_low + uniform[:, 11] * (radius_high - radius_low)).float(),
-        solarise=uniform[:, 12] < config.solarise,
+        jitter=draws[:, 0] < config.jitter,
+        order=draws[:, 5:9].argsort(axis=1),
+        factors=np.concatenate([scaled, shift], axis=1).astype(np.float32),
+        grey=draws[:, 9] < config.grey,
+        blur=draws[:, 10] < config.blur,
+        blur_radius=(radius_low + draws[:, 11] * (radius_high - radius_low)).astype(np.float32),
+        solarise=draws[:, 12] < config.solarise,
     )
 
 
@@ -100,20 +105,26 @@ def augment(pictures: Pictures, drawn: Photometry) -> Pictures:
     """Return the pictures after jitter, grey, blur and solarise (SwAV, appendix A.1)."""
     pictures = pictures.clone()
     num_channels = pictures.shape[1]
+
+    def there(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(pictures.device)
+
     for place in range(4):
         for operation, apply in enumerate((brightness, contrast, saturation, hue)):
             if operation >= 2 and num_channels != 3:
                 continue  # colour means nothing outside red, green and blue
-            rows = (drawn.jitter & (drawn.order[:, place] == operation)).nonzero()[:, 0]
-            if len(rows):
-                pictures[rows] = apply(pictures[rows], drawn.factors[rows, operation])
+            chosen = (drawn.jitter & (drawn.order[:, place] == operation)).nonzero()[0]
+            if len(chosen):
+                rows = there(chosen)
+                pictures[rows] = apply(pictures[rows], there(drawn.factors[chosen, operation]))
     if num_channels == 3:
-        rows = drawn.grey.nonzero()[:, 0]
+        rows = there(drawn.grey.nonzero()[0])
         pictures[rows] = luma(pictures[rows]).expand(-1, 3, -1, -1)
-    rows = drawn.blur.nonzero()[:, 0]
-    if len(rows):
-        pictures[rows] = blur(pictures[rows], drawn.blur_radius[rows])
-    rows = drawn.solarise.nonzero()[:, 0]
+    chosen = drawn.blur.nonzero()[0]
+    if len(chosen):
+        rows = there(chosen)
+        pictures[rows] = blur(pictures[rows], there(drawn.blur_radius[chosen]))
+    rows = there(drawn.solarise.nonzero()[0])
     pictures[rows] = solarise(pictures[rows])
     return pictures
 
@@ -186,9 +197,11 @@ def _blur_matrix(size: int, radius: Factors) -> Float[Tensor, "batch size size"]
     The kernel of a picture ends at a multiple of its own radius and is summed in float64, so that
     it does not depend on the largest radius of the batch.
     """
-    reach = int(np.ceil(BLUR_REACH * float(radius.max())))
-    distance = torch.arange(-reach, reach + 1, dtype=torch.float64) / radius[:, None]
-    kernel = torch.exp(-0.5 * distance.square()) * (distance.abs() <= BLUR_REACH)
+    ends = (BLUR_REACH * radius).ceil()
+    reach = int(ends.max())
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64, device=radius.device)
+    kernel = torch.exp(-0.5 * (offsets / radius[:, None]).square())
+    kernel = kernel * (offsets.abs() <= ends[:, None])
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).float()
     weights = F.pad(kernel, (size - 1, size - 1)).unfold(1, size + 2 * reach, 1).flip(1)
     inside = weights[:, :, reach : reach + size].clone()

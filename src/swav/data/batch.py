@@ -21,3 +21,16 @@ class Batch(NamedTuple):
     """Positions in the data set."""
     pretext: Int[Tensor, " batch ..."] | None = None
     """Permutation, angle or position that a pretext task has to name."""
+
+    @property
+    def answers(self) -> Int[Tensor, "batch ..."]:
+        """What a pretext task has to name.
+
+        Raises:
+            ValueError: if the batch was made without a pretext task.
+        """
+        if self.pretext is None:
+            raise ValueError(
+                "a batch without answers: make it with StepViews(..., pretext=config.pretext)"
+            )
+        return self.pretext

@@ -1,14 +1,10 @@
-"""Multi-crop: which views are taken of a picture, and the random resized crops behind them."""
+"""Multi-crop: which views are taken of a picture, and the boxes of its random resized crops."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, Int64
 
 from swav.data.augment import AugmentConfig
 
@@ -128,60 +124,3 @@ def draw_boxes(
     left = np.where(found, np.floor(place[:, 1:2] * (free_width + 1)), free_width // 2)
     boxes = np.concatenate([top, left, box_height, box_width], axis=1).astype(np.int64)
     return boxes, place[:, 2] < group.augment.flip
-
-
-def crop_and_resize(
-    pictures: UInt8[Tensor, "batch channels _ _"] | Sequence[UInt8[Tensor, "channels _ _"]],
-    boxes: Boxes,
-    flips: Bool[np.ndarray, " batch"],
-    size: tuple[int, int],
-) -> Float[Tensor, "batch channels height width"]:
-    """Return each picture's box at ``size`` pixels in [0, 1], bilinear with antialiasing."""
-    if isinstance(pictures, Tensor):
-        return _resize_by_matrix(pictures, boxes, flips, size)
-    views = []
-    for picture, (top, left, height, width), flip in zip(pictures, boxes, flips, strict=True):
-        box = picture[:, top : top + height, left : left + width]
-        view = F.interpolate(box[None], size, mode="bilinear", antialias=True)[0]
-        views.append(view.flip(2) if flip else view)
-    return torch.stack(views).float().div_(255)
-
-
-def _resize_by_matrix(
-    pictures: UInt8[Tensor, "batch channels tall wide"],
-    boxes: Boxes,
-    flips: Bool[np.ndarray, " batch"],
-    size: tuple[int, int],
-) -> Float[Tensor, "batch channels height width"]:
-    """Resample a batch of equal-sized pictures by one matrix product along each axis."""
-    batch, channels, tall, wide = pictures.shape
-    rows = _resize_matrix(boxes[:, 0], boxes[:, 2], np.zeros_like(flips), tall, size[0])
-    columns = _resize_matrix(boxes[:, 1], boxes[:, 3], flips, wide, size[1])
-    # height leads, so that both products are plain batched matrix products
-    source = pictures.permute(0, 2, 1, 3).float().div_(255).reshape(batch, tall, channels * wide)
-    down = (rows @ source).view(batch, size[0] * channels, wide)
-    across = (down @ columns.mT).view(batch, size[0], channels, size[1])
-    return across.permute(0, 2, 1, 3).clamp_(0, 1)
-
-
-def _resize_matrix(
-    start: Int64[np.ndarray, " batch"],
-    length: Int64[np.ndarray, " batch"],
-    flips: Bool[np.ndarray, " batch"],
-    source_size: int,
-    size: int,
-) -> Float[Tensor, "batch size source_size"]:
-    """Return the weights of every source pixel in every output pixel along one axis.
-
-    A triangle as wide as an output pixel (at least one source pixel), inside the box only.
-    """
-    begin = torch.from_numpy(start).float()[:, None, None]
-    extent = torch.from_numpy(length).float()[:, None, None]
-    scale = extent / size
-    pixel = torch.arange(size, dtype=torch.float32).expand(len(start), size)
-    pixel = torch.where(torch.from_numpy(flips)[:, None], size - 1 - pixel, pixel)
-    centre = begin + (pixel[:, :, None] + 0.5) * scale
-    source = torch.arange(source_size, dtype=torch.float32) + 0.5
-    weights = (1 - (source - centre).abs() / scale.clamp(min=1)).clamp_(min=0)
-    weights *= (source > begin) & (source < begin + extent)
-    return weights / weights.sum(dim=2, keepdim=True)

@@ -4,11 +4,13 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
@@ -32,11 +34,32 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_TAIL = 64  # bytes in which a JPEG that is whole has its end marker
 _EXIF_KEYS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 
 Opened = io.BufferedReader | io.BytesIO
 Source = str | Path | bytes | Opened
 """A file by its path, its bytes, or the open file."""
+
+
+Reduction = Callable[[int, int], int]
+"""From height and width of a picture to the whole factor that decoding may shrink it by."""
+_REDUCED = {  # their names say grey, but a flag of a colour may join them
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+class Decoded(NamedTuple):
+    """A picture, perhaps at a fraction of its size."""
+
+    pixels: UInt8[Tensor, "channels _ _"]
+    size: tuple[int, int]
+    """Height and width of the whole picture."""
+    reduction: int = 1
+    """Pixels of the whole picture along each side of a pixel."""
 
 
 class UnreadablePicture(ValueError):
@@ -70,17 +93,31 @@ def decode_quietly(
     source: Source, *, channels: int, name: str = ""
 ) -> UInt8[Tensor, "channels height width"]:
     """Decode as ``decode`` does, for many threads: the caller holds ``quiet_pillow``."""
+    return decode_reduced(source, lambda *_: 1, channels=channels, name=name).pixels
+
+
+def decode_reduced(
+    source: Source, reduction: Reduction | None, *, channels: int, name: str = ""
+) -> Decoded:
+    """Decode as ``decode_quietly`` does, but a JPEG as small as ``reduction`` allows.
+
+    Common JPEGs are read by OpenCV: the same pixels as Pillow's (both use libjpeg-turbo), sooner.
+    Without a ``reduction`` Pillow reads everything.
+    """
     with _opened(source, name, whole=True) as image:
-        return from_image(image, channels=channels)
+        size = _upright_size(image)
+        if reduction is not None:
+            factor = reduction(*size)
+            values = _common_jpeg(image, channels, factor)
+            if values is not None:
+                return Decoded(torch.from_numpy(values).permute(2, 0, 1), size, factor)
+        return Decoded(from_image(image, channels=channels), size)
 
 
 def read_size(source: Source, *, name: str = "") -> tuple[int, int]:
     """Return height and width of the upright picture, from its header only."""
     with quiet_pillow(), _opened(source, name) as image:
-        width, height = image.size
-        # Pillow turns a TIFF by itself, and already says its size as if turned
-        sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
-        return (width, height) if sideways else (height, width)
+        return _upright_size(image)
 
 
 @contextmanager
@@ -111,7 +148,38 @@ def from_image(image: Image.Image, *, channels: int) -> UInt8[Tensor, "channels 
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[2] != channels:
         raise ValueError(f"it has {values.shape[2]} channels ({image.mode}), not {channels}")
-    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+    return torch.from_numpy(values.copy()).permute(2, 0, 1)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    # Pillow turns a TIFF by itself, and already says its size as if turned
+    sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def _common_jpeg(
+    image: Image.Image, channels: int, factor: int
+) -> UInt8[np.ndarray, "height width channels"] | None:
+    """Return the upright pixels of a whole JPEG that holds what is asked for, else None.
+
+    One that is cut short is left to Pillow, which says so.
+    """
+    if image.format != "JPEG" or (image.mode, channels) not in (("RGB", 3), ("L", 1)):
+        return None
+    file = vars(image).get("fp")
+    content = file.getvalue() if isinstance(file, io.BytesIO) else b""
+    if b"\xff\xd9" not in content[-_TAIL:]:
+        return None
+    colour = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    flags = colour | _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if values is None:
+        return None
+    turn = _ORIENTATIONS.get(_orientation(image))
+    if turn is not None:
+        values = np.array(Image.fromarray(values).transpose(turn))
+    return values.reshape(*values.shape[:2], channels)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

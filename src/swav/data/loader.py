@@ -7,22 +7,24 @@ bit of a sum may differ), and resuming needs no replay.
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swav import distributed
-from swav.data import augment, crops, philox
 from swav.data.batch import Batch
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.sources import BadFile, Pictures, UnreadablePicture
+from swav.data.crops import ViewsConfig
+from swav.data.decode import Decoded, Reduction
+from swav.data.positives import Positives
+from swav.data.sources import BadFile, Pictures, Pipeline, UnreadablePicture
+from swav.data.tiles import Pretext
+from swav.data.views import Crops, Shown, finish, make_crops, reduction
 
 WORKER_TIMEOUT_SECONDS = 600
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
@@ -37,8 +39,8 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     return generator.permutation(num_images)
 
 
-class StepViews(Dataset[Batch]):
-    """Micro-batch number ``n`` of a run, this rank's share of it."""
+class StepViews(Dataset[Crops | Batch]):
+    """The crops of micro-batch number ``n`` of a run, this rank's share of it."""
 
     def __init__(
         self,
@@ -48,7 +50,10 @@ class StepViews(Dataset[Batch]):
         global_batch: int,
         accumulate: int = 1,
         seed: int = 0,
+        pipeline: Pipeline = "fused",
         bad_files: Path | None = None,
+        pretext: Pretext | None = None,
+        positives: Positives | None = None,
     ) -> None:
         shares = accumulate * distributed.world_size()
         if global_batch % shares:
@@ -65,7 +70,12 @@ class StepViews(Dataset[Batch]):
         self.pictures = pictures
         self.views = views
         self.seed = seed
+        self.pipeline: Pipeline = pipeline
         self.bad_files = bad_files
+        self.pretext = pretext
+        self.positives = positives
+        if pretext is not None:
+            pretext.check(views)
         self.steps_per_epoch = len(pictures) // global_batch
         self.accumulate = accumulate
         self._global_batch = global_batch
@@ -80,35 +90,74 @@ class StepViews(Dataset[Batch]):
         start = step_in_epoch * self._global_batch + micro * self._micro_batch
         return epoch, start + self._rank * self._share + np.arange(self._share)
 
-    def __getitem__(self, number: int) -> Batch:
-        """Return micro-batch ``number``, counted from the start of the run."""
+    def __getitem__(self, number: int) -> Crops | Batch:
+        """Return micro-batch ``number``, counted from the start of the run, up to ``finish``.
+
+        A pretext task wants finished views, so it gets them here, where it has a worker.
+        """
         epoch, positions = self.positions(number)
         order = epoch_order(len(self.pictures), self.seed, epoch)
-        with _one_thread():
-            indices, pictures = self._read(order, positions)
-            views = make_views(pictures, indices, self.views, seed=self.seed, epoch=epoch)
-        return Batch(views, self.views.num_targets, torch.from_numpy(indices))
-
-    def _read(
-        self,
-        order: Int64[np.ndarray, " images"],
-        positions: Int64[np.ndarray, " batch"],
-    ) -> tuple[Int64[np.ndarray, " batch"], Tensor | Sequence[Tensor]]:
         if self.pictures.pixels is not None:
             indices = order[positions]
-            return indices, self.pictures.pixels[torch.from_numpy(indices)]
-        found = [self._read_one(order, int(position)) for position in positions]
-        return np.array([index for index, _ in found]), [picture for _, picture in found]
+            shown = Shown(self.pictures.pixels, indices)
+        else:
+            read = [self._read(order, int(position)) for position in positions]
+            indices = np.array([index for index, _ in read])
+            shown = Shown([picture for _, picture in read])
+        made = make_crops(
+            shown,
+            indices,
+            self.views,
+            seed=self.seed,
+            epoch=epoch,
+            pipeline=self.pipeline,
+            others=self._read_others(shown, indices, epoch=epoch),
+        )
+        if self.pretext is None:
+            return made
+        return self.pretext(finish(made, self.views), seed=self.seed, epoch=epoch)
 
-    def _read_one(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Tensor]:
+    def finish(self, made: Crops | Batch, device: torch.device | None = None) -> Batch:
+        """Return the views of ``made``, normalised, on a device."""
+        return made if isinstance(made, Batch) else finish(made, self.views, device)
+
+    def batch(self, number: int) -> Batch:
+        """Return micro-batch ``number`` as the objective gets it."""
+        return self.finish(self[number])
+
+    def _read_others(
+        self, shown: Shown, indices: Int64[np.ndarray, " batch"], *, epoch: int
+    ) -> Shown | None:
+        """Return of each picture another one of its group; itself where that cannot be read."""
+        if self.positives is None:
+            return None
+        partners = self.positives.partners(indices, seed=self.seed, epoch=epoch)
+        if isinstance(shown.pictures, Tensor):
+            return Shown(shown.pictures, partners)
+        found = []
+        for picture, partner in zip(shown.pictures, partners.tolist(), strict=True):
+            try:
+                found.append(self.pictures.reduced(partner, self._allowed))
+            except UnreadablePicture as error:
+                self._note(BadFile(error.name, error.reason))
+                found.append(picture)
+        return Shown(found)
+
+    def _read(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Decoded]:
         """Read the picture at ``position``, or the next of the same epoch that can be read."""
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
             try:
-                return index, self.pictures[index]
+                return index, self.pictures.reduced(index, self._allowed)
             except UnreadablePicture as error:
                 self._note(BadFile(error.name, error.reason))
         raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
+
+    @property
+    def _allowed(self) -> Reduction | None:
+        if self.pipeline == "pillow":
+            return None
+        return lambda height, width: reduction(self.views, height, width)
 
     def _note(self, bad: BadFile) -> None:
         if self.bad_files is not None:
@@ -118,54 +167,17 @@ class StepViews(Dataset[Batch]):
             os.close(descriptor)
 
 
-def make_views(
-    pictures: Tensor | Sequence[Tensor],
-    indices: Int64[np.ndarray, " batch"],
-    views: ViewsConfig,
-    *,
-    seed: int,
-    epoch: int,
-) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
-    """Return all views of ``pictures``; ``indices`` name them to the random draws."""
-    sizes = np.array([picture.shape[1:] for picture in pictures], dtype=np.int64)
-    mean, std = torch.tensor(views.mean), torch.tensor(views.std)
-    made: list[Tensor] = []
-    for group in views.groups:
-        for _ in range(group.count):
-            draws = philox.uniforms(
-                seed=seed,
-                epoch=epoch,
-                indices=indices,
-                view=len(made),
-                num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
-            )
-            view = _make_view(pictures, sizes, group, draws)
-            made.append((view - mean[:, None, None]).div_(std[:, None, None]))
-    return tuple(made)
-
-
-def _make_view(
-    pictures: Tensor | Sequence[Tensor],
-    sizes: Int64[np.ndarray, "batch 2"],
-    group: CropGroup,
-    draws: Float[np.ndarray, "batch draws"],
-) -> Float[Tensor, "batch channels height width"]:
-    boxes, flips = crops.draw_boxes(group, sizes, draws[:, : crops.NUM_DRAWS])
-    photometry = augment.draw_photometry(group.augment, draws[:, crops.NUM_DRAWS :])
-    return augment.augment(crops.crop_and_resize(pictures, boxes, flips, group.size), photometry)
-
-
 def loader(
     dataset: StepViews,
     *,
     start_step: int,
     total_steps: int,
     workers: int,
-    pin_memory: bool = False,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Yield the micro-batches from ``start_step`` (optimiser steps) to the end of the run."""
+    """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
-    return iter(
+    made = iter(
         DataLoader(
             dataset,
             batch_size=None,
@@ -173,11 +185,12 @@ def loader(
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-            pin_memory=pin_memory,
+            pin_memory=device is not None and device.type == "cuda",
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_ignore_signals if workers else None,
         )
     )
+    return (dataset.finish(crops, device) for crops in made)
 
 
 def _ignore_signals(worker: int) -> None:
@@ -185,17 +198,3 @@ def _ignore_signals(worker: int) -> None:
     del worker
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Make sums independent of the process that computes them: a worker has one thread too."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

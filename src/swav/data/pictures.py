@@ -2,20 +2,25 @@
 
 import mmap
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, final
+from typing import NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from swav.data.decode import UnreadablePicture, quiet_pillow
+from swav.data.cache import Cached
+from swav.data.decode import Decoded, Reduction, UnreadablePicture, quiet_pillow
 from swav.data.listing import BadFile, Labels, PackedNames
 from swav.data.readers import Chosen, Contents, Packed, Reader, Size, Stack, stamp
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SAMPLED_HEADERS = 256
 _CHUNK = 128
@@ -52,6 +57,7 @@ class Pictures:
         channels: int = 3,
         max_bad_fraction: float = 0.01,
         max_memory_gib: float = 1.0,
+        cache_gib: float = 0.0,
     ) -> None:
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
@@ -61,10 +67,12 @@ class Pictures:
         self.labels: Int64[np.ndarray, " images"] | None = labels
         self.classes: tuple[str, ...] = classes
         self.bad_files: list[BadFile] = list(contents.bad_files)
+        self.columns: Mapping[str, PackedNames] = contents.columns
         self.channels = channels
         self._reader = contents.reader
         self._max_bad_fraction = max_bad_fraction
         self._max_memory_gib = max_memory_gib
+        self._cache_gib = cache_gib
         self._num_listed = len(self.names) + len(self.bad_files)
         self._num_bad_listed = len(self.bad_files)
         # shared with forked workers, so that the limit is that of the set, not of one worker
@@ -83,9 +91,20 @@ class Pictures:
         place = range(len(self))[index]
         if self.pixels is not None:
             return self.pixels[place]
+        return self._read(place, self._reader.picture, place, self.channels)
+
+    def reduced(self, index: int, reduction: Reduction | None) -> Decoded:
+        """Return one picture as small as ``reduction`` allows, where that saves time.
+
+        Raises:
+            UnreadablePicture: As ``pictures[index]`` does, and ``ValueError`` too.
+        """
+        return self._read(index, self._reader.reduced, index, self.channels, reduction)
+
+    def _read(self, place: int, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with quiet_pillow():
-                return self._reader.picture(place, self.channels)
+                return read(*args, **kwargs)
         except (OSError, ValueError) as error:
             bad = BadFile(self.names[place], _reason(error))
             if not self._met_bad[place]:
@@ -107,18 +126,20 @@ class Pictures:
     def load(self) -> "Pictures":
         """Return the set decoded in memory, or this one if that takes more than the limit.
 
-        Pictures that cannot be read are left out then; the others keep their order.
+        Pictures that cannot be read are left out then; the others keep their order. Of a set
+        that takes more, the cache keeps what ``reduced`` decodes, as much as fits there.
 
         Raises:
             ValueError: If more than ``max_bad_fraction`` of the set cannot be read.
         """
         self._check_bad(self._num_bad_listed)
         limit = int(self._max_memory_gib * 2**30)
-        if self.in_memory or self._expected_bytes > limit:
+        if self.in_memory:
             return self
-        decoded = _decode_all(self._reader, self.channels, limit)
+        fits = self._expected_bytes <= limit
+        decoded = _decode_all(self._reader, self.channels, limit) if fits else None
         if decoded is None:
-            return self
+            return self._cached() if self._cache_gib else self
         bad_files = [BadFile(self.names[row], reason) for row, reason in decoded.bad]
         self.bad_files[self._num_bad_listed :] = bad_files
         self._check_bad(len(self.bad_files))
@@ -158,17 +179,27 @@ class Pictures:
             in_memory=self.in_memory,
         )
 
+    def _cached(self) -> "Pictures":
+        max_bytes = int(self._cache_gib * 2**30)
+        reader = Cached(self._reader, max_bytes=max_bytes, channels=self.channels)
+        return self._with(reader, np.arange(len(self)), self.bad_files)
+
     def _with(
         self, reader: Reader, rows: Int64[np.ndarray, " chosen"], bad_files: list[BadFile]
     ) -> "Pictures":
         names = PackedNames(self.names[row] for row in rows.tolist())
+        columns = {
+            name: PackedNames(values[row] for row in rows.tolist())
+            for name, values in self.columns.items()
+        }
         labelled = None if self.labels is None else Labels(self.labels[rows], self.classes)
         return Pictures(
             self.data,
-            Contents(reader, names, labelled, bad_files),
+            Contents(reader, names, labelled, bad_files, columns),
             channels=self.channels,
             max_bad_fraction=self._max_bad_fraction,
             max_memory_gib=self._max_memory_gib,
+            cache_gib=self._cache_gib,
         )
 
     @cached_property
@@ -229,7 +260,9 @@ def _decode_all(reader: Reader, channels: int, max_bytes: int) -> _Decoded | Non
         return _Decoded(Stack(torch.empty(0, channels, 1, 1, dtype=torch.uint8)), bad)
     block = torch.frombuffer(content, dtype=torch.uint8)
     if len(set(shapes)) == 1:
-        return _Decoded(Stack(block.view(len(shapes), *shapes[0])), bad)
+        channels, height, width = shapes[0]
+        pixels = block.view(len(shapes), height, width, channels).permute(0, 3, 1, 2)
+        return _Decoded(Stack(pixels), bad)
     return _Decoded(Packed(block, np.array(shapes, dtype=np.int64)), bad)
 
 
@@ -241,7 +274,7 @@ def _decode_chunk(reader: Reader, channels: int, start: int) -> _Chunk:
             pictures.append(reader.picture(row, channels))
         except (OSError, ValueError) as error:
             bad.append((row, _reason(error)))
-    content = b"".join(picture.numpy().tobytes() for picture in pictures)
+    content = b"".join(picture.permute(1, 2, 0).numpy().tobytes() for picture in pictures)
     return _Chunk(content, [tuple(picture.shape) for picture in pictures], bad)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from swav.data import archives, decode
 from swav.data.archives import Index, Member
+from swav.data.decode import Decoded, Reduction
 from swav.data.listing import BadFile, Labels, PackedNames
 
 Size = tuple[int, int]
@@ -34,6 +35,12 @@ class Reader(ABC):
             ValueError: With the reason why it cannot be read.
         """
 
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
+        """Return a picture as small as ``reduction`` allows, if that saves time to decode it."""
+        del reduction
+        picture = self.picture(row, channels)
+        return Decoded(picture, (picture.shape[1], picture.shape[2]))
+
     @abstractmethod
     def size(self, row: int) -> Size:
         """Return height and width without decoding the picture; raises as ``picture`` does."""
@@ -46,6 +53,8 @@ class Contents(NamedTuple):
     names: PackedNames
     labelled: Labels | None = None
     bad_files: Sequence[BadFile] = ()
+    columns: Mapping[str, PackedNames] = {}  # nobody writes to it
+    """Columns ``group`` and ``time`` of a table that has them, as they are written."""
 
 
 class Stack(Reader):
@@ -70,7 +79,7 @@ class Stack(Reader):
 
 
 class Packed(Reader):
-    """Decoded pictures of many sizes, one after the other in one block of memory."""
+    """Decoded pictures of many sizes, one after the other in one block, channels last."""
 
     def __init__(
         self, block: UInt8[Tensor, " bytes"], shapes: Int64[np.ndarray, "images 3"]
@@ -84,9 +93,10 @@ class Packed(Reader):
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a view of the block."""
-        shape = self._shapes[row].tolist()
-        assert shape[0] == channels
-        return self._block[self._ends[row] : self._ends[row + 1]].view(shape)
+        num_channels, height, width = self._shapes[row].tolist()
+        assert num_channels == channels
+        content = self._block[self._ends[row] : self._ends[row + 1]]
+        return content.view(height, width, channels).permute(2, 0, 1)
 
     def size(self, row: int) -> Size:
         """Return height and width."""
@@ -108,6 +118,10 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self.whole.picture(int(self.rows[row]), channels)
 
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
+        """Return what the other reader gives."""
+        return self.whole.reduced(int(self.rows[row]), channels, reduction)
+
     def size(self, row: int) -> Size:
         """Return what the other reader gives."""
         return self.whole.size(int(self.rows[row]))
@@ -126,6 +140,10 @@ class Files(Reader):
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a file, decoded now."""
         return decode.decode_quietly(self._path(row), channels=channels)
+
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
+        """Return a file, a JPEG perhaps at a fraction of its size."""
+        return decode.decode_reduced(self._path(row), reduction, channels=channels)
 
     def size(self, row: int) -> Size:
         """Return height and width by the header."""
@@ -158,6 +176,10 @@ class Archive(Reader):
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a member, decoded now."""
         return decode.decode_quietly(self._bytes(row), channels=channels)
+
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
+        """Return a member, a JPEG perhaps at a fraction of its size."""
+        return decode.decode_reduced(self._bytes(row), reduction, channels=channels)
 
     def size(self, row: int) -> Size:
         """Return height and width by the header."""

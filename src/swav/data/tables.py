@@ -1,4 +1,8 @@
-"""Lists of pictures: one path a line, or a CSV file with the columns ``path`` and ``label``."""
+"""Lists of pictures: one path a line, or a CSV file with a column ``path`` and a few others.
+
+``label`` is for evaluation alone; ``group`` and ``time`` can say which pictures are views of each
+other (``swav.data.positives``).
+"""
 
 import csv
 from difflib import get_close_matches
@@ -8,6 +12,7 @@ from swav.data.listing import Labels, PackedNames, number
 from swav.data.readers import Contents, Files
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
+_KEPT_COLUMNS = ("group", "time")
 
 
 def open_list(path: Path) -> Contents:
@@ -17,8 +22,9 @@ def open_list(path: Path) -> Contents:
         ValueError: If it names none, or has no column ``path``.
     """
     labelled: Labels | None = None
+    columns: dict[str, PackedNames] = {}
     if path.suffix.lower() in (".csv", ".tsv"):
-        names, labelled = _read_csv(path)
+        names, labelled, columns = _read_csv(path)
     else:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = [line.rstrip("\r\n") for line in file]
@@ -26,10 +32,10 @@ def open_list(path: Path) -> Contents:
     if not names:
         raise ValueError(f"{path} names no picture: write one path a line")
     packed = PackedNames(names)
-    return Contents(Files(path.parent, packed), packed, labelled)
+    return Contents(Files(path.parent, packed), packed, labelled, columns=columns)
 
 
-def _read_csv(path: Path) -> tuple[list[str], Labels | None]:
+def _read_csv(path: Path) -> tuple[list[str], Labels | None, dict[str, PackedNames]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         table = csv.DictReader(file, delimiter=delimiter)
@@ -43,12 +49,17 @@ def _read_csv(path: Path) -> tuple[list[str], Labels | None]:
             )
         rows = [row for row in table if row["path"]]
     names = [row["path"] for row in rows]
+    kept = {
+        column: PackedNames(row[column] or "" for row in rows)
+        for column in _KEPT_COLUMNS
+        if column in columns
+    }
     if "label" not in columns:
-        return names, None
+        return names, None, kept
     labels = [row["label"] or "" for row in rows]
     if "" in labels:
         raise ValueError(
             f"{path} gives no label for {names[labels.index('')]!r}: label every picture, or "
             "leave the column 'label' out"
         )
-    return names, number(labels)
+    return names, number(labels), kept

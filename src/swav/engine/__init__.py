@@ -2,6 +2,6 @@
 
 from swav.data.batch import Batch
 from swav.engine.loop import due, fit
-from swav.engine.objective import Clock, Objective, StepOutput
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput
 
-__all__ = ["Batch", "Clock", "Objective", "StepOutput", "due", "fit"]
+__all__ = ["Batch", "Clock", "Objective", "ObjectiveConfig", "StepOutput", "due", "fit"]

@@ -34,7 +34,9 @@ def fit(
 
     Raises:
         NotFiniteError: on all ranks at once, before an update that would ruin the weights.
+        ValueError: for several micro-batches where the loss needs the whole batch.
     """
+    check_accumulation(accumulate, objective.needs_whole_batch)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
     objective.train()
@@ -61,6 +63,15 @@ def fit(
         num_images = sum(len(batch.indices) for batch in share) * distributed.world_size()
         clock = clock.at(clock.step + 1, global_batch=num_images)
         yield clock, output
+
+
+def check_accumulation(accumulate: int, needs_whole_batch: str) -> None:
+    """Raise a ValueError if a loss over all pairs of a batch should be added up in parts."""
+    if accumulate > 1 and needs_whole_batch:
+        raise ValueError(
+            f"accumulate {accumulate}: {needs_whole_batch}. Use --optim.accumulate 1, with more "
+            "ranks or a smaller --optim.batch-size if memory is short"
+        )
 
 
 def due(clock: Clock, every_steps: int) -> bool:

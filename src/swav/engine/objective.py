@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
+from swav.data.tiles import Pretext
 
 Targets = tuple[Tensor, ...]
 """What a method wants a micro-batch to predict, one tensor per target view and head."""
@@ -43,6 +44,34 @@ class StepOutput(NamedTuple):
     metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
+class ObjectiveConfig(ABC):
+    """The settings of a method. Subclasses are final: frozen dataclasses with a ``name``."""
+
+    name: ClassVar[str]
+    needs_whole_batch: ClassVar[str] = ""
+    """Why the loss cannot be added up over micro-batches; empty where it can."""
+
+    @property
+    def pretext(self) -> Pretext | None:
+        """What a pretext task makes of the views of a batch; None to take them as they are."""
+        return None
+
+    @abstractmethod
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "Objective":
+        """Return the objective around ``backbone``."""
+
+    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+        """Return what will hurt a training on so many pictures, a sentence each.
+
+        Raises:
+            ValueError: for what makes it pointless.
+        """
+        del num_images, global_batch
+        return []
+
+
 class Objective(nn.Module, ABC):
     """A loss over batches, with the modules and the state it needs. Subclasses are final.
 
@@ -50,6 +79,9 @@ class Objective(nn.Module, ABC):
     ``before_step``, ``codes`` (only when a step has several micro-batches), ``forward`` and
     backward for each micro-batch, ``after_backward``, the optimiser, ``after_step``.
     """
+
+    needs_whole_batch: ClassVar[str] = ""
+    """As in its config."""
 
     @property
     @abstractmethod
@@ -73,7 +105,10 @@ class Objective(nn.Module, ABC):
         return None
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Fill memory banks before the first step."""
+        """Fill memory banks before the first step.
+
+        ``batches`` are the target views of one epoch, made only if someone asks for them.
+        """
 
     def before_epoch(self, clock: Clock) -> None:
         """Assign the whole bank (DeepCluster-v2, SeLa-v2)."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from swav.data.augment import AugmentConfig
 from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.loader import make_views
+from swav.data.decode import Decoded
 from swav.data.sources import Pictures
+from swav.data.views import Shown, make_crops
 from swav.evals.features import PIXELS_SIZE, readable
 from swav.evals.subject import Subject
 
@@ -49,9 +50,9 @@ def draw_views(
 ) -> Iterator[tuple[Crops, Crops]]:
     """Yield two random views of every readable picture, batch after batch, as bytes."""
     group = CropGroup(count=2, size=size, scale=scale, augment=augment)
-    nothing, one = (0.0,) * pictures.channels, (1.0,) * pictures.channels
-    views = ViewsConfig(groups=(group,), mean=nothing, std=one)
+    views = ViewsConfig(groups=(group,))
     for indices, batch in readable(pictures):
-        made = make_views(batch, np.array(indices), views, seed=seed, epoch=epoch)
-        first, second = ((view * 255).round().clamp(0, 255).byte() for view in made)
+        whole = [Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch]
+        made = make_crops(Shown(whole), np.array(indices), views, seed=seed, epoch=epoch)
+        first, second = made.views
         yield first, second

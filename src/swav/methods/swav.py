@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
-from swav.nn.heads import projection_head
+from swav.nn.heads import embed_views, projection_head
 from swav.nn.prototypes import Prototypes
 from swav.nn.queue import Queue
-from swav.ops.assign import hard_codes, sinkhorn
+from swav.ops.assign import hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
 from swav.ops.losses import swapped_pairs, swapped_prediction
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwAVConfig:
+class SwAVConfig(ObjectiveConfig):
     """SwAV (Caron et al., 2020): codes by Sinkhorn, swapped prediction."""
 
     name: ClassVar[str] = "swav"
@@ -54,8 +54,17 @@ class SwAVConfig:
     """Earlier embeddings that join the assignment, all ranks together; 0 for none."""
     queue_start_epoch: int | Literal["auto"] = "auto"
     """Fill the queue from this epoch on; auto is the first one after warm-up and freeze."""
+    prior_exponent: float = 0.0
+    """Shares of the prototypes in the codes fall as a power law, rank to minus this; 0 is equal."""
+    prior_shares: tuple[float, ...] = ()
+    """Shares of the prototypes as given, one for each, in place of the power law."""
+    prior_strength: float | None = None
+    """Hold to the shares only this firmly (unbalanced transport, in units of the scores; try
+    epsilon); by default the codes have them exactly."""
     ema_momentum: float | None = None
     """Evaluate and export a moving average of the backbone (0.99 to 0.9999)."""
+    codes_from: Literal["network", "average"] = "network"
+    """Whose embeddings the codes are made of: average is a momentum teacher, with ema_momentum."""
 
     def __post_init__(self) -> None:
         if not self.num_prototypes or min(self.num_prototypes) < 2:
@@ -68,6 +77,30 @@ class SwAVConfig:
                 raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
         if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
             raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
+        if self.prior_strength is not None and not self.prior_strength > 0:
+            raise ValueError(
+                f"prior_strength {self.prior_strength} must be positive: try {self.epsilon}"
+            )
+        if self.prior_shares and min(self.prior_shares) <= 0:
+            raise ValueError(f"prior_shares {self.prior_shares} must all be positive")
+
+    def shares_of(self, number: int) -> Float[Tensor, " prototypes"] | None:
+        """Return the shares of a head's prototypes, which add up to one; None for equal ones.
+
+        Raises:
+            ValueError: if they were given for another number of prototypes.
+        """
+        if self.prior_shares:
+            if len(self.prior_shares) != number:
+                raise ValueError(
+                    f"prior_shares has {len(self.prior_shares)} values for a head of {number} "
+                    "prototypes: give one for each, the same for all heads"
+                )
+            shares = torch.tensor(self.prior_shares)
+            return shares / shares.sum()
+        if self.prior_exponent == 0 and self.prior_strength is None:
+            return None
+        return power_law(number, exponent=self.prior_exponent)
 
     def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
         """Return the length of the queue in rows, for ``auto`` from the size of the data.
@@ -99,6 +132,22 @@ class SwAVConfig:
                 "batch, or --method.queue-length auto"
             )
 
+    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+        """Return a warning if codes cannot reach all prototypes in a step.
+
+        Raises:
+            ValueError: if batch and queue are far too small for the prototypes.
+        """
+        queue = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
+        self.check_share(global_batch=global_batch, queue_length=queue)
+        if global_batch + queue >= max(self.num_prototypes):
+            return []
+        return [
+            f"batch {global_batch} + queue {queue} is below {max(self.num_prototypes)} prototypes, "
+            "so codes cannot reach all of them in a step: use --method.num-prototypes "
+            f"{global_batch + queue} or less, or --method.queue-length auto"
+        ]
+
     def build(
         self,
         backbone: nn.Module,
@@ -114,6 +163,8 @@ class SwAVConfig:
         """
         length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
         self.check_share(global_batch=global_batch, queue_length=length)
+        if self.codes_from == "average" and self.ema_momentum is None:
+            raise ValueError("codes_from average needs an average: give --method.ema-momentum 0.99")
         return SwAV(self, backbone, feature_dim=feature_dim, queue_length=length)
 
 
@@ -140,6 +191,10 @@ class SwAV(Objective):
         self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
         self.queue = Queue(queue_length)
         self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
+        self.head_average = (
+            MovingAverage(self.projector) if config.codes_from == "average" else None
+        )
+        self._shares = [config.shares_of(number) for number in config.num_prototypes]
         self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
         self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
 
@@ -154,7 +209,7 @@ class SwAV(Objective):
         embeddings = self.embed(batch.views)
         num_views, num_heads = len(batch.views), len(config.num_prototypes)
         scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
-        target_embeddings = torch.stack(embeddings.detach().chunk(num_views)[: batch.num_targets])
+        target_embeddings = self._targets_of(batch, embeddings)
         self._target_embeddings.append(target_embeddings)
         if targets is None:
             targets = self._codes(target_embeddings, clock)
@@ -177,13 +232,21 @@ class SwAV(Objective):
         return F.normalize(self.projector(features).float(), dim=1)
 
     @torch.no_grad()
+    def _targets_of(
+        self, batch: Batch, embeddings: Float[Tensor, "_ embed"]
+    ) -> Float[Tensor, "targets batch embed"]:
+        """Return what codes are made of: embeddings of the target views, by the teacher if any."""
+        if self.average is None or self.head_average is None:
+            return torch.stack(embeddings.detach().chunk(len(batch.views))[: batch.num_targets])
+        targets = batch.views[: batch.num_targets]
+        teacher, head = self.average.average, self.head_average.average
+        return F.normalize(embed_views(teacher, head, targets), dim=2)
+
+    @torch.no_grad()
     def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets]:
         """Return the codes of every micro-batch from one assignment of the effective batch."""
         with frozen_statistics(self):
-            embeddings = [
-                torch.stack(self.embed(batch.views).chunk(len(batch.views))[: batch.num_targets])
-                for batch in batches
-            ]
+            embeddings = [self._targets_of(batch, self.embed(batch.views)) for batch in batches]
         whole = self._codes(torch.cat(embeddings, dim=1), clock)
         sizes = [share.shape[1] for share in embeddings]
         return list(zip(*(torch.split(codes, sizes) for codes in whole), strict=True))
@@ -197,11 +260,28 @@ class SwAV(Objective):
         for target, rows in enumerate(embeddings):
             if self.queue.is_full:
                 rows = torch.cat([rows, self.queue.share(target).to(rows)])
-            for scores in self.prototypes(rows):
-                codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
+            for scores, shares in zip(self.prototypes(rows), self._shares, strict=True):
+                codes = self._transported(scores, shares)
                 hard = config.codes == "hard" or clock.step < config.hard_steps
                 made.append(hard_codes(codes[:batch]) if hard else codes[:batch])
         return tuple(made)
+
+    def _transported(
+        self, scores: Float[Tensor, "rows prototypes"], shares: Float[Tensor, " prototypes"] | None
+    ) -> Float[Tensor, "rows prototypes"]:
+        """Return the codes by the prior that the config chooses."""
+        config = self.config
+        if shares is None or config.prior_strength is None:
+            return sinkhorn(
+                scores, epsilon=config.epsilon, iterations=config.iterations, shares=shares
+            )
+        return unbalanced_sinkhorn(
+            scores,
+            shares,
+            epsilon=config.epsilon,
+            strength=config.prior_strength,
+            iterations=config.iterations,
+        )
 
     def before_step(self, clock: Clock) -> None:
         """Put the prototypes on the unit sphere."""
@@ -222,15 +302,17 @@ class SwAV(Objective):
         if self.average is not None:
             assert self.config.ema_momentum is not None
             self.average.update(self.backbone, self.config.ema_momentum)
+            if self.head_average is not None:
+                self.head_average.update(self.projector, self.config.ema_momentum)
 
     @torch.no_grad()
     def cluster(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"]:
         """Return the softmax over the first head's prototypes; no picture depends on another."""
-        embeddings = F.normalize(self.projector(features).float(), dim=1)
-        weight = F.normalize(next(self.prototypes.parameters()), dim=1)
-        return (embeddings @ weight.T / self.config.temperature).softmax(dim=1)
+        return self.prototypes.probabilities(
+            self.projector(features), temperature=self.config.temperature
+        )
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the step at which each prototype was last chosen."""

@@ -1,6 +1,24 @@
-"""Projection heads between backbone and loss."""
+"""Projection heads between backbone and loss, and the embeddings that come out of them."""
 
-from torch import nn
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.nn.backbones import encode_views
+
+
+def embed_views(
+    backbone: nn.Module, head: nn.Module, views: Sequence[Float[Tensor, "batch channels _ _"]]
+) -> Float[Tensor, "views batch embed"]:
+    """Return the embeddings of all views, not normalised, in float32 whatever the autocast.
+
+    One backbone pass for each size, and one pass of the head over all views, because the
+    statistics of its BatchNorm depend on what it sees together.
+    """
+    embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
+    return embeddings.float().view(len(views), -1, embeddings.shape[1])
 
 
 def projection_head(
@@ -20,3 +38,25 @@ def projection_head(
     if batchnorm:
         layers.append(nn.BatchNorm1d(hidden_dim))
     return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(hidden_dim, embed_dim))
+
+
+def expander(
+    feature_dim: int, *, hidden_dim: int, embed_dim: int, batchnorm: bool = True
+) -> nn.Sequential:
+    """Return the head of Barlow Twins and VICReg: two hidden layers, and a linear one.
+
+    The last layer has no bias: both losses look at deviations from the mean of the batch.
+
+    Args:
+        feature_dim: size of the backbone's output.
+        hidden_dim: width of both hidden layers.
+        embed_dim: size of the embedding.
+        batchnorm: BatchNorm after each hidden layer.
+    """
+    layers: list[nn.Module] = []
+    for width in (feature_dim, hidden_dim):
+        layers.append(nn.Linear(width, hidden_dim))
+        if batchnorm:
+            layers.append(nn.BatchNorm1d(hidden_dim))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers, nn.Linear(hidden_dim, embed_dim, bias=False))

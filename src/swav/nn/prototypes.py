@@ -31,6 +31,14 @@ class Prototypes(nn.Module):
             is_unit = (weight.norm(dim=1, keepdim=True) - 1).abs() <= 1e-6
             weight.copy_(torch.where(is_unit, weight, F.normalize(weight, dim=1)))
 
+    @torch.no_grad()
+    def probabilities(
+        self, embeddings: Float[Tensor, "batch embed"], *, temperature: float
+    ) -> Float[Tensor, "batch prototypes"]:
+        """Return the softmax over the first head; no picture depends on another."""
+        weight = F.normalize(next(self.parameters()), dim=1)
+        return (F.normalize(embeddings.float(), dim=1) @ weight.T / temperature).softmax(dim=1)
+
     def forward(
         self, embeddings: Float[Tensor, "batch embed"]
     ) -> tuple[Float[Tensor, "batch _"], ...]:

@@ -26,6 +26,15 @@ class Queue(nn.Module):
         """Whether ``length`` rows have come in; a queue is of no use before."""
         return self._rows.shape[1] == self.length > 0
 
+    @property
+    def rows(self) -> Float[Tensor, "targets queue embed"]:
+        """All rows, the newest first."""
+        return self._rows
+
+    def fill(self, rows: Float[Tensor, "targets queue embed"]) -> None:
+        """Take these rows, the same on all ranks, in place of what there is."""
+        self._rows = rows
+
     def share(self, target: int) -> Float[Tensor, "queue embed"]:
         """Return this rank's share of the rows of one target view; the shares cover the queue."""
         return self._rows[target, distributed.rank() :: distributed.world_size()]

@@ -1,4 +1,4 @@
-"""Assignment of pictures to prototypes under an equal-share constraint."""
+"""Assignment of pictures to prototypes that get equal shares of them, or given ones."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,11 @@ from swav import distributed
 
 @torch.no_grad()
 def sinkhorn(
-    scores: Float[Tensor, "batch prototypes"], *, epsilon: float, iterations: int = 3
+    scores: Float[Tensor, "batch prototypes"],
+    *,
+    epsilon: float,
+    iterations: int = 3,
+    shares: Float[Tensor, " prototypes"] | None = None,
 ) -> Float[Tensor, "batch prototypes"]:
     """Return soft codes that share the pictures of all ranks equally between prototypes.
 
@@ -23,26 +27,93 @@ def sinkhorn(
         scores: similarity of pictures to prototypes, any finite value or ``-inf``.
         epsilon: entropy of the codes; lower is closer to a hard assignment.
         iterations: rounds of (prototypes, pictures) normalisation; with 0 the softmax.
+        shares: of the pictures that each prototype gets, in place of equal ones; of any sum.
 
     Raises:
         ValueError: if ``epsilon`` is not positive or ``iterations`` is negative.
     """
+    _check(epsilon, iterations)
+    with torch.autocast(scores.device.type, enabled=False):
+        log_codes = scores.to(_precision(scores)) / epsilon
+        log_shares = (
+            torch.zeros_like(log_codes[0]) if shares is None else shares.to(log_codes).log()
+        )
+        for _ in range(iterations):
+            log_codes = log_codes - _finite(_log_mass(log_codes)) + log_shares
+            log_codes = log_codes - _finite(log_codes.logsumexp(dim=1, keepdim=True))
+        return _codes(log_codes)
+
+
+@torch.no_grad()
+def unbalanced_sinkhorn(
+    scores: Float[Tensor, "batch prototypes"],
+    shares: Float[Tensor, " prototypes"],
+    *,
+    epsilon: float,
+    strength: float,
+    iterations: int = 3,
+) -> Float[Tensor, "batch prototypes"]:
+    """Return soft codes whose prototypes may leave their shares where the scores insist.
+
+    Optimal transport with entropy ``epsilon`` in which every picture is still assigned as a
+    whole, but leaving the shares only costs ``strength`` times the Kullback-Leibler divergence of
+    the mass that prototypes get from their shares (Chizat et al., "Scaling algorithms for
+    unbalanced optimal transport problems", 2018). A large ``strength`` is ``sinkhorn``, one of
+    0 the softmax. Rounds, ranks and pictures that can go nowhere are as there.
+
+    Args:
+        scores: similarity of pictures to prototypes, any finite value or ``-inf``.
+        shares: of the pictures that prototypes should get, adding up to one.
+        epsilon: entropy of the codes.
+        strength: in the units of the scores, as ``epsilon`` is.
+        iterations: rounds of (prototypes, pictures).
+
+    Raises:
+        ValueError: if ``epsilon`` or ``strength`` is not positive or ``iterations`` is negative.
+    """
+    _check(epsilon, iterations)
+    if not strength > 0:
+        raise ValueError(f"strength {strength} must be positive: try {epsilon}, as epsilon")
+    with torch.autocast(scores.device.type, enabled=False):
+        log_scores = scores.to(_precision(scores)) / epsilon
+        can_go = log_scores.isfinite().any(dim=1, keepdim=True)
+        log_images = distributed.all_reduce_sum(can_go.sum()).clamp(min=1).to(log_scores).log()
+        log_shares, power = shares.to(log_scores).log(), strength / (strength + epsilon)
+        potentials = torch.zeros_like(log_shares)
+        for _ in range(iterations):
+            log_codes = log_scores - _finite((log_scores + potentials).logsumexp(1, keepdim=True))
+            potentials = power * (log_shares - _finite(_log_mass(log_codes) - log_images))
+        return _codes(log_scores + potentials)
+
+
+def power_law(number: int, *, exponent: float) -> Float[Tensor, " prototypes"]:
+    """Return shares that add up to one and fall as the rank of the prototype to ``-exponent``."""
+    shares = torch.arange(1, number + 1, dtype=torch.float64) ** -exponent
+    return (shares / shares.sum()).float()
+
+
+def _check(epsilon: float, iterations: int) -> None:
     if not epsilon > 0:
         raise ValueError(
             f"epsilon {epsilon} must be positive: SwAV uses 0.05, small data 0.02-0.05"
         )
     if iterations < 0:
         raise ValueError(f"iterations {iterations} must not be negative: SwAV uses 3")
-    # float32 rounds scores / epsilon by up to 6e-5 where epsilon is 0.001; MPS has nothing wider
-    precision = torch.float32 if scores.device.type == "mps" else torch.float64
-    with torch.autocast(scores.device.type, enabled=False):
-        log_codes = scores.to(precision) / epsilon
-        for _ in range(iterations):
-            shares = distributed.all_gather(log_codes.logsumexp(dim=0))
-            log_codes = log_codes - _finite(shares.logsumexp(dim=0))
-            log_codes = log_codes - _finite(log_codes.logsumexp(dim=1, keepdim=True))
-        nowhere = log_codes.isneginf().all(dim=1, keepdim=True)
-        return log_codes.masked_fill(nowhere, 0).softmax(dim=1).float()
+
+
+def _precision(scores: Tensor) -> torch.dtype:
+    """Float32 rounds scores / epsilon by up to 6e-5 where epsilon is 0.001; MPS is no wider."""
+    return torch.float32 if scores.device.type == "mps" else torch.float64
+
+
+def _log_mass(log_codes: Float[Tensor, "batch prototypes"]) -> Float[Tensor, " prototypes"]:
+    """Return the mass of each prototype over all ranks."""
+    return distributed.all_gather(log_codes.logsumexp(dim=0)).logsumexp(dim=0)
+
+
+def _codes(log_codes: Float[Tensor, "batch prototypes"]) -> Float[Tensor, "batch prototypes"]:
+    nowhere = log_codes.isneginf().all(dim=1, keepdim=True)
+    return log_codes.masked_fill(nowhere, 0).softmax(dim=1).float()
 
 
 def _finite(log_mass: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

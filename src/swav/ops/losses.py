@@ -1,9 +1,14 @@
 """Losses, as the papers state them."""
 
+import math
 from collections.abc import Iterator
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from swav import distributed
 
 
 def swapped_pairs(num_targets: int, num_views: int) -> Iterator[tuple[int, int]]:
@@ -12,6 +17,13 @@ def swapped_pairs(num_targets: int, num_views: int) -> Iterator[tuple[int, int]]
         for prediction in range(num_views):
             if prediction != target:
                 yield target, prediction
+
+
+def unordered_pairs(num_targets: int, num_views: int) -> Iterator[tuple[int, int]]:
+    """Yield each pair of views of which one is a target once: for losses that are symmetric."""
+    for target in range(num_targets):
+        for other in range(target + 1, num_views):
+            yield target, other
 
 
 def swapped_prediction(
@@ -27,3 +39,132 @@ def swapped_prediction(
     """
     log_probabilities = (scores.float() / temperature).log_softmax(dim=1)
     return -(codes.detach() * log_probabilities).sum(dim=1).mean()
+
+
+def cluster_prediction(
+    scores: Float[Tensor, "batch prototypes"],
+    assignment: Int[Tensor, " batch"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy of the softmax against hard assignments (DeepCluster-v2).
+
+    The mean is over this rank's pictures; those without a cluster, ``-1``, count as zero.
+    """
+    logits = scores.float() / temperature
+    total = F.cross_entropy(logits, assignment.long(), ignore_index=-1, reduction="sum")
+    return total / len(scores)
+
+
+def nt_xent(
+    embeddings: Float[Tensor, "views batch embed"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Return the loss of SimCLR (eq. 1) over all pairs of views of a picture (SwAV, app. A.8).
+
+    Every view is an anchor, and every other view of its picture a positive, told apart from all
+    views of all other pictures of all ranks: the denominator is the positive and these. With two
+    views this is NT-Xent. The mean is over the anchors of this rank and their positives; gradient
+    flows to the embeddings of all ranks.
+
+    Args:
+        embeddings: unit vectors, as many on every rank.
+        temperature: of the softmax over cosines.
+    """
+    num_views, batch, _ = embeddings.shape
+    every = distributed.all_gather_with_grad(embeddings).transpose(0, 1).flatten(1, 2)
+    logits = torch.einsum("abe,vie->abvi", embeddings, every) / temperature
+    own = distributed.rank() * batch + torch.arange(batch, device=logits.device)
+    is_own = F.one_hot(own, every.shape[1]).bool()[None, :, None, :]
+    others = logits.masked_fill(is_own, -torch.inf).flatten(2).logsumexp(dim=2)
+    positives = torch.einsum("abe,vbe->avb", embeddings, embeddings) / temperature
+    losses = torch.logaddexp(positives, others[:, None]) - positives
+    is_pair = ~torch.eye(num_views, dtype=torch.bool, device=logits.device)
+    return losses[is_pair].mean()
+
+
+def info_nce(
+    queries: Float[Tensor, "batch embed"],
+    keys: Float[Tensor, "batch embed"],
+    negatives: Float[Tensor, "queue embed"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Return the loss of telling a query's key from the negatives (MoCo, eq. 1).
+
+    All are unit vectors. The mean is over this rank's queries, to which alone gradient flows.
+    """
+    positive = (queries * keys.detach()).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive, queries @ negatives.detach().T], dim=1) / temperature
+    return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+
+
+def noise_contrast(
+    positives: Float[Tensor, " batch"],
+    noise: Float[Tensor, "batch chosen"],
+    *,
+    log_normaliser: Float[Tensor, ""],
+    num_images: int,
+) -> Float[Tensor, ""]:
+    """Return the noise-contrastive loss of instance discrimination (Wu et al., 2018, eq. 6-7).
+
+    A picture's own row has to be told from rows drawn evenly from all ``num_images``.
+
+    Args:
+        positives: cosine over temperature of each picture with its own row.
+        noise: the same with the drawn rows.
+        log_normaliser: logarithm of Z, the sum of exp over all rows, taken as a constant.
+        num_images: rows of the bank.
+    """
+    log_noise = math.log(noise.shape[1] / num_images)
+
+    def log_odds(scores: Tensor) -> Tensor:  # of the data against the noise
+        return scores - log_normaliser - log_noise
+
+    is_data = F.logsigmoid(log_odds(positives))
+    is_noise = F.logsigmoid(-log_odds(noise)).sum(dim=1)
+    return -(is_data + is_noise).mean()
+
+
+def bootstrap_distance(
+    predictions: Float[Tensor, "batch embed"], targets: Float[Tensor, "batch embed"]
+) -> Float[Tensor, ""]:
+    """Return the squared distance of unit vectors, 2 - 2 cos (BYOL, eq. 2), over the batch.
+
+    Gradient flows to ``predictions`` only; neither side need be of unit length.
+    """
+    return 2 - 2 * F.cosine_similarity(predictions, targets.detach(), dim=1).mean()
+
+
+def cross_correlation(
+    one: Float[Tensor, "batch embed"],
+    other: Float[Tensor, "batch embed"],
+    *,
+    redundancy_weight: float,
+) -> Float[Tensor, ""]:
+    """Return how far the correlation of two views is from the identity (Barlow Twins, eq. 1-2).
+
+    Each dimension is brought to mean 0 and variance 1 over ``batch``, which are the pictures of
+    all ranks. A variance below 1e-5 does not count as one, as in a BatchNorm.
+    """
+
+    def standardised(rows: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        return (rows - mean) / (variance + 1e-5).sqrt()
+
+    correlation = standardised(one).T @ standardised(other) / len(one)
+    invariance = (1 - correlation.diagonal()).square().sum()
+    redundancy = correlation.square().sum() - correlation.diagonal().square().sum()
+    return invariance + redundancy_weight * redundancy
+
+
+def variance_hinge(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
+    """Return how much the standard deviations fall short of 1 on average (VICReg, eq. 1-2)."""
+    deviations = (embeddings.var(dim=0) + 1e-4).sqrt()
+    return F.relu(1 - deviations).mean()
+
+
+def covariance_penalty(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
+    """Return the squared covariances of different dimensions, over their number (VICReg, eq. 4)."""
+    centred = embeddings - embeddings.mean(dim=0)
+    covariance = centred.T @ centred / (len(embeddings) - 1)
+    return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from swav.config import UnknownNameError
 from swav.data.sources import DataFacts, Pictures
-from swav.recipes import paper, small
+from swav.recipes import paper, pretext, rivals, rivals_small, small
 from swav.recipes.auto import auto, explain
 from swav.recipes.demo import demo
 from swav.recipes.train_config import TrainConfig
@@ -106,6 +106,32 @@ _FIXED = (
     paper.swav_r50w2_400ep,
     paper.swav_r50w4_400ep,
     paper.swav_r50w5_400ep,
+    rivals_small.deepcluster_cifar10_cpu,
+    rivals_small.sela_cifar10_cpu,
+    rivals_small.simclr_cifar10_cpu,
+    rivals_small.moco_cifar10_cpu,
+    rivals_small.byol_cifar10_cpu,
+    rivals_small.instdisc_cifar10_cpu,
+    rivals_small.barlow_cifar10_cpu,
+    rivals_small.vicreg_cifar10_cpu,
+    rivals.deepcluster_r50_400ep,
+    rivals.deepcluster_r50_400ep_2x224,
+    rivals.deepcluster_r50_800ep,
+    rivals.sela_r50_400ep,
+    rivals.simclr_r50_100ep,
+    rivals.moco_r50_200ep,
+    rivals.instdisc_r50_200ep,
+    rivals.byol_r50_1000ep,
+    rivals.barlow_r50_1000ep,
+    rivals.vicreg_r50_100ep,
+    pretext.rotation_r50_105ep,
+    pretext.rotation_cifar10_cpu,
+    pretext.jigsaw_r50_105ep,
+    pretext.jigsaw_cifar10_cpu,
+    pretext.relative_r50_70ep,
+    pretext.relative_cifar10_cpu,
+    pretext.pirl_r50_800ep,
+    pretext.pirl_cifar10_cpu,
 )
 
 RECIPES: dict[str, Recipe] = {

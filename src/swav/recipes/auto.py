@@ -93,6 +93,8 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
     usual = auto(facts, config.device)
+    if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
+        usual = replace(usual, method=config.method)
     changed = differences(usual, config)
     where = "a GPU" if is_gpu(config.device) else "a CPU"
     size = f"{facts.height}x{facts.width}"
@@ -131,6 +133,17 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
         f"backbone {config.backbone.name}",
         "enough pictures for a large network" if many else "small, for the time and the data",
     )
+    if isinstance(method, SwAVConfig):
+        yield from _choices_of_swav(method, num_images, many=many)
+    yield _Choice(
+        ("optim.",),
+        f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
+        "as published for this batch" if many else "a short run learns faster with AdamW",
+    )
+    yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
+
+
+def _choices_of_swav(method: SwAVConfig, num_images: int, *, many: bool) -> Iterator[_Choice]:
     prototypes = " + ".join(str(number) for number in method.num_prototypes)
     yield _Choice(
         ("method.num_prototypes",),
@@ -142,12 +155,6 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
         f"epsilon {method.epsilon:g}",
         "as published" if many else "few pictures learn faster from sharp codes",
     )
-    yield _Choice(
-        ("optim.",),
-        f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
-        "as published for this batch" if many else "a short run learns faster with AdamW",
-    )
-    yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
 
 
 def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:

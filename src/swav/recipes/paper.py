@@ -117,7 +117,7 @@ def swav_r50_400ep_bs256() -> TrainConfig:
     large = swav_r50_400ep()
     return replace(
         large,
-        method=replace(large.method, freeze_steps=5005, queue_length=3840, queue_start_epoch=15),
+        method=replace(_method(large), freeze_steps=5005, queue_length=3840, queue_start_epoch=15),
         optim=replace(
             large.optim,
             batch_size=256,
@@ -152,7 +152,7 @@ def swav_r50w2_400ep() -> TrainConfig:
         narrow,
         views=_views(num_small=4),
         backbone=BackboneConfig(name="resnet50w2"),
-        method=replace(narrow.method, hidden_dim=8192),
+        method=replace(_method(narrow), hidden_dim=8192),
     )
 
 
@@ -169,7 +169,7 @@ def swav_r50w4_400ep() -> TrainConfig:
         double,
         views=_views(num_small=4, scale=(0.08, 1.0), small_scale=(0.08, 0.14)),
         backbone=BackboneConfig(name="resnet50w4"),
-        method=replace(double.method, queue_length=2560, queue_start_epoch=0),
+        method=replace(_method(double), queue_length=2560, queue_start_epoch=0),
         optim=replace(double.optim, batch_size=2560),
     )
 
@@ -188,9 +188,14 @@ def swav_r50w5_400ep() -> TrainConfig:
     return replace(
         fourfold,
         backbone=BackboneConfig(name="resnet50w5"),
-        method=replace(fourfold.method, queue_length=1536, head_batchnorm=False),
+        method=replace(_method(fourfold), queue_length=1536, head_batchnorm=False),
         optim=replace(fourfold.optim, batch_size=1536),
     )
+
+
+def _method(config: TrainConfig) -> SwAVConfig:
+    assert isinstance(config.method, SwAVConfig)
+    return config.method
 
 
 def _views(

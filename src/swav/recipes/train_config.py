@@ -30,7 +30,7 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the backbone; auto compiles on CUDA only."""
     threads: int = 0
-    """CPU threads of the network; 0 takes the cores of this rank that loading leaves."""
+    """CPU threads of the network; 0 takes the cores of this rank (what Pillow leaves of them)."""
     workers: int = -1
     """Processes that make views, for each rank; 0 works in place, -1 takes a quarter of the cores
     beside a CPU, all but one beside a GPU, and at least one."""

@@ -1,0 +1,85 @@
+"""Barlow Twins: make two views agree in every dimension, and the dimensions differ.
+
+Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021, arXiv
+2103.03230. The correlation matrix of the embeddings of two views over the batch is brought close
+to the identity. With more views, the mean over all pairs with a target view.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from swav import distributed
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.nn.heads import embed_views, expander
+from swav.ops.losses import cross_correlation, unordered_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarlowConfig(ObjectiveConfig):
+    """Barlow Twins (Zbontar et al., 2021): a correlation matrix close to the identity."""
+
+    name: ClassVar[str] = "barlow"
+    needs_whole_batch: ClassVar[str] = (
+        "Barlow Twins correlates dimensions over the whole batch, and parts of it correlate more"
+    )
+
+    hidden_dim: int = 8192
+    """Width of the head's two hidden layers."""
+    head_batchnorm: bool = True
+    embed_dim: int = 8192
+    redundancy_weight: float = 0.0051
+    """Of correlations between different dimensions (lambda)."""
+
+    def __post_init__(self) -> None:
+        if self.redundancy_weight < 0:
+            raise ValueError(
+                f"redundancy_weight {self.redundancy_weight} must not be negative: try 0.0051"
+            )
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "Barlow":
+        """Return the objective around ``backbone``."""
+        del num_images, global_batch
+        return Barlow(self, backbone, feature_dim=feature_dim)
+
+
+class Barlow(Objective):
+    """Redundancy reduction by the cross-correlation of views."""
+
+    needs_whole_batch = BarlowConfig.needs_whole_batch
+
+    def __init__(self, config: BarlowConfig, backbone: nn.Module, *, feature_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = expander(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the mean loss over pairs of views, the same on every rank."""
+        del clock, targets
+        local = embed_views(self.backbone, self.projector, batch.views)
+        embeddings = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
+        losses = [
+            cross_correlation(
+                embeddings[one],
+                embeddings[other],
+                redundancy_weight=self.config.redundancy_weight,
+            )
+            for one, other in unordered_pairs(batch.num_targets, len(batch.views))
+        ]
+        return StepOutput(torch.stack(losses).mean())

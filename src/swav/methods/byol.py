@@ -1,0 +1,100 @@
+"""BYOL: predict what a slow copy of the network makes of another view; no negatives.
+
+Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS
+2020, arXiv 2006.07733. An online network with a predictor learns to predict the projection of a
+target network, which follows the online one slowly.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.nn.ema import MovingAverage
+from swav.nn.heads import embed_views, projection_head
+from swav.ops.losses import bootstrap_distance, swapped_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class BYOLConfig(ObjectiveConfig):
+    """BYOL (Grill et al., 2020): predict the projections of a slowly moving target network."""
+
+    name: ClassVar[str] = "byol"
+
+    hidden_dim: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    head_batchnorm: bool = True
+    embed_dim: int = 256
+    momentum: float = 0.996
+    """Share of the old weights in the target network at the first step; it rises to 1."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim < 1:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be at least 1: BYOL has 4096")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum {self.momentum} must be in [0, 1]: BYOL has 0.996")
+
+    def momentum_at(self, clock: Clock) -> float:
+        """Return the momentum after the step that started at ``clock`` (BYOL, sec. 3.2)."""
+        remaining = (math.cos(math.pi * clock.step / clock.total_steps) + 1) / 2
+        return 1 - (1 - self.momentum) * remaining
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "BYOL":
+        """Return the objective around ``backbone``."""
+        del num_images, global_batch
+        return BYOL(self, backbone, feature_dim=feature_dim)
+
+
+class BYOL(Objective):
+    """Prediction of a target network's projections."""
+
+    def __init__(self, config: BYOLConfig, backbone: nn.Module, *, feature_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector, self.predictor = (
+            projection_head(
+                input_dim,
+                hidden_dim=config.hidden_dim,
+                embed_dim=config.embed_dim,
+                batchnorm=config.head_batchnorm,
+            )
+            for input_dim in (feature_dim, config.embed_dim)
+        )
+        self.target_backbone = MovingAverage(self.backbone)
+        self.target_projector = MovingAverage(self.projector)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The online backbone."""
+        return self.backbone
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the mean distance of each view's prediction from the other target views."""
+        del clock, targets
+        with torch.no_grad():
+            projections = embed_views(
+                self.target_backbone.average,
+                self.target_projector.average,
+                batch.views[: batch.num_targets],
+            )
+        first = 1 if batch.num_targets == 1 else 0  # a lone target view predicts nothing
+        online = nn.Sequential(self.projector, self.predictor)
+        predictions = embed_views(self.backbone, online, batch.views[first:])
+        losses = [
+            bootstrap_distance(predictions[view - first], projections[target])
+            for target, view in swapped_pairs(batch.num_targets, len(batch.views))
+        ]
+        return StepOutput(torch.stack(losses).mean())
+
+    def after_step(self, clock: Clock) -> None:
+        """Move the target network towards the online one."""
+        momentum = self.config.momentum_at(clock)
+        self.target_backbone.update(self.backbone, momentum)
+        self.target_projector.update(self.projector, momentum)

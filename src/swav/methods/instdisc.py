@@ -1,0 +1,160 @@
+"""Instance discrimination (NPID): tell every picture of the data from every other.
+
+Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
+arXiv 1805.01978. A memory bank holds one embedding of each picture; a view has to find the row of
+its own picture among all rows, which noise-contrastive estimation reduces to a few drawn ones.
+
+The rows are drawn once for each step and shared by all its pictures and ranks (the paper draws
+some for each picture): the estimate of each picture's loss is the same on average, at a fraction
+of the memory. With several views each one looks for its row, and the mean of the target views
+goes into the bank.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav import distributed
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.nn.batchnorm import frozen_statistics
+from swav.nn.heads import embed_views, projection_head
+from swav.nn.memory import MemoryBank
+from swav.ops.losses import noise_contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstDiscConfig(ObjectiveConfig):
+    """Instance discrimination (Wu et al., 2018): find a picture's row in a memory bank."""
+
+    name: ClassVar[str] = "instdisc"
+
+    hidden_dim: int = 0
+    """Width of the head's hidden layer; 0 makes the head linear, as in the paper."""
+    head_batchnorm: bool = True
+    embed_dim: int = 128
+    temperature: float = 0.07
+    num_negatives: int = 4096
+    """Rows of the bank that a picture's own is told from, drawn anew at each step."""
+    bank_momentum: float = 0.5
+    """Share of the old row in the new one."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} must be positive: NPID has 0.07")
+        if self.num_negatives < 1:
+            raise ValueError(f"num_negatives {self.num_negatives} must be at least 1: try 4096")
+        if not 0 <= self.bank_momentum < 1:
+            raise ValueError(f"bank_momentum {self.bank_momentum} must be in [0, 1): NPID has 0.5")
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "InstDisc":
+        """Return the objective around ``backbone``."""
+        del global_batch
+        return InstDisc(self, backbone, feature_dim=feature_dim, num_images=num_images)
+
+
+class InstDisc(Objective):
+    """Every picture a class of its own."""
+
+    def __init__(
+        self, config: InstDiscConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = projection_head(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+        self.bank = MemoryBank(num_images, config.embed_dim, momentum=config.bank_momentum)
+        self._log_normaliser = torch.tensor(torch.nan)
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # of the micro-batches of this step
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Replace the random rows by embeddings, so that epoch 0 does not learn noise."""
+        for batch in batches:
+            self.bank.update(batch.indices, self._mean_of_targets(self.embed(batch), batch))
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the noise-contrastive loss, the mean over all views."""
+        del targets
+        config = self.config
+        embeddings = self.embed(batch)
+        self._waiting.append((batch.indices, self._mean_of_targets(embeddings, batch)))
+        own = self.bank.own_rows_of(batch.indices)[0].to(embeddings)
+        drawn = self.bank.rows_of(self.bank.draw(config.num_negatives, step=clock.step))[0]
+        noise = embeddings @ drawn.to(embeddings).T / config.temperature
+        if self._log_normaliser.isnan():
+            self._log_normaliser = self._estimated([noise])
+        losses = [
+            noise_contrast(
+                (view * own).sum(dim=1) / config.temperature,
+                scores,
+                log_normaliser=self._log_normaliser.to(embeddings),
+                num_images=self.bank.num_images,
+            )
+            for view, scores in zip(embeddings, noise, strict=True)
+        ]
+        return StepOutput(torch.stack(losses).mean())
+
+    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
+        """Return unit embeddings of all views."""
+        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
+
+    @torch.no_grad()
+    def codes(self, batches: Sequence[Batch], clock: Clock) -> None:
+        """Estimate log Z from all micro-batches of the first step; there are no targets to make."""
+        if self._log_normaliser.isnan():
+            drawn = self.bank.rows_of(self.bank.draw(self.config.num_negatives, step=clock.step))[0]
+            with frozen_statistics(self):
+                noise = [self.embed(batch) @ drawn.T / self.config.temperature for batch in batches]
+            self._log_normaliser = self._estimated(noise)
+
+    @torch.no_grad()
+    def _estimated(self, noise: Sequence[Float[Tensor, "views batch chosen"]]) -> Float[Tensor, ""]:
+        """Return log Z, estimated once from the first batch and then kept (sec. 3.2)."""
+        scores = torch.cat([each.double().flatten() for each in noise])
+        log_mean = distributed.all_gather(scores).flatten().logsumexp(dim=0) - math.log(
+            distributed.world_size() * len(scores)
+        )
+        return (log_mean + math.log(self.bank.num_images)).float()
+
+    def _mean_of_targets(
+        self, embeddings: Float[Tensor, "views batch embed"], batch: Batch
+    ) -> Float[Tensor, "1 batch embed"]:
+        return embeddings.detach()[: batch.num_targets].mean(dim=0, keepdim=True)
+
+    def before_step(self, clock: Clock) -> None:
+        """Start a step with nothing to put into the bank."""
+        del clock
+        self._waiting.clear()
+
+    def after_step(self, clock: Clock) -> None:
+        """Put the embeddings of this step into the bank."""
+        del clock
+        indices, embeddings = zip(*self._waiting, strict=True)
+        self.bank.update(torch.cat(indices), torch.cat(embeddings, dim=1))
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return log Z."""
+        return {"log_normaliser": self._log_normaliser}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the state of ``get_extra_state``."""
+        self._log_normaliser = state["log_normaliser"].clone()

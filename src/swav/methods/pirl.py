@@ -1,0 +1,180 @@
+"""PIRL: a picture and its jigsaw have one embedding.
+
+Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations",
+CVPR 2020, arXiv 1912.01991. A pretext task asks which transformation a picture went through, so
+its features have to show it. PIRL asks the opposite: the embedding of the tiles of a picture in
+any order, and that of the picture, must both be near the picture's own row in a memory bank and
+far from rows of other pictures.
+
+The negatives of a step are drawn once for all pictures of it, rather than for each picture.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.data.batch import Batch
+from swav.data.tiles import NUM_TILES, PictureAndJigsawViews
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.methods.jigsaw import side_by_side
+from swav.nn.backbones import encode_views
+from swav.nn.heads import projection_head
+from swav.nn.memory import MemoryBank
+from swav.ops.nce import memory_nce
+
+
+@dataclass(frozen=True, kw_only=True)
+class PIRLConfig(ObjectiveConfig):
+    """PIRL (Misra & van der Maaten, 2020): a picture and its jigsaw against a memory bank."""
+
+    name: ClassVar[str] = "pirl"
+
+    hidden_dim: int = 0
+    """Width of a hidden layer in the picture's head; 0 makes it linear, as published first."""
+    head_batchnorm: bool = True
+    """BatchNorm after the hidden layer, if there is one."""
+    embed_dim: int = 128
+    temperature: float = 0.07
+    num_negatives: int = 32_000
+    """Rows of the bank to compare with in each step; at most as many as there are pictures."""
+    memory_momentum: float = 0.5
+    """Share of the old row in the new one."""
+    jigsaw_weight: float = 0.5
+    """Lambda of eq. 5: of the jigsaw's loss; the picture's has the rest."""
+    gap: float = 0.25
+    """Share of each side of a cell that its tile leaves out."""
+    tile_size: int | None = None
+    """Enlarge or reduce tiles to this many pixels; by default they stay as they are cut."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} must be positive: PIRL uses 0.07")
+        if self.num_negatives < 1:
+            raise ValueError(f"num_negatives {self.num_negatives} must be at least 1")
+        if not 0 <= self.memory_momentum < 1:
+            raise ValueError(
+                f"memory_momentum {self.memory_momentum} must be at least 0 and below 1: try 0.5"
+            )
+        if not 0 < self.jigsaw_weight < 1:
+            raise ValueError(f"jigsaw_weight {self.jigsaw_weight} must lie between 0 and 1")
+        if not 0 <= self.gap <= 0.9:
+            raise ValueError(f"gap {self.gap} must be 0 to 0.9: PIRL uses 0.25")
+
+    @property
+    def pretext(self) -> PictureAndJigsawViews:
+        """What the task makes of the views."""
+        return PictureAndJigsawViews(gap=self.gap, tile_size=self.tile_size)
+
+    def build(
+        self,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        num_images: int,
+        global_batch: int,
+    ) -> "PIRL":
+        """Return the objective around ``backbone``.
+
+        Raises:
+            ValueError: if there are no other pictures to compare with.
+        """
+        del global_batch
+        if num_images < 2:
+            raise ValueError(f"{num_images} picture has no negatives: PIRL needs at least 2")
+        return PIRL(self, backbone, feature_dim=feature_dim, num_images=num_images)
+
+
+class PIRL(Objective):
+    """Pretext-invariant embeddings by noise-contrastive estimation."""
+
+    def __init__(
+        self, config: PIRLConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.picture_head = projection_head(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+        self.tile_head = nn.Linear(feature_dim, config.embed_dim)
+        self.jigsaw_head = nn.Linear(NUM_TILES * config.embed_dim, config.embed_dim)
+        self.memory = MemoryBank(num_images, config.embed_dim, momentum=config.memory_momentum)
+        self._seen: list[tuple[Tensor, Tensor]] = []  # indices and embeddings of this step
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone, which sees whole pictures."""
+        return self.backbone
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the loss of eq. 5; means over the whole views and over the jigsaws."""
+        del targets
+        weight = self.config.jigsaw_weight
+        pictures, jigsaws = self.embed(batch)
+        self._seen.append((batch.indices, pictures.detach().mean(dim=0)))
+        jigsaw_loss, picture_loss = self._contrast((jigsaws, pictures), batch.indices, clock)
+        return StepOutput(
+            weight * jigsaw_loss + (1 - weight) * picture_loss,
+            {
+                "jigsaw_loss": jigsaw_loss.detach().cpu(),
+                "picture_loss": picture_loss.detach().cpu(),
+            },
+        )
+
+    def embed(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "targets batch embed"], Float[Tensor, "jigsaws batch embed"]]:
+        """Return unit embeddings of the whole views, f(v), and of the jigsaws, g(v)."""
+        size = len(batch.indices)
+        features = encode_views(self.backbone, batch.views)
+        pictures = self.picture_head(torch.cat(features[: batch.num_targets]))
+        tiles = self.tile_head(torch.cat(features[batch.num_targets :]))
+        jigsaws = self.jigsaw_head(side_by_side(tiles, size))
+        unit_pictures, unit_jigsaws = (
+            F.normalize(rows.float(), dim=1).view(-1, size, self.config.embed_dim)
+            for rows in (pictures, jigsaws)
+        )
+        return unit_pictures, unit_jigsaws
+
+    def _contrast(
+        self, kinds: tuple[Tensor, ...], indices: Tensor, clock: Clock
+    ) -> list[Float[Tensor, ""]]:
+        """Return the loss of each kind of embedding against the bank."""
+        number = min(self.config.num_negatives, self.memory.num_images)
+        chosen = self.memory.draw(number, step=clock.step).to(indices.device)
+        negatives = self.memory.rows_of(chosen)[0]
+        memories = self.memory.own_rows_of(indices)[0]
+        same = indices[:, None] == chosen
+        return [
+            torch.stack(
+                [
+                    memory_nce(
+                        rows,
+                        memories.to(rows),
+                        negatives.to(rows),
+                        same,
+                        temperature=self.config.temperature,
+                    )
+                    for rows in kind
+                ]
+            ).mean()
+            for kind in kinds
+        ]
+
+    def before_step(self, clock: Clock) -> None:
+        """Forget the embeddings of the step before."""
+        del clock
+        self._seen.clear()
+
+    def after_step(self, clock: Clock) -> None:
+        """Move the rows of this step's pictures towards their new embeddings."""
+        del clock
+        indices, embeddings = zip(*self._seen, strict=True)
+        self.memory.update(torch.cat(indices), torch.cat(embeddings)[None])

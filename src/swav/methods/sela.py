@@ -1,0 +1,152 @@
+"""SeLa-v2: share all pictures equally between clusters between epochs, and predict them.
+
+Asano et al., "Self-labelling via simultaneous clustering and representation learning", ICLR 2020,
+arXiv 1911.05371, with the improvements of Caron et al., NeurIPS 2020, arXiv 2006.09882, appendix
+D: SwAV's views, head, temperature and schedule. At the start of each epoch one optimal transport
+over all pictures gives every picture one cluster, all clusters equal shares; unlike the centroids
+of DeepCluster-v2 the prototypes are learnt by the optimiser.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.methods.deepcluster import check_clusters, check_pictures
+from swav.nn.clusters import EpochClusters
+from swav.nn.heads import embed_views, projection_head
+from swav.nn.prototypes import Prototypes
+from swav.ops.assign import sinkhorn
+from swav.ops.losses import cluster_prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeLaConfig(ObjectiveConfig):
+    """SeLa-v2 (Asano et al., 2020; Caron et al., 2020): Sinkhorn over all pictures each epoch."""
+
+    name: ClassVar[str] = "sela"
+
+    num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
+    """Clusters of each head; the loss is the mean over heads."""
+    num_banks: int = 2
+    """Embeddings kept of each picture, one for each target view."""
+    epsilon: float = 0.05
+    """Entropy of the assignment before it is made hard (not published for v2: SwAV's)."""
+    iterations: int = 10
+    """Rounds of Sinkhorn-Knopp over all pictures (not published for v2)."""
+    hidden_dim: int = 2048
+    """Width of the projection head's hidden layer; 0 makes the head linear."""
+    head_batchnorm: bool = True
+    embed_dim: int = 128
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_clusters(self.num_prototypes, self.num_banks, self.temperature)
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon {self.epsilon} must be positive: SwAV uses 0.05")
+
+    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+        """Raise a ValueError if there are not enough pictures for the clusters."""
+        check_pictures(max(self.num_prototypes), num_images, global_batch)
+        return []
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "SeLa":
+        """Return the objective around ``backbone``."""
+        del global_batch
+        return SeLa(self, backbone, feature_dim=feature_dim, num_images=num_images)
+
+
+class SeLa(Objective):
+    """Prediction of equal clusters, assigned once an epoch."""
+
+    def __init__(
+        self, config: SeLaConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = projection_head(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+        self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
+        self.clusters = EpochClusters(
+            num_images,
+            config.embed_dim,
+            num_prototypes=config.num_prototypes,
+            num_banks=config.num_banks,
+        )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fill the bank with embeddings of the untrained network, so that epoch 0 has clusters."""
+        for batch in batches:
+            self.clusters.remember(batch.indices, self.embed(batch)[: batch.num_targets])
+            self.clusters.update_bank()
+
+    @torch.no_grad()
+    def before_epoch(self, clock: Clock) -> None:
+        """Share all pictures equally between the prototypes of each head; keep the largest code."""
+        del clock
+        config = self.config
+        self.prototypes.normalise()
+        shares = []
+        for head, weight in enumerate(self.prototypes.parameters()):
+            scores = self.clusters.rows(head) @ weight.T
+            codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
+            shares.append(codes.argmax(dim=1))
+        self.clusters.assign(shares)
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the cross-entropy of all views with the cluster of their picture."""
+        del clock, targets
+        embeddings = self.embed(batch)
+        self.clusters.remember(batch.indices, embeddings[: batch.num_targets])
+        assignments = self.clusters.of(batch.indices).to(embeddings.device)
+        losses = [
+            cluster_prediction(
+                scores, assignment.repeat(len(batch.views)), temperature=self.config.temperature
+            )
+            for scores, assignment in zip(
+                self.prototypes(embeddings.flatten(0, 1)), assignments, strict=True
+            )
+        ]
+        ln_k = torch.tensor(self.config.num_prototypes).log().mean()
+        return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.figures})
+
+    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
+        """Return unit embeddings of all views."""
+        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
+
+    def before_step(self, clock: Clock) -> None:
+        """Put the prototypes on the unit sphere; start a step with nothing to remember."""
+        del clock
+        self.prototypes.normalise()
+        self.clusters.forget()
+
+    def after_step(self, clock: Clock) -> None:
+        """Put the embeddings of this step into the bank."""
+        del clock
+        self.clusters.update_bank()
+
+    def cluster(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch prototypes"]:
+        """Return the softmax over the first head's prototypes."""
+        embeddings = self.projector(features)
+        return self.prototypes.probabilities(embeddings, temperature=self.config.temperature)

@@ -1,0 +1,72 @@
+"""SimCLR: tell the views of a picture from the views of all others.
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
+arXiv 2002.05709, and its loss for any number of views from Caron et al., NeurIPS 2020, arXiv
+2006.09882, appendix A.8.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.nn.heads import embed_views, projection_head
+from swav.ops.losses import nt_xent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRConfig(ObjectiveConfig):
+    """SimCLR (Chen et al., 2020): contrast the views of a picture with all others of the batch."""
+
+    name: ClassVar[str] = "simclr"
+    needs_whole_batch: ClassVar[str] = (
+        "SimCLR contrasts every view with all pictures of the batch, so parts of it are less"
+    )
+
+    hidden_dim: int = 2048
+    """Width of the projection head's hidden layer; 0 makes the head linear."""
+    head_batchnorm: bool = True
+    embed_dim: int = 128
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} must be positive: try 0.1 to 0.5")
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "SimCLR":
+        """Return the objective around ``backbone``."""
+        del num_images, global_batch
+        return SimCLR(self, backbone, feature_dim=feature_dim)
+
+
+class SimCLR(Objective):
+    """Contrast within the batch of all ranks."""
+
+    needs_whole_batch = SimCLRConfig.needs_whole_batch
+
+    def __init__(self, config: SimCLRConfig, backbone: nn.Module, *, feature_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = projection_head(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the loss over all pairs of views, targets or not."""
+        del clock, targets
+        embeddings = F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
+        return StepOutput(nt_xent(embeddings, temperature=self.config.temperature))

@@ -1,0 +1,97 @@
+"""VICReg: variance, invariance and covariance of the embeddings, each kept where it should be.
+
+Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+Learning", ICLR 2022, arXiv 2105.04906. Views of a picture are brought together (invariance) while
+every dimension keeps a standard deviation of at least one over the batch (variance) and no two
+dimensions vary together (covariance).
+
+The terms are weighed as in the authors' released code, with which the weights were published: the
+squared distance is a mean over dimensions, the variance a mean over the two views, the covariance
+a sum over them. With more views, the invariance is the mean over all pairs with a target view, and
+variance and covariance are those of the mean view.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from swav import distributed
+from swav.data.batch import Batch
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.nn.heads import embed_views, expander
+from swav.ops.losses import covariance_penalty, unordered_pairs, variance_hinge
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICRegConfig(ObjectiveConfig):
+    """VICReg (Bardes et al., 2022): variance, invariance and covariance of the embeddings."""
+
+    name: ClassVar[str] = "vicreg"
+    needs_whole_batch: ClassVar[str] = (
+        "VICReg takes variances and covariances over the whole batch, and parts of it covary more"
+    )
+
+    hidden_dim: int = 8192
+    """Width of the head's two hidden layers."""
+    head_batchnorm: bool = True
+    embed_dim: int = 8192
+    invariance_weight: float = 25.0
+    variance_weight: float = 25.0
+    covariance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        weights = (self.invariance_weight, self.variance_weight, self.covariance_weight)
+        if min(weights) < 0:
+            raise ValueError(
+                f"weights {weights} of invariance, variance and covariance must not be negative: "
+                "the paper has 25, 25, 1"
+            )
+
+    def build(
+        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
+    ) -> "VICReg":
+        """Return the objective around ``backbone``."""
+        del num_images, global_batch
+        return VICReg(self, backbone, feature_dim=feature_dim)
+
+
+class VICReg(Objective):
+    """Redundancy reduction without comparing pictures."""
+
+    needs_whole_batch = VICRegConfig.needs_whole_batch
+
+    def __init__(self, config: VICRegConfig, backbone: nn.Module, *, feature_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = expander(
+            feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=config.head_batchnorm,
+        )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+        """Return the weighted sum of the three terms, the same on every rank."""
+        del clock, targets
+        config = self.config
+        local = embed_views(self.backbone, self.projector, batch.views)
+        views = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
+        pairs = unordered_pairs(batch.num_targets, len(views))
+        invariance = torch.stack([F.mse_loss(views[one], views[other]) for one, other in pairs])
+        variance = torch.stack([variance_hinge(view) for view in views])
+        covariance = torch.stack([covariance_penalty(view) for view in views])
+        terms = (invariance.mean(), variance.mean(), 2 * covariance.mean())
+        weights = (config.invariance_weight, config.variance_weight, config.covariance_weight)
+        loss = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)])
+        names = ("invariance", "variance", "covariance")
+        metrics = {name: term.detach().cpu() for name, term in zip(names, terms, strict=True)}
+        return StepOutput(loss.sum(), metrics)

@@ -1,0 +1,135 @@
+"""Hard clusters of all pictures, made anew each epoch from a memory bank (DeepCluster-v2)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor, nn
+
+from swav.nn.memory import MemoryBank
+
+QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+FIGURES = (
+    *(f"cluster_size_{100 * quantile:.0f}" for quantile in QUANTILES),
+    "prototypes_used",
+    "nmi_last_epoch",
+)
+
+UNKNOWN = -1.0
+"""Of figures that there are not yet; not a NaN, which would not equal itself."""
+
+
+class EpochClusters(nn.Module):
+    """The cluster of every picture by each head, from the embeddings of the epoch before.
+
+    Bank ``b`` takes the embeddings of target view ``b`` (counted round if there are fewer), and
+    head ``h`` clusters bank ``h`` (likewise). Every rank has all clusters, -1 for a picture that
+    was not seen yet.
+    """
+
+    def __init__(
+        self, num_images: int, embed_dim: int, *, num_prototypes: Sequence[int], num_banks: int
+    ) -> None:
+        super().__init__()
+        self.bank = MemoryBank(num_images, embed_dim, num_banks=num_banks)
+        self.num_prototypes = tuple(num_prototypes)
+        unknown = torch.full((len(self.num_prototypes), num_images), -1, dtype=torch.int32)
+        self._assignments = unknown
+        self._figures = torch.full((len(FIGURES),), UNKNOWN)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def of(self, indices: Int[Tensor, " batch"]) -> Int[Tensor, "heads batch"]:
+        """Return the cluster of some pictures by each head."""
+        return self._assignments[:, indices.to(self._assignments.device)].long()
+
+    def remember(
+        self, indices: Int[Tensor, " batch"], embeddings: Float[Tensor, "targets batch embed"]
+    ) -> None:
+        """Keep the embeddings of a micro-batch until ``update_bank``."""
+        views = torch.arange(len(self.bank.rows)) % len(embeddings)
+        self._waiting.append((indices, embeddings.detach()[views]))
+
+    def update_bank(self) -> None:
+        """Put what was remembered into the bank. Every rank has to call it."""
+        indices, embeddings = zip(*self._waiting, strict=True)
+        self.bank.update(torch.cat(indices), torch.cat(embeddings, dim=1))
+        self._waiting.clear()
+
+    def forget(self) -> None:
+        """Drop what is remembered: of a step that was only a trial."""
+        self._waiting.clear()
+
+    def rows(self, head: int) -> Float[Tensor, "rows embed"]:
+        """Return what a head clusters: this rank's rows of its bank that have been seen.
+
+        Raises:
+            ValueError: if the bank is still empty.
+        """
+        if not self.bank.whole(self.bank.seen).any():
+            raise ValueError("no picture has an embedding yet: call prepare(batches) before step 0")
+        return self.bank.rows[head % len(self.bank.rows), self.bank.seen]
+
+    def start(self, head: int, *, epoch: int) -> Float[Tensor, "prototypes embed"]:
+        """Return rows of random pictures, one for each prototype, the same on all ranks.
+
+        Raises:
+            ValueError: if fewer pictures have been seen.
+        """
+        number = self.num_prototypes[head]
+        order = self.bank.shuffled(stream=(epoch, head))
+        chosen = order[self.bank.whole(self.bank.seen).cpu()[order]][:number]
+        if len(chosen) < number:
+            raise ValueError(
+                f"{number} prototypes for {len(chosen)} pictures with an embedding: use "
+                f"--method.num-prototypes {max(len(chosen) // 10, 2)} or so"
+            )
+        return self.bank.rows_of(chosen)[head % len(self.bank.rows)]
+
+    def assign(self, shares: Sequence[Int[Tensor, " rows"]]) -> None:
+        """Take the cluster of each of ``rows(head)``, for every head; measure what changed."""
+        found = []
+        for share in shares:
+            mine = torch.full(self.bank.seen.shape, -1, dtype=torch.int32, device=share.device)
+            mine[self.bank.seen] = share.int()
+            found.append(self.bank.whole(mine))
+        assignments = torch.stack(found)
+        self._figures = self._measured(self._assignments.cpu(), assignments.cpu())
+        self._assignments = assignments
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """Quantiles of the cluster sizes, share of clusters that are not empty, and the NMI.
+
+        The NMI (normalised mutual information) compares the clusters with those of the epoch
+        before, if there were any: it grows as they settle. All are means over heads.
+        """
+        return {
+            name: value
+            for name, value in zip(FIGURES, self._figures, strict=True)
+            if value > UNKNOWN
+        }
+
+    def _measured(
+        self, before: Int[Tensor, "heads images"], now: Int[Tensor, "heads images"]
+    ) -> Float[Tensor, " figures"]:
+        by_head = []
+        for number, old, new in zip(self.num_prototypes, before, now, strict=True):
+            sizes = torch.bincount(new[new >= 0], minlength=number)
+            quantiles = sizes.double().quantile(torch.tensor(QUANTILES, dtype=torch.float64))
+            in_both = (old >= 0) & (new >= 0)
+            nmi = UNKNOWN
+            if in_both.any():
+                nmi = normalized_mutual_info_score(old[in_both].numpy(), new[in_both].numpy())
+            by_head.append([*quantiles.tolist(), float((sizes > 0).double().mean()), nmi])
+        return torch.tensor(by_head).mean(dim=0)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return the clusters of all pictures, and the figures."""
+        return {"assignments": self._assignments, "figures": self._figures}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the state of ``get_extra_state``."""
+        self._assignments = state["assignments"].clone()
+        self._figures = state["figures"].clone()

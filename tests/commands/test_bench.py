@@ -1,0 +1,47 @@
+"""``swav bench``: every figure is a measured one, and they add up."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swav import cli
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for index in range(6):
+        values = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((160, 120)).save(folder / f"{index}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_the_stages_are_the_whole(photos, in_memory, capsys):
+    words = ["bench", "input", str(photos), "--crops", "2x24,3x16", "--images", "4", "--json"]
+    assert cli.main([*words, *(["--in-memory"] if in_memory else [])]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["crops"] == "2x24,3x16"
+    assert report["images"] == 4
+    assert sum(report["stages_ms"].values()) == pytest.approx(report["ours_ms"])
+    assert (report["decode_ms"] < 0.01) == in_memory
+    assert report["reference_ms"] > report["ours_ms"] > 0
+    assert report["ratio_low"] <= report["ratio"] <= report["ratio_high"]
+    assert report["pictures_per_second"] == pytest.approx(1e3 / report["ours_ms"])
+    assert report["crops_per_second"] == pytest.approx(5 * report["pictures_per_second"])
+    assert report["pictures_per_second_with_workers"] > 0
+
+
+def test_a_table_for_people(photos, capsys):
+    assert cli.main(["bench", "input", str(photos), "--crops", "1x16,1x8", "--images", "2"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("ms a picture", "crop and resize", "times as fast as the reference", "workers"):
+        assert words in shown
+
+
+def test_crops_that_are_not_understood_are_named(photos, capsys):
+    assert cli.main(["bench", "input", str(photos), "--crops", "2*32"]) == 1
+    assert "crops '2*32': give at most 1 groups as COUNTxSIZE" in capsys.readouterr().err
