@@ -15,11 +15,11 @@ CHECKS = """
 import runpy, sys
 sys.path[:0] = ["{tests}"]
 import torch
-from contracts import test_methods as contract
-from tiny import WITH_BATCHNORM, WITHOUT_BATCHNORM
 from swav.methods import CentreConfig, MethodConfig
+from tiny import TINY_METHODS, WITH_BATCHNORM, WITHOUT_BATCHNORM
 import swav.cli
-method = {tiny}
+method = TINY_METHODS[CentreConfig] = {tiny}
+from contracts import test_methods as contract
 for backbone in (WITH_BATCHNORM, WITHOUT_BATCHNORM):
     contract.test_every_trainable_parameter_gets_a_gradient(method, backbone)
 contract.test_the_same_seed_gives_the_same_bits(method)

@@ -45,4 +45,7 @@ def test_one_cpu_recipe_for_each_method_with_one_budget() -> None:
     for name in names:
         made = make_config(name)
         assert made.method.name == name.partition("-")[0]
-        assert replace(made, method=swav.method) == swav
+        if made.method.pretext is None:
+            assert replace(made, method=swav.method) == swav
+        else:  # its tiles need other views
+            assert replace(made, method=swav.method, views=swav.views) == swav

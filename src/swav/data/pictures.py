@@ -67,7 +67,7 @@ class Pictures:
         self.labels: Int64[np.ndarray, " images"] | None = labels
         self.classes: tuple[str, ...] = classes
         self.bad_files: list[BadFile] = list(contents.bad_files)
-        self.columns: Mapping[str, PackedNames] = contents.columns
+        self.columns: Mapping[str, PackedNames] = dict(contents.columns)  # can be pickled
         self.channels = channels
         self._reader = contents.reader
         self._max_bad_fraction = max_bad_fraction
