@@ -25,7 +25,7 @@ def demo() -> TrainConfig:
         data=SourceConfig(data="emoji"),
         views=ViewsConfig(groups=(large, small)),
         backbone=SMALL_RESNET,
-        method=SwAVConfig(num_prototypes=(100,), hidden_dim=512, epsilon=0.03, freeze_steps=20),
+        method=SwAVConfig(num_prototypes=(60,), hidden_dim=512, epsilon=0.03, freeze_steps=20),
         optim=OptimConfig(
             optimizer="adamw",
             batch_size=64,
