@@ -16,7 +16,7 @@ check: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 slow: $(VENV)/.developed
 	$(BIN)/pytest -m slow

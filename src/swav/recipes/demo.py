@@ -33,5 +33,5 @@ def demo() -> TrainConfig:
             warmup_epochs=2,
             weight_decay=1e-4,
         ),
-        epochs=44,
+        epochs=36,
     )
