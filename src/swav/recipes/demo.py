@@ -19,8 +19,8 @@ def demo() -> TrainConfig:
     augment = AugmentConfig(
         brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, grey=0.1, blur=0.0
     )
-    large = CropGroup(count=2, size=(32, 32), scale=(0.3, 1.0), augment=augment)
-    small = CropGroup(count=4, size=(20, 20), scale=(0.08, 0.35), augment=augment)
+    large = CropGroup(count=2, size=(40, 40), scale=(0.3, 1.0), augment=augment)
+    small = CropGroup(count=4, size=(24, 24), scale=(0.08, 0.35), augment=augment)
     return TrainConfig(
         data=SourceConfig(data="emoji"),
         views=ViewsConfig(groups=(large, small)),
@@ -33,5 +33,5 @@ def demo() -> TrainConfig:
             warmup_epochs=2,
             weight_decay=1e-4,
         ),
-        epochs=36,
+        epochs=25,
     )
