@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from numba import njit
 from torch import Tensor
@@ -84,6 +85,19 @@ def _scratch(out: UInt8[Tensor, "batch channels height width"], radius: float) -
     return memory
 
 
+def normalise(
+    views: UInt8[Tensor, "batch channels height width"],
+    scale: Float32[np.ndarray, " channels"],
+    shift: Float32[np.ndarray, " channels"],
+) -> Float32[Tensor, "batch channels height width"]:
+    """Return ``views * scale + shift`` for each channel, in one pass over the memory."""
+    out = torch.empty(views.shape)
+    pixels = views.shape[2] * views.shape[3]
+    lines = views.reshape(-1, pixels).numpy(), out.view(-1, pixels).numpy()
+    _normalise(*lines, scale, shift)
+    return out
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile, and keep the result where the package or the user's cache can be written."""
     function = inspect.unwrap(function)  # of a checker of types, which numba cannot compile
@@ -135,6 +149,19 @@ def _render(
         if solarise[i]:
             _solarise(view.reshape(-1))
         _to_bytes(view.reshape(-1), out[i].reshape(-1))
+
+
+@_compiled
+def _normalise(lines, out, scale, shift):
+    for i in range(len(lines)):
+        channel = i % len(scale)
+        _scale_and_shift(lines[i], scale[channel], shift[channel], out[i])
+
+
+@_compiled
+def _scale_and_shift(source, scale, shift, out):
+    for x in range(out.size):
+        out[x] = _f32(source[x]) * scale + shift
 
 
 @_compiled

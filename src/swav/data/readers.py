@@ -124,7 +124,7 @@ class Chosen(Reader):
 
     def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
         """Return what the other reader gives."""
-        return self.whole.reduced(int(self.rows[row]), channels, reduction)
+        return self._reader.reduced(int(self._rows[row]), channels, reduction)
 
     def size(self, row: int) -> Size:
         """Return what the other reader gives."""

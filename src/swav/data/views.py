@@ -103,15 +103,19 @@ def make_crops(
 
 def finish(made: Crops, config: ViewsConfig, device: torch.device | None = None) -> Batch:
     """Return the views normalised on the device, after what is left of their augmentation."""
-    mean = torch.tensor(config.mean, device=device)[:, None, None]
-    scale = 1 / torch.tensor(config.std, device=device)[:, None, None]
-    views: list[Tensor] = []
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
+    scale, shift = 1 / std, -mean / std
+    if not made.photometry and (device is None or device.type == "cpu"):
+        views = tuple(fused.normalise(view, scale / 255, shift) for view in made.views)
+        return Batch(views, made.num_targets, made.indices)
+    scales, shifts = (torch.from_numpy(each)[:, None, None].to(device) for each in (scale, shift))
+    later: list[Tensor] = []
     for place, crop in enumerate(made.views):
-        view, unit = crop.to(device, non_blocking=True), scale / 255
+        view = crop.to(device, non_blocking=True).float().div_(255)
         if made.photometry:
-            view, unit = augment.augment(view / 255, made.photometry[place]), scale
-        views.append((view * unit).sub_(mean * scale))
-    return Batch(tuple(views), made.num_targets, made.indices.to(device, non_blocking=True))
+            view = augment.augment(view, made.photometry[place])
+        later.append(view.mul_(scales).add_(shifts))
+    return Batch(tuple(later), made.num_targets, made.indices.to(device, non_blocking=True))
 
 
 def reduction(config: ViewsConfig, height: int, width: int) -> int:
