@@ -5,8 +5,11 @@
 CIFAR is DATA with parts train and test, such as cifar10:FOLDER or a folder with train/CLASS/*.jpg.
 Training sees no labels. kNN (k = 20) and the linear probe fit on the same 20,000 pictures and score
 5,000 others of train; with --final they score the test part instead, which is to be read once.
-A stopped command goes on where it was: runs continue from their checkpoints, and each result is a
-line of tune.jsonl or final.jsonl in the output folder as soon as there is one.
+With --imbalance 100 the classes to learn from are long-tailed, the largest 100 times the smallest,
+and SwAV is trained with equal shares of the prototypes, with a power law, and with shares that the
+pictures may choose; give it an --out of its own. A stopped command goes on where it was: runs
+continue from their checkpoints, and each result is a line of tune.jsonl or final.jsonl in the
+output folder as soon as there is one.
 """
 
 import argparse
@@ -29,6 +32,12 @@ from swav.recipes.train_config import TrainConfig
 PICTURES, HELD_OUT = 20_000, 5_000
 SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}
 """Of methods that are trained more than once."""
+PRIORS: dict[str, dict[str, Any]] = {
+    "swav": {},
+    "swav-power-law": {"prior_exponent": 1.0},
+    "swav-unbalanced": {"prior_strength": 0.025},
+}
+"""What is trained on long-tailed classes."""
 RECIPE = "cifar10-cpu"
 
 
@@ -39,21 +48,35 @@ class Sets(NamedTuple):
     score: Pictures
 
 
-def sets(data: str, *, final: bool, number: int) -> Sets:
+def sets(data: str, *, final: bool, number: int, imbalance: float) -> Sets:
     """Return the pictures, drawn by a fixed seed; those that are learnt from never change."""
     train = SourceConfig(data=data, split="train").build().load()
     order = np.random.default_rng(0).permutation(len(train))
-    fit = train.subset(np.sort(order[:number]))
+    rest, held_out = np.split(order, [len(order) - min(HELD_OUT, len(order) // 4)])
+    chosen = rest[:number]
+    if imbalance > 1:
+        assert train.labels is not None
+        chosen = long_tail(rest, train.labels[rest], imbalance)
+    fit = train.subset(np.sort(chosen))
     if final:
         return Sets(fit, SourceConfig(data=data, split="test").build().load())
-    return Sets(fit, train.subset(np.sort(order[number : number + min(HELD_OUT, number)])))
+    return Sets(fit, train.subset(np.sort(held_out)))
+
+
+def long_tail(rows: np.ndarray, labels: np.ndarray, imbalance: float) -> np.ndarray:
+    """Return rows whose classes shrink evenly in logarithm, the last by ``imbalance``."""
+    sizes = np.bincount(labels)
+    places = np.linspace(0, 1, len(sizes))
+    wanted = (sizes.min() * imbalance**-places).astype(int)
+    return np.concatenate([rows[labels == label][:number] for label, number in enumerate(wanted)])
 
 
 def config_of(method: str, *, seed: int, epochs: int) -> TrainConfig:
     """Return the CPU recipe of a method with the budget of this comparison."""
-    name = RECIPE if method == "swav" else f"{method}-{RECIPE}"
+    config = make_config(RECIPE if method in PRIORS else f"{method}-{RECIPE}")
+    changed = replace(config.method, **PRIORS.get(method, {}))
     arrays = SourceConfig(data="arrays")
-    return replace(make_config(name), data=arrays, seed=seed, epochs=epochs, device="cpu")
+    return replace(config, data=arrays, method=changed, seed=seed, epochs=epochs, device="cpu")
 
 
 def measured(fit: Features, score: Features) -> dict[str, float]:
@@ -122,13 +145,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--imbalance", type=float, default=1, help="long-tailed classes: try 100")
     parser.add_argument("--final", action="store_true", help="score the test part, once")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     kept = given.out / ("final.jsonl" if given.final else "tune.jsonl")
     found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    where = sets(given.data, final=given.final, number=given.pictures)
-    for name, seed in jobs(given.methods):
+    where = sets(given.data, final=given.final, number=given.pictures, imbalance=given.imbalance)
+    for name, seed in jobs(given.methods if given.imbalance == 1 else list(PRIORS)):
         if (name, seed) not in [(each["name"], each["seed"]) for each in found]:
             found.append(result(name, seed, where, epochs=given.epochs, out=given.out))
             with kept.open("a") as file:

@@ -97,6 +97,12 @@ def test_first_rows_are_random_unit_vectors():
     assert not bank().seen.any()
 
 
+def test_it_moves_with_its_module():
+    moved = torch.nn.ModuleList([bank()]).to("meta")[0]
+    assert moved.rows.device.type == moved.seen.device.type == "meta"
+    assert moved.rows.dtype == torch.float32
+
+
 def test_draws_depend_on_seed_and_step_alone():
     one, other = bank(), bank()
     one.update(*steps()[0])

@@ -1,6 +1,7 @@
 """Memory bank: one embedding of every picture of the data, spread over the ranks."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,6 +50,13 @@ class MemoryBank(nn.Module):
         self._rows = self._drawn(num_banks, embed_dim)
         self._seen = torch.zeros(self._rows.shape[1], dtype=torch.bool)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go along when the module moves to another device."""
+        moved = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._rows, self._seen = fn(self._rows), fn(self._seen)
+        assert moved is self
+        return self
+
     @property
     def rows(self) -> Float[Tensor, "banks rows embed"]:
         """This rank's rows: of pictures ``rank``, ``rank + ranks``, ``rank + 2 ranks``, ..."""
@@ -81,7 +89,6 @@ class MemoryBank(nn.Module):
         """
         every = distributed.all_gather(indices).flatten()
         new = distributed.all_gather(embeddings.float()).transpose(0, 1).flatten(1, 2)
-        self._rows, self._seen = self._rows.to(new.device), self._seen.to(new.device)
         place = torch.full((self.num_images,), -1, device=every.device)
         place.scatter_reduce_(0, every, torch.arange(len(every), device=every.device), "amax")
         own = torch.unique(every)
