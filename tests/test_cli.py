@@ -86,7 +86,8 @@ def option(path: str) -> str:
 
 @pytest.mark.parametrize("path", WORDS)
 def test_one_option_changes_one_field(path: str, trained: Recorder) -> None:
-    recipe = list(RECIPES)[1:][list(WORDS).index(path) % (len(RECIPES) - 1)]
+    of_swav = [name for name in list(RECIPES)[1:] if make_config(name).method.name == "swav"]
+    recipe = of_swav[list(WORDS).index(path) % len(of_swav)]
     words, value = WORDS[path]
     assert cli.main(["train", "digits", "--recipe", recipe, option(path), *words]) == 0
     before = config.to_dict(make_config(recipe))

@@ -98,7 +98,7 @@ def test_asked_to_stop_while_another_wants_in(folder: Path) -> None:
 
 def test_ctrl_c_stops_like_sigterm_and_twice_at_once(folder: Path) -> None:
     run = folder / "interrupted"
-    words = ("train", "--config", "tiny.yaml", "--out", "interrupted")
+    words = ("train", "--config", "tiny.yaml", "--out", "interrupted", "--epochs", 1000)
     process = start_swav(words, folder)
     process.wait_for(lambda: (run / f"checkpoints/step-{SAVE_EVERY:08d}").exists())
     process.kill(signal.SIGINT)

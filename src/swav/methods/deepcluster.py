@@ -25,6 +25,9 @@ from swav.nn.prototypes import Prototypes
 from swav.ops.kmeans import spherical_kmeans
 from swav.ops.losses import cluster_prediction
 
+IMAGENET = 1_281_167
+"""Pictures for which the paper has 3,000 clusters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeepClusterConfig(ObjectiveConfig):
@@ -72,10 +75,11 @@ def check_clusters(num_prototypes: tuple[int, ...], num_banks: int, temperature:
 
 
 def resolved_prototypes(num_prototypes: tuple[int, ...], num_images: int) -> tuple[int, ...]:
-    """Return the clusters of each head; if none are given, 2.65 per root of a picture thrice."""
+    """Return the clusters of each head; if none are given, three heads of a number by the root."""
     if num_prototypes:
         return num_prototypes
-    return (min(3000, max(2, round(2.65 * math.sqrt(num_images)))),) * 3
+    number = round(3000 * math.sqrt(num_images / IMAGENET))
+    return (min(3000, max(2, number)),) * 3
 
 
 def check_pictures(most: int, num_images: int, global_batch: int) -> None:

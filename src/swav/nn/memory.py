@@ -1,7 +1,7 @@
 """Memory bank: one embedding of every picture of the data, spread over the ranks."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +50,10 @@ class MemoryBank(nn.Module):
         self._rows = self._drawn(num_banks, embed_dim)
         self._seen = torch.zeros(self._rows.shape[1], dtype=torch.bool)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MemoryBank":
         """Go along when the module moves to another device."""
-        moved = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._rows, self._seen = fn(self._rows), fn(self._seen)
-        assert moved is self
         return self
 
     @property
