@@ -49,7 +49,8 @@ class ClustersConfig:
     """Of k-means; None: as many as there are classes, without labels the root of the number of
     pictures, at most 100."""
     restarts: int = 5
-    """Starts of k-means, the tightest of which is kept (labels play no part in that)."""
+    """Starts of k-means, the tightest of which is kept (labels play no part in that). Without
+    labels one start: only the stability between views asks for k-means then."""
     max_images: int = 1000
     """Pictures of the measures that need pairs or views, evenly through the set."""
     scale: tuple[float, float] = (0.3, 1.0)
@@ -127,7 +128,8 @@ def run(
     number = config.num_clusters or number
     if number > num_images:
         raise ValueError(f"{number} clusters of {num_images} pictures: set num_clusters to fewer")
-    model = kmeans(features.values, number, restarts=config.restarts, seed=config.seed)
+    restarts = config.restarts if labels is not None else 1
+    model = kmeans(features.values, number, restarts=restarts, seed=config.seed)
     by_kmeans = model.labels_.astype(np.int64)
     own = by_kmeans if assignment is None else assignment.numpy()
     metrics: dict[str, float] = {}
@@ -142,7 +144,7 @@ def run(
         metrics |= _two_views(views, model)
     return Result(
         task="clusters",
-        protocol=_protocol(config, number),
+        protocol=_protocol(config, number, restarts),
         metrics=metrics,
         intervals=intervals,
         seeds=(config.seed,),
@@ -231,10 +233,10 @@ def _spread(number: int, most: int) -> Int64[np.ndarray, " _"]:
     return np.linspace(0, number - 1, min(number, most)).round().astype(np.int64)
 
 
-def _protocol(config: ClustersConfig, num_clusters: int) -> dict[str, Any]:
+def _protocol(config: ClustersConfig, num_clusters: int, restarts: int) -> dict[str, Any]:
     return {
         "kmeans": f"{num_clusters} clusters of L2-normalised features, "
-        f"tightest of {config.restarts} starts",
+        f"tightest of {restarts} starts",
         "accuracy": "clusters and classes matched one to one (Hungarian)",
         "nmi": "arithmetic mean of the entropies",
         "views": f"crops of {config.scale[0]:g} to {config.scale[1]:g} of the picture, flips, "
