@@ -114,9 +114,9 @@ def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict
     folder = out / f"{name}-{seed}"
     swav.train("arrays", config=config, out=folder, resume=True, pictures=unlabelled)
     run = swav.load(folder)
-    seconds = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]["seconds"])
+    last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
     scores = of_network(config, run.backbone, where)
-    return {"name": name, "seed": seed, "seconds": seconds, **scores}
+    return {"name": name, "seed": seed, "seconds": json.loads(last)["seconds"], **scores}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -97,11 +97,14 @@ def train(
             if recipe == "auto" and not resume:
                 logger.info("\n".join(explain(config, facts)))
             stack.enter_context(_recorded(folder))
-        session = start_session(
-            fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
-        )
-        if not session.is_trained:
-            _run(session)
+        with StopSignal() as stop:  # before the first state is read and the workers are forked
+            session = start_session(
+                fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
+            )
+            if not session.is_trained:
+                _run(session, stop)
+            elif stop.requested:
+                raise _stopped(session, saved=True)
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
             _finish(session, reopen=opened is None)
     return folder
@@ -163,11 +166,9 @@ def _recorded(folder: Path) -> Iterator[None]:
         raise
 
 
-def _run(session: Session) -> None:
+def _run(session: Session, stop: StopSignal) -> None:
     """Train to the end, or until a signal asks to stop."""
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignal())  # before the workers are forked
-        report = stack.enter_context(Reporter(session))
+    with Reporter(session) as report:
         try:
             _train(session, stop, report)
         except ValueError:  # of a worker perhaps, wrapped in its traceback
@@ -226,11 +227,11 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
             report.log(output, _scores(session, evaluation) if evaluating else {})
         if stopping or due(clock, session.save_every_steps):
             saved = save(session, report.seconds)
-        if stopping and not session.is_trained:
-            raise _stopped(session, saved)
+        if stopping:
+            raise _stopped(session, saved=saved)
 
 
-def _stopped(session: Session, saved: bool) -> Exception:
+def _stopped(session: Session, *, saved: bool) -> Exception:
     where = f"stopped after step {session.clock.step} of {session.clock.total_steps}"
     if saved:
         return StoppedBySignal(f"{where}; continue with --resume --out {session.folder}")
