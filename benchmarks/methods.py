@@ -3,13 +3,15 @@
     python benchmarks/methods.py CIFAR [--out runs/methods] [--epochs 5] [--final]
 
 CIFAR is DATA with parts train and test, such as cifar10:FOLDER or a folder with train/CLASS/*.jpg.
-Training sees no labels. kNN (k = 20) and the linear probe fit on the same 20,000 pictures and score
-5,000 others of train; with --final they score the test part instead, which is to be read once.
+Training sees no labels. kNN (k = 20) and the linear probes, of the output and of every stage, fit
+on the same 20,000 pictures and score 5,000 others of train; with --final they score the test part
+instead, which is to be read once.
 With --imbalance 100 the classes to learn from are long-tailed, the largest 100 times the smallest,
 and SwAV is trained with equal shares of the prototypes, with a power law, and with shares that the
-pictures may choose; give it an --out of its own. A stopped command goes on where it was: runs
-continue from their checkpoints, and each result is a line of tune.jsonl or final.jsonl in the
-output folder as soon as there is one.
+pictures may choose; give it an --out of its own. With --gain the methods for which small crops are
+published are trained with and without them, for the same epochs and for the same time. A stopped
+command goes on where it was: runs continue from their checkpoints, and each result is a line of
+tune.jsonl or final.jsonl in the output folder as soon as there is one.
 """
 
 import argparse
@@ -20,12 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from torch import nn
 
 import swav
 from swav.commands.runs import build_objective, transform_of
 from swav.data.sources import Pictures, SourceConfig, from_arrays
-from swav.evals import Features, KNNConfig, LinearConfig, extract, knn, linear, pixel_features
+from swav.evals import Features, KNNConfig, extract, knn, layers, linear, pixel_features
+from swav.evals.layers import LayersConfig, stage_features
 from swav.recipes import RECIPES, make_config
 from swav.recipes.train_config import TrainConfig
 
@@ -38,7 +41,13 @@ PRIORS: dict[str, dict[str, Any]] = {
     "swav-unbalanced": {"prior_strength": 0.025},
 }
 """What is trained on long-tailed classes."""
+GAIN = ("swav", "deepcluster", "sela", "simclr", "byol")
+"""What is trained with and without small crops."""
+SAME_EPOCHS, SAME_TIME = "-two-crops", "-two-crops-same-time"
 RECIPE = "cifar10-cpu"
+PROBE = LayersConfig(max_features=512)
+SHOWN = {"knn": "kNN", "top1": "linear", "best": "linear, best stage"}
+"""Measures in the table, and their headings; the files have every stage."""
 
 
 class Sets(NamedTuple):
@@ -73,22 +82,36 @@ def long_tail(rows: np.ndarray, labels: np.ndarray, imbalance: float) -> np.ndar
 
 def config_of(method: str, *, seed: int, epochs: int) -> TrainConfig:
     """Return the CPU recipe of a method with the budget of this comparison."""
+    method, small, _ = method.partition(SAME_EPOCHS)
     config = make_config(RECIPE if method in PRIORS else f"{method}-{RECIPE}")
+    if small:
+        config = replace(config, views=replace(config.views, groups=config.views.groups[:1]))
     changed = replace(config.method, **PRIORS.get(method, {}))
     arrays = SourceConfig(data="arrays")
     return replace(config, data=arrays, method=changed, seed=seed, epochs=epochs, device="cpu")
 
 
-def measured(fit: Features, score: Features) -> dict[str, float]:
-    """Return the accuracies of kNN and of the linear probe."""
-    neighbours = knn.run(KNNConfig(k=(20,)), fit, score).metrics["top1_k20"]
-    return {"knn": neighbours, "linear": linear.run(LinearConfig(), fit, score).metrics["top1"]}
+def of_pixels(where: Sets) -> dict[str, float]:
+    """Return the accuracies of raw pixels, which have one stage."""
+    fit, score = (pixel_features(pictures, fit=where.fit) for pictures in where)
+    found = linear.run(PROBE.probe, fit, score).metrics["top1"]
+    return {"knn": _neighbours(fit, score), "top1": found, "best": found}
 
 
-def of_network(config: TrainConfig, network: torch.nn.Module, where: Sets) -> dict[str, float]:
-    """Return the accuracies of a network's features."""
+def of_network(config: TrainConfig, network: nn.Module, where: Sets) -> dict[str, float]:
+    """Return the accuracy of kNN and of linear probes of the output and of every stage."""
     transform = transform_of(config)
-    return measured(*(extract(network, pictures, transform) for pictures in where))
+    fit, score = (extract(network, pictures, transform) for pictures in where)
+    fit_stages, score_stages = (
+        stage_features(network, pictures, transform, max_features=PROBE.max_features)
+        for pictures in where
+    )
+    found = layers.run(PROBE, fit_stages, score_stages, fit, score).metrics
+    return {"knn": _neighbours(fit, score), "best": max(found.values()), **found}
+
+
+def _neighbours(fit: Features, score: Features) -> float:
+    return knn.run(KNNConfig(k=(20,)), fit, score).metrics["top1_k20"]
 
 
 def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -100,11 +123,27 @@ def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield method, seed
 
 
+def pairs() -> Iterator[tuple[str, int]]:
+    """Yield what shows the gain of small crops; the same time is known after the first two."""
+    for method in GAIN:
+        for name in (method, method + SAME_EPOCHS, method + SAME_TIME):
+            yield name, 0
+
+
+def num_epochs(name: str, found: Sequence[dict[str, Any]], epochs: int) -> int:
+    """Return the epochs of a run: more of them where two crops are to take the time of all."""
+    if not name.endswith(SAME_TIME):
+        return epochs
+    seconds = {each["name"]: each["seconds"] for each in found if each["seed"] == 0}
+    method = name.removesuffix(SAME_TIME)
+    ratio = float(seconds[method] / seconds[method + SAME_EPOCHS])
+    return max(round(epochs * ratio), 1)
+
+
 def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict[str, Any]:
     """Train if need be, and measure."""
     if name == "pixels":
-        features = (pixel_features(pictures, fit=where.fit) for pictures in where)
-        return {"name": name, "seed": seed, **measured(*features)}
+        return {"name": name, "seed": seed, **of_pixels(where)}
     config = config_of("swav" if name == "untrained" else name, seed=seed, epochs=epochs)
     if name == "untrained":
         network = build_objective(config, num_images=len(where.fit)).encoder
@@ -115,18 +154,20 @@ def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict
     swav.train("arrays", config=config, out=folder, resume=True, pictures=unlabelled)
     run = swav.load(folder)
     last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
-    scores = of_network(config, run.backbone, where)
-    return {"name": name, "seed": seed, "seconds": json.loads(last)["seconds"], **scores}
+    spent = {"epochs": epochs, "seconds": json.loads(last)["seconds"]}
+    return {"name": name, "seed": seed, **spent, **of_network(config, run.backbone, where)}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Return all results as markdown, the mean over seeds and their deviation."""
-    lines = ["| features | kNN | linear | minutes | seeds |", "|---|---|---|---|---|"]
+    head = ("features", *SHOWN.values(), "epochs", "minutes", "seeds")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(each["name"] for each in found):
         rows = [each for each in found if each["name"] == name]
-        cells = [_cell([100 * row[metric] for row in rows]) for metric in ("knn", "linear")]
+        cells = [_cell([100 * row[metric] for row in rows]) for metric in SHOWN]
         minutes = np.mean([row.get("seconds", 0.0) / 60 for row in rows])
-        lines.append(f"| {name} | {' | '.join(cells)} | {minutes:.1f} | {len(rows)} |")
+        epochs = rows[0].get("epochs", 0)
+        lines.append(f"| {name} | {' | '.join(cells)} | {epochs} | {minutes:.1f} | {len(rows)} |")
     return "\n".join(lines)
 
 
@@ -146,15 +187,18 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--imbalance", type=float, default=1, help="long-tailed classes: try 100")
+    parser.add_argument("--gain", action="store_true", help="with and without small crops")
     parser.add_argument("--final", action="store_true", help="score the test part, once")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     kept = given.out / ("final.jsonl" if given.final else "tune.jsonl")
     found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     where = sets(given.data, final=given.final, number=given.pictures, imbalance=given.imbalance)
-    for name, seed in jobs(given.methods if given.imbalance == 1 else list(PRIORS)):
+    wanted = pairs() if given.gain else jobs(list(PRIORS) if given.imbalance > 1 else given.methods)
+    for name, seed in wanted:
         if (name, seed) not in [(each["name"], each["seed"]) for each in found]:
-            found.append(result(name, seed, where, epochs=given.epochs, out=given.out))
+            epochs = num_epochs(name, found, given.epochs)
+            found.append(result(name, seed, where, epochs=epochs, out=given.out))
             with kept.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")
     print(table(found))
