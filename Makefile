@@ -16,7 +16,7 @@ check: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/.developed
 	$(BIN)/pytest -m slow

@@ -10,6 +10,7 @@ CIFAR_FOLDER has train/CLASS/*.jpg. Finished runs in FOLDER are kept, so it can 
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def run(name: str, data: str, seed: int, out: Path, seconds: float) -> dict[str,
         except subprocess.TimeoutExpired:
             process.terminate()
             _, errors = process.communicate()
-        if process.returncode not in (0, 75):
+        if process.returncode not in (0, 75, -signal.SIGTERM):  # the last: trained, evaluating
             raise RuntimeError(f"{name} seed {seed}: {errors.decode()[-2000:]}")
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         collapsed = last["loss"] > 0.99 * last["ln_k"] or last["prototypes_used"] < 0.1
