@@ -1,11 +1,13 @@
 """Each photometric operation against torchvision, their order, and how often they happen."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
+from PIL import ImageFilter
 from scipy import stats
 
 from swav.data import augment
@@ -82,27 +84,42 @@ def test_solarise():
     torch.testing.assert_close(augment.solarise(pictures), expected, rtol=0, atol=1e-5)
 
 
+RADII = np.array([0.1, 0.5, 1.0, 1.7, 2.0], dtype=np.float32)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_blur_is_a_gaussian(channels):
-    """Sum over pairs of pixels to three deviations; a border pixel stands for all beyond it."""
-    pictures = drawn_pictures(channels)
-    radii = torch.tensor([0.1, 0.5, 1.0, 1.7, 2.0])
-    found = augment.blur(pictures, radii)
-    for picture, radius, blurred in zip(
-        pictures.double().numpy(), radii.tolist(), found, strict=True
-    ):
+def test_blur_is_pillows(channels):
+    """Six pixels from the border and on: it puts the border's pixel beyond it before each box."""
+    pictures = torch.randint(0, 256, (5, channels, 30, 40)).to(torch.uint8)
+    found = augment.blur(pictures / 255, torch.from_numpy(RADII)) * 255
+    for picture, radius, blurred in zip(pictures, RADII.tolist(), found, strict=True):
+        image = tv.to_pil_image(picture).filter(ImageFilter.GaussianBlur(radius))
+        difference = (blurred - tv.pil_to_tensor(image)).abs()[:, 6:-6, 6:-6]
+        assert difference.mean() <= 1.2  # it rounds six times
+        assert difference.max() <= 3
+
+
+def test_blur_sums_over_pairs_of_pixels_and_the_border_stands_for_all_beyond_it():
+    pictures = drawn_pictures(3)
+    found = augment.blur(pictures, torch.from_numpy(RADII))
+    kernels = augment.blur_kernels(RADII)
+    for picture, half, blurred in zip(pictures.double().numpy(), kernels, found, strict=True):
         height, width = picture.shape[1:]
-        reach = int(np.ceil(np.float32(3 * radius)))
-        offsets = np.arange(-reach, reach + 1)
-        kernel = np.exp(-(offsets**2) / (2 * radius**2))
-        kernel /= kernel.sum()
+        taps = [(abs(offset), offset) for offset in range(1 - len(half), len(half))]
         expected = np.zeros_like(picture)
-        for dy, weight_y in zip(offsets, kernel, strict=True):
+        for (from_y, dy), (from_x, dx) in itertools.product(taps, taps):
             rows = picture[:, np.clip(np.arange(height) + dy, 0, height - 1)]
-            for dx, weight_x in zip(offsets, kernel, strict=True):
-                columns = np.clip(np.arange(width) + dx, 0, width - 1)
-                expected += weight_x * weight_y * rows[:, :, columns]
+            columns = np.clip(np.arange(width) + dx, 0, width - 1)
+            expected += half[from_y].item() * half[from_x].item() * rows[:, :, columns]
         np.testing.assert_allclose(blurred, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("radius", [*RADII.tolist(), 7.3])
+def test_weights_of_the_blur_have_the_variance_of_the_gaussian(radius):
+    (half,) = augment.blur_kernels(np.array([radius], dtype=np.float32)).astype(np.float64)
+    assert 2 * half.sum() - half[0] == pytest.approx(1, abs=1e-6)
+    variance = 2 * (half * np.arange(len(half)) ** 2).sum()
+    assert variance == pytest.approx(radius**2, rel=1e-5)
 
 
 def photometry(batch: int, **changes) -> Photometry:

@@ -111,7 +111,9 @@ SHIFTS = (-0.5, -0.2, 0.0, 0.13, 0.4)
         (3, 3, tv.adjust_hue, SHIFTS),
     ],
 )
-def test_each_operation_of_the_jitter_is_torchvisions(channels, operation, theirs, values):
+def test_each_operation_of_the_jitter_is_torchvisions_on_pillow(
+    channels, operation, theirs, values
+):
     pictures = torch.randint(0, 256, (5, channels, 9, 14)).to(torch.uint8)
     pictures[0] = pictures[0, :1]  # without colour
     boxes = np.tile([0, 0, 9, 14], (5, 1))
@@ -120,8 +122,12 @@ def test_each_operation_of_the_jitter_is_torchvisions(channels, operation, their
     drawn = unchanged(5, jitter=np.ones(5, dtype=np.bool_), factors=factors)
     found = fused_views(pictures, boxes, np.zeros(5, dtype=np.bool_), drawn, (9, 14))
     for picture, value, view in zip(pictures, values, found, strict=True):
-        expected = theirs(picture / 255, value) * 255
-        assert (view - expected).abs().max() <= 0.5 + 0.05  # theirs takes 0.2989 for red
+        image = theirs(tv.to_pil_image(picture), value)
+        if channels == 3 and operation != 3:
+            image = tv.adjust_hue(image, 0)  # which rounds hue and saturation to bytes
+        different = (view.int() - tv.pil_to_tensor(image).int()).abs()
+        assert different.max() <= 6  # one of 256 hues, where the last bit of a float decides
+        assert (different > 0).float().mean() <= 0.01
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -144,7 +150,7 @@ def test_grey_blur_and_solarise(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("many_sizes", [True, False])
 def test_all_pipelines_show_the_same(channels, many_sizes):
-    """Pillow rounds after each operation and blurs by boxes: its views differ by that much."""
+    """The device rounds once, at the end, and so comes out about a level brighter."""
     pixels = photo_like(24, 48, 60, channels)
     indices = np.arange(24)
     whole = [Decoded(each, (48, 60)) for each in pixels]
@@ -158,10 +164,8 @@ def test_all_pipelines_show_the_same(channels, many_sizes):
     views = replace(VIEWS, mean=(0.0,) * channels, std=(1.0,) * channels)
     fused_, device, pillow = (finish(each, views).views for each in made.values())
     for ours, later, theirs in zip(fused_, device, pillow, strict=True):
-        # a byte between crop and colours: its rounding is what contrast makes of it
-        assert (ours - later).abs().mean() * 255 <= 0.6
-        assert (ours - theirs).abs().mean() * 255 <= 2
-        assert (ours - theirs).abs().flatten(1).mean(dim=1).max() * 255 <= 5
+        assert (ours - theirs).abs().flatten(1).mean(dim=1).max() * 255 <= 2
+        assert (ours - later).abs().mean() * 255 <= 2
 
 
 def test_a_view_depends_on_its_picture_alone():

@@ -101,10 +101,7 @@ def train(
             session = start_session(
                 fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
             )
-            if not session.is_trained:
-                _run(session, stop)
-            elif stop.requested:
-                raise _stopped(session, saved=True)
+            _run(session, stop)
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
             _finish(session, reopen=opened is None)
     return folder
@@ -167,7 +164,11 @@ def _recorded(folder: Path) -> Iterator[None]:
 
 
 def _run(session: Session, stop: StopSignal) -> None:
-    """Train to the end, or until a signal asks to stop."""
+    """Train what is left, or until a signal asks to stop."""
+    if stop.requested:
+        raise _stopped(session, saved=True)
+    if session.is_trained:
+        return
     with Reporter(session) as report:
         try:
             _train(session, stop, report)

@@ -3,8 +3,8 @@
 Jitter, grey, blur and solarise come in the published order. Every operation works on
 ``(batch, channels, height, width)`` pictures in [0, 1] and takes one parameter per picture, so that
 a device makes a whole batch in a few array operations (``--data.pipeline device``); ``fused`` does
-the same on a processor. Definitions are those of torchvision's ``adjust_*``; blur is a true
-Gaussian.
+the same on a processor. Definitions are those of torchvision's ``adjust_*``; blur is Pillow's
+approximation of a Gaussian.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Factors = Float[Tensor, " batch"]
 
 NUM_DRAWS = 13
 """Uniform numbers that one view needs for its photometric parameters."""
-BLUR_REACH = 3
-"""Standard deviations, rounded up to pixels, at which the Gaussian ends: 0.3 % lies beyond."""
+_BLUR_BOXES = 3
+"""Boxes that are convolved to come near a Gaussian."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,26 +183,38 @@ def solarise(pictures: Pictures) -> Pictures:
 
 
 def blur(pictures: Pictures, radius: Factors) -> Pictures:
-    """Return the pictures under a Gaussian whose standard deviation is ``radius`` pixels."""
+    """Return the pictures under a near Gaussian whose standard deviation is ``radius`` pixels."""
     _, channels, height, width = pictures.shape
-    rows, columns = _blur_matrix(height, radius), _blur_matrix(width, radius)
-    across = pictures.flatten(1, 2) @ columns.mT
-    down: Tensor = rows[:, None] @ across.view(-1, channels, height, width)
+    half = torch.from_numpy(blur_kernels(radius.cpu().numpy())).to(radius.device)
+    kernel = torch.cat([half[:, 1:].flip(1), half], dim=1)
+    across = pictures.flatten(1, 2) @ _blur_matrix(width, kernel).mT
+    down: Tensor = _blur_matrix(height, kernel)[:, None] @ across.view(-1, channels, height, width)
     return down
 
 
-def _blur_matrix(size: int, radius: Factors) -> Float[Tensor, "batch size size"]:
-    """Return the blur along one axis as a matrix; the border pixel stands for all beyond it.
+def blur_kernels(radius: Float32[np.ndarray, " batch"]) -> Float32[np.ndarray, "batch taps"]:
+    """Return the weights of each blur from its middle outwards.
 
-    The kernel of a picture ends at a multiple of its own radius and is summed in float64, so that
-    it does not depend on the largest radius of the batch.
+    Three extended boxes with the variance of the Gaussian (Gwosdek et al., 2011,
+    doi 10.1007/978-3-642-24785-9_38), as in Pillow: whole pixels, and a part of one at either end.
     """
-    ends = (BLUR_REACH * radius).ceil()
-    reach = int(ends.max())
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64, device=radius.device)
-    kernel = torch.exp(-0.5 * (offsets / radius[:, None]).square())
-    kernel = kernel * (offsets.abs() <= ends[:, None])
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).float()
+    variance = radius.astype(np.float64)[:, None] ** 2 / _BLUR_BOXES
+    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
+    part /= 6 * (variance - (whole + 1) ** 2)
+    reach = int(whole.max(initial=0)) + 1
+    distance = np.abs(np.arange(-reach, reach + 1))
+    box = np.where(distance <= whole, 1.0, np.where(distance == whole + 1, part, 0.0))
+    box /= 2 * (whole + part) + 1
+    smooth = [np.convolve(np.convolve(each, each), each) for each in box]
+    return np.array(smooth, dtype=np.float32)[:, _BLUR_BOXES * reach :]
+
+
+def _blur_matrix(
+    size: int, kernel: Float[Tensor, "batch taps"]
+) -> Float[Tensor, "batch size size"]:
+    """Return the blur along one axis as a matrix; the border pixel stands for all beyond it."""
+    reach = kernel.shape[1] // 2
     weights = F.pad(kernel, (size - 1, size - 1)).unfold(1, size + 2 * reach, 1).flip(1)
     inside = weights[:, :, reach : reach + size].clone()
     inside[:, :, 0] += weights[:, :, :reach].sum(dim=2)

@@ -1,9 +1,10 @@
 """Crop, resize, jitter, grey, blur and solarise in one compiled pass over each view.
 
-The same operations, in the same order and from the same drawn numbers, as Pillow and torchvision
-(``plain``), but in floats from the decoded bytes to the finished ones, so that only one rounding is
-left. A view stays in the processor's cache from its first operation to its last. Compiled by numba
-for the processor at hand, on first use, and kept on the disk.
+The same operations, in the same order, from the same drawn numbers and to the same whole numbers
+after each of them, as Pillow and torchvision (``plain``): Pillow rounds a resized pixel, cuts off
+what brightness, contrast and saturation leave behind the point, and knows 256 hues. A view stays in
+the processor's cache from its first operation to its last. Compiled by numba for the processor at
+hand, on first use, and kept on the disk.
 
 Pictures come as ``(planes, height, line)`` bytes: one plane of interleaved channels, or one plane
 for each channel.
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numba import njit
 from torch import Tensor
 
-from swav.data.augment import BLUR_REACH, Photometry
+from swav.data.augment import Photometry, blur_kernels
 
 _f32 = np.float32
 _BLOCK = 4  # rows resized together: their common weights are loaded once
@@ -51,9 +52,11 @@ def render(
     else:
         lines, step = pictures.contiguous().numpy(), 1
     if drawn is None:
-        _render_crops(lines, step, rows, boxes, flips, _scratch(out, 0), out.numpy())
+        _render_crops(lines, step, rows, boxes, flips, _scratch(out, 1), out.numpy())
         return
-    radius = np.where(drawn.blur, drawn.blur_radius, _f32(0))
+    kernels = np.zeros((len(rows), 1), np.float32)
+    if drawn.blur.any():
+        kernels = blur_kernels(drawn.blur_radius)
     _render(
         lines,
         step,
@@ -64,9 +67,10 @@ def render(
         drawn.order,
         drawn.factors,
         drawn.grey,
-        radius,
+        drawn.blur,
+        kernels,
         drawn.solarise,
-        _scratch(out, float(radius.max())),
+        _scratch(out, kernels.shape[1]),
         out.numpy(),
     )
 
@@ -74,11 +78,10 @@ def render(
 _memory = threading.local()
 
 
-def _scratch(out: UInt8[Tensor, "batch channels height width"], radius: float) -> np.ndarray:
+def _scratch(out: UInt8[Tensor, "batch channels height width"], taps: int) -> np.ndarray:
     """Return memory for a view in floats and for its blur; kept, for new pages cost much time."""
     _, channels, height, width = out.shape
-    beyond = 2 * (int(BLUR_REACH * radius) + 1)
-    size = channels * height * width + 2 * (height + beyond) * (width + beyond)
+    size = channels * height * width + 2 * (height + 2 * taps) * (width + 2 * taps)
     memory: np.ndarray | None = getattr(_memory, "values", None)
     if memory is None or memory.size < size:
         memory = _memory.values = np.empty(size, np.float32)
@@ -132,7 +135,8 @@ def _render(
     order,
     factors,
     grey,
-    radius,
+    blur,
+    kernels,
     solarise,
     scratch,
     out,
@@ -144,8 +148,8 @@ def _render(
             _jitter(view, order[i], factors[i])
         if grey[i] and len(view) == 3:
             _grey(view[0].reshape(-1), view[1].reshape(-1), view[2].reshape(-1))
-        if radius[i] > 0:
-            _blur(view, radius[i], rest)
+        if blur[i]:
+            _blur(view, kernels[i], rest)
         if solarise[i]:
             _solarise(view.reshape(-1))
         _to_bytes(view.reshape(-1), out[i].reshape(-1))
@@ -246,7 +250,8 @@ def _columns(lines, step, channel, left, wide, weights, target, y):
             s2 += weight * line2[at]
             s3 += weight * line3[at]
             at += stride
-        target[y, x], target[y1, x], target[y2, x], target[y3, x] = s0, s1, s2, s3
+        target[y, x], target[y1, x] = _rounded(s0), _rounded(s1)
+        target[y2, x], target[y3, x] = _rounded(s2), _rounded(s3)
 
 
 @_compiled
@@ -276,10 +281,10 @@ def _columns_of_three(lines, left, wide, weights, view, y):
             g3 += weight * line3[at + one]
             b3 += weight * line3[at + two]
             at += three
-        red[y, x], green[y, x], blue[y, x] = r0, g0, b0
-        red[y1, x], green[y1, x], blue[y1, x] = r1, g1, b1
-        red[y2, x], green[y2, x], blue[y2, x] = r2, g2, b2
-        red[y3, x], green[y3, x], blue[y3, x] = r3, g3, b3
+        red[y, x], green[y, x], blue[y, x] = _rounded(r0), _rounded(g0), _rounded(b0)
+        red[y1, x], green[y1, x], blue[y1, x] = _rounded(r1), _rounded(g1), _rounded(b1)
+        red[y2, x], green[y2, x], blue[y2, x] = _rounded(r2), _rounded(g2), _rounded(b2)
+        red[y3, x], green[y3, x], blue[y3, x] = _rounded(r3), _rounded(g3), _rounded(b3)
 
 
 @_compiled
@@ -307,14 +312,25 @@ def _clipped(value):
 
 
 @_compiled
+def _rounded(value):
+    return np.floor(value + _f32(0.5))
+
+
+@_compiled
+def _blended(start, value, factor):
+    """Return the whole number that Pillow's blend leaves: it rounds down."""
+    return np.floor(_clipped(start + factor * (value - start)))
+
+
+@_compiled
 def _luma(red, green, blue):
-    return _f32(0.299) * red + _f32(0.587) * green + _f32(0.114) * blue
+    return _rounded(_f32(0.299) * red + _f32(0.587) * green + _f32(0.114) * blue)
 
 
 @_compiled
 def _brightness(values, factor):
     for x in range(values.size):
-        values[x] = _clipped(values[x] * factor)
+        values[x] = _blended(_f32(0), values[x], factor)
 
 
 @_compiled
@@ -325,32 +341,32 @@ def _contrast(view, factor):
         red, green, blue = view[0].reshape(-1), view[1].reshape(-1), view[2].reshape(-1)
         for x in range(red.size):
             total += _luma(red[x], green[x], blue[x])
-        mean = total / _f32(red.size)
+        mean = _rounded(total / _f32(red.size))
     else:
         values = view.reshape(-1)
         for x in range(values.size):
             total += values[x]
-        mean = total / _f32(values.size)
-    values, added = view.reshape(-1), mean * (_f32(1) - factor)
+        mean = _rounded(total / _f32(values.size))
+    values = view.reshape(-1)
     for x in range(values.size):
-        values[x] = _clipped(added + factor * values[x])
+        values[x] = _blended(mean, values[x], factor)
 
 
 @_compiled
 def _saturation(red, green, blue, factor):
     """Blend with the grey version."""
     for x in range(red.size):
-        grey = _luma(red[x], green[x], blue[x]) * (_f32(1) - factor)
-        red[x] = _clipped(grey + factor * red[x])
-        green[x] = _clipped(grey + factor * green[x])
-        blue[x] = _clipped(grey + factor * blue[x])
+        grey = _luma(red[x], green[x], blue[x])
+        red[x] = _blended(grey, red[x], factor)
+        green[x] = _blended(grey, green[x], factor)
+        blue[x] = _blended(grey, blue[x], factor)
 
 
 @_compiled
 def _hue(red, green, blue, shift):
-    """Turn the hue of HSV; value and chroma stay (the closed form of HSV to RGB)."""
-    one, two, four, six = _f32(1), _f32(2), _f32(4), _f32(6)
-    turn = six * shift
+    """Turn the hue of HSV (the closed form of HSV to RGB), of which each is a byte to Pillow."""
+    one, two, four, six, top = _f32(1), _f32(2), _f32(4), _f32(6), _f32(255)
+    turn = _f32(int(shift * top) % 256)
     for x in range(red.size):
         r, g, b = red[x], green[x], blue[x]
         value = max(max(r, g), b)
@@ -359,19 +375,22 @@ def _hue(red, green, blue, shift):
         sextant = (r - g) * scale + four
         sextant = (b - r) * scale + two if value == g else sextant
         sextant = (g - b) * scale if value == r else sextant
-        turned = sextant + turn
-        red[x] = value - chroma * _ramp(turned + _f32(5))
-        green[x] = value - chroma * _ramp(turned + _f32(3))
-        blue[x] = value - chroma * _ramp(turned + one)
+        sextant = sextant + six if sextant < _f32(0) else sextant
+        hue = np.floor(sextant * (top / six)) + turn
+        hue = hue - _f32(256) if hue > top else hue
+        turned = hue * (six / top)
+        saturation = np.floor(chroma * top / max(value, one))
+        chroma = value * saturation * (one / top)
+        red[x] = _rounded(value - chroma * _ramp(turned + _f32(5)))
+        green[x] = _rounded(value - chroma * _ramp(turned + _f32(3)))
+        blue[x] = _rounded(value - chroma * _ramp(turned + one))
 
 
 @_compiled
 def _ramp(angle):
-    """Return how far a channel lies below the value; ``angle`` is in sextants, from -6 to 18."""
+    """Return how far a channel lies below the value; ``angle`` is in sextants, from 0 to 11."""
     zero, six = _f32(0), _f32(6)
     angle = angle - six if angle >= six else angle
-    angle = angle - six if angle >= six else angle
-    angle = angle + six if angle < zero else angle
     return min(max(min(angle, _f32(4) - angle), zero), _f32(1))
 
 
@@ -385,12 +404,12 @@ def _grey(red, green, blue):
 
 
 @_compiled
-def _blur(view, radius, scratch):
-    """Blur by a Gaussian along both axes; the border pixel stands for all beyond it."""
+def _blur(view, kernel, scratch):
+    """Blur along both axes; the border pixel stands for all beyond it."""
     channels, height, width = view.shape
-    reach = int(np.ceil(BLUR_REACH * radius))
-    exact = np.exp(-0.5 * (np.arange(reach + 1) / radius) ** 2)
-    kernel = (exact / (2 * exact.sum() - exact[0])).astype(np.float32)
+    while kernel[-1] == 0:
+        kernel = kernel[:-1]
+    reach = len(kernel) - 1
     stride = width + 2 * reach
     flat, size = scratch[: (height + 2 * reach) * stride], height * stride
     padded, middle = flat.reshape(-1, stride), scratch[flat.size : flat.size + size]
