@@ -30,9 +30,14 @@ def test_a_preset_is_a_task_with_its_settings(name):
     assert len(entry.summary) > 20
 
 
-def test_options_change_a_preset_and_a_task_is_done_once():
-    (config,) = configured("places205", {"transfer.linear.epochs": 3}) or []
-    assert config.linear.epochs == 3
-    assert config.linear.drop_factor == 0.1
-    with pytest.raises(ValueError, match="names a task twice"):
-        configured("places205,transfer", {})
+def test_options_of_a_task_change_its_presets_and_those_of_a_preset_itself():
+    options = {"transfer.linear.epochs": 3, "inat18.linear.epochs": 5}
+    found = configured("places205,inat18,transfer", options) or {}
+    assert {name: config.linear.epochs for name, config in found.items()} == {
+        "places205": 3,
+        "inat18": 5,
+        "transfer": 3,
+    }
+    assert found["places205"].linear.drop_factor == 0.1
+    with pytest.raises(ValueError, match="name one twice"):
+        configured("places205,places205", {})

@@ -35,7 +35,7 @@ def evaluate(
     models: str | Path | Sequence[str | Path],
     data: str | None = None,
     *,
-    tasks: Sequence[str | EvalConfig] | None = None,
+    tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig] | None = None,
     split: str | None = None,
     fit_on: str | None = None,
     score_on: str | None = None,
@@ -47,13 +47,14 @@ def evaluate(
 ) -> list[Result]:
     """Measure backbones, with the untrained network and raw pixels beside each.
 
-    Prints a table (or JSON) and writes ``eval/TASK.json`` into every run folder.
+    Prints a table (or JSON) and writes ``eval/NAME.json`` into every run folder, of a task or of
+    its published protocol.
 
     Args:
         models: run folders, timm names or folders, state dicts, ``random``, ``pixels``.
         data: pictures; by default those of the training.
-        tasks: names of ``swav list tasks``, or configurations of ``swav.evals``; by default
-            those that the labels allow of knn, linear, clusters, parts.
+        tasks: names of ``swav list tasks``, or configurations of ``swav.evals``, also under names
+            of your own; by default those that the labels allow of knn, linear, clusters, parts.
         split: part to score, of data that has parts; by default test, or val without test.
         fit_on: pictures to fit on, with ``score_on``.
         score_on: pictures to score, with ``fit_on``.
@@ -67,7 +68,7 @@ def evaluate(
     Raises:
         ValueError: if a task is unknown or needs labels that the pictures do not have.
     """
-    wanted = None if tasks is None else [task_config(task) for task in tasks]
+    wanted = None if tasks is None else _named(tasks)
     words = [models] if isinstance(models, str | Path) else list(models)
     if not words:
         raise UsageError("nothing to evaluate: name a run folder or another model")
@@ -97,7 +98,7 @@ def task_config(task: str | EvalConfig) -> EvalConfig:
     """
     if not isinstance(task, str):
         return task
-    name = task.replace("-", "_")
+    name = _plain(task)
     if name in PRESETS:
         return PRESETS[name]()
     if name not in TASKS:
@@ -105,24 +106,38 @@ def task_config(task: str | EvalConfig) -> EvalConfig:
     return TASKS[name]()
 
 
-def configured(tasks: str | None, values: Mapping[str, Any]) -> list[EvalConfig] | None:
-    """Return the tasks of a comma-separated list, with the values at ``TASK.option`` in place.
+def configured(tasks: str | None, values: Mapping[str, Any]) -> dict[str, EvalConfig] | None:
+    """Return the tasks of a comma-separated list, with the values at ``NAME.option`` in place.
 
-    None are those that are done unless others are named, which have no options then.
+    The name of a task is that of all its published protocols too. None are those that are done
+    unless others are named, which have no options then.
 
     Raises:
         ValueError: if a task is unknown, an option does not fit or is of a task that is not done.
     """
     names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
-    configs = {config.name: config for config in map(task_config, names)}
-    if len(configs) < len(names):
-        raise UsageError(f"--tasks {tasks} names a task twice: a preset is a task with settings")
+    configs = _named(names)
     for path, value in values.items():
         name, _, rest = path.partition(".")
-        if name not in configs:
+        meant = [each for each, config in configs.items() if name in (each, config.name)]
+        if not meant:
             raise UsageError(f"--{path} is an option of {name}: add {name} to --tasks")
-        configs[name] = with_values(configs[name], {rest: value})
-    return list(configs.values()) or None
+        configs.update({each: with_values(configs[each], {rest: value}) for each in meant})
+    return configs or None
+
+
+def _named(tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig]) -> dict[str, EvalConfig]:
+    """Return what is measured under the names of its results."""
+    if isinstance(tasks, Mapping):
+        return dict(tasks)
+    names = [_plain(task) if isinstance(task, str) else task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"tasks {', '.join(names)} name one twice: give configurations names")
+    return dict(zip(names, map(task_config, tasks), strict=True))
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def possible_tasks(parts: Parts) -> tuple[str, ...]:
@@ -137,21 +152,21 @@ def is_labelled(pictures: Pictures) -> bool:
 
 
 def write_result(result: Result, folder: Path) -> None:
-    """Write ``eval/TASK.json``, and the picture that belongs to it."""
+    """Write ``eval/NAME.json``, and the picture that belongs to it."""
     result.write(folder / "eval" / f"{result.task}.json")
     if result.task == "layers":
         write_stages(result.metrics, result.baselines, folder / "eval" / "layers.svg")
 
 
 def _evaluate(
-    model: Model, parts: Parts, pixels: PixelBaseline, tasks: Sequence[EvalConfig] | None
+    model: Model, parts: Parts, pixels: PixelBaseline, tasks: Mapping[str, EvalConfig] | None
 ) -> list[Result]:
     extract = compute_features if model.folder is None else cached_in(model.folder / "features")
     subject = Subject(parts, model.network, model.transform, model.clusters, extract)
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
-    for task in tasks or [task_config(name) for name in possible_tasks(parts)]:
-        result = replace(comparison.run(task), model=model.name)
+    for name, task in (tasks or _named(possible_tasks(parts))).items():
+        result = replace(comparison.run(task), task=name, model=model.name)
         if model.folder is not None:
             write_result(result, model.folder)
         results.append(result)

@@ -27,6 +27,7 @@ from swav.data.sources import Pictures, UnreadablePicture
 from swav.data.views import Shown, finish, make_crops
 from swav.engine.objective import Objective
 from swav.evals import extract
+from swav.evals.presets import PRESETS
 from swav.evals.subject import Parts, Subject
 from swav.nn.export import save_timm
 from swav.recipes.train_config import TrainConfig
@@ -74,7 +75,7 @@ def remove_outputs(folder: Path) -> None:
     """Remove what an earlier state of the network left; evaluations of other names stay."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.rmtree(folder / "features", ignore_errors=True)
-    for name in (*FILES, *(f"eval/{task}.json" for task in TASKS)):
+    for name in (*FILES, *(f"eval/{task}.json" for task in (*TASKS, *PRESETS))):
         (folder / name).unlink(missing_ok=True)
 
 

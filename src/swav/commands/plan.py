@@ -16,7 +16,8 @@ from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
-PROBE_PICTURES = 2
+PROBE_PIXELS = 500_000
+"""Of the views that a plan is measured on: tens of small pictures, or a few large ones."""
 
 
 def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
@@ -82,7 +83,8 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
     objective = build_objective(config, num_images=facts.num_images)
     steps_per_epoch = facts.num_images // config.optim.batch_size
     total_steps = steps_per_epoch * config.epochs
-    seconds, activations = _probe(config, objective, pictures)
+    number = _probe_pictures(config, facts)
+    seconds, activations = _probe(config, objective, pictures, number)
     num_parameters = sum(parameter.numel() for parameter in objective.parameters())
     share = config.optim.batch_size // config.optim.accumulate
     slots = 2 if config.optim.optimizer == "adamw" else 1
@@ -94,16 +96,22 @@ def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> Non
         f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
         f"{config.optim.batch_size} pictures, {config.views.num_views} views each",
         f"time on this machine's CPU: about {duration} "
-        f"({1 / seconds:.0f} pictures/s in a probe of {PROBE_PICTURES}, loading not counted)",
+        f"({1 / seconds:.0f} pictures/s in a probe of {number}, loading not counted)",
         f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
         f"{'yes' if facts.in_memory else 'no'}",
     ]
     print("\n".join(lines), file=sys.stdout)
 
 
-def _probe(config: TrainConfig, objective: Objective, pictures: Pictures) -> tuple[float, float]:
-    """Return seconds and bytes of activations, both for each picture."""
-    number = min(PROBE_PICTURES, len(pictures))
+def _probe_pictures(config: TrainConfig, facts: DataFacts) -> int:
+    pixels = sum(group.count * group.size[0] * group.size[1] for group in config.views.groups)
+    return max(2, min(PROBE_PIXELS // pixels, config.optim.batch_size, facts.num_images))
+
+
+def _probe(
+    config: TrainConfig, objective: Objective, pictures: Pictures, number: int
+) -> tuple[float, float]:
+    """Return seconds and bytes of activations, both for each of ``number`` pictures."""
     views = StepViews(
         pictures,
         config.views,
