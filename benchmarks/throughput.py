@@ -25,7 +25,7 @@ BACKBONE: dict[str, Any] = {
     "zero_init_last": False,
 }
 BATCH, NUM_PROTOTYPES, HIDDEN_DIM, EMBED_DIM = 256, 200, 512, 128
-WARMUP_STEPS, STEPS = 4, 20
+WARMUP_STEPS, STEPS = 4, 12
 
 
 def ours(folder: Path) -> float:
@@ -46,7 +46,7 @@ def ours(folder: Path) -> float:
             CropGroup(count=4, size=(20, 20), scale=(0.05, 0.14)),
         )
     )
-    fabric = launch(device="cpu", threads=max(1, available_cores() - 1))  # one for loading
+    fabric = launch(device="cpu", threads=available_cores())  # as ``swav train`` does
     backbone = BackboneConfig(name="resnet18", args=BACKBONE).build()
     method = SwAVConfig(
         num_prototypes=(NUM_PROTOTYPES,), hidden_dim=HIDDEN_DIM, embed_dim=EMBED_DIM, freeze_steps=0

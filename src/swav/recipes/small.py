@@ -91,8 +91,8 @@ def cifar10_cpu() -> TrainConfig:
 
     Source: our own. Sharp codes and few prototypes, as a short run needs; crops larger than the
     pictures, because the network's stem halves them twice.
-    Hardware: two CPU cores.
-    Result: see ``benchmarks/``.
+    Hardware: two CPU cores, 22 min.
+    Result: kNN (k = 20) 50.7, linear 56.7, one seed (``benchmarks/cifar10_2cpu_2026-11-22.md``).
     """
     augment = replace(HALF_JITTER, blur=0.0)
     large = CropGroup(count=2, size=(48, 48), scale=(0.2, 1.0), augment=augment)
