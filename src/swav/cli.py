@@ -105,7 +105,7 @@ def train(*words: Words) -> int:
 
 @app.command(sort_key=2, help_flags=[], version_flags=[])
 def evaluate(*words: Words) -> None:
-    """Measure trained backbones on pictures; print a table and write eval/TASK.json."""
+    """Measure trained backbones on pictures; print a table and write eval/NAME.json."""
     _evaluate_app()(list(words))
 
 

@@ -4,10 +4,11 @@ import pytest
 from voc import write_voc
 
 from swav.commands.comparison import fit_and_score
-from swav.commands.evaluate import configured, task_config
+from swav.commands.evaluate import configured, evaluate, task_config
 from swav.commands.list_ import entries
 from swav.config import from_dict, to_dict
 from swav.data.sources import SourceConfig
+from swav.evals import KNNConfig
 from swav.evals.presets import PRESETS
 
 
@@ -30,14 +31,22 @@ def test_a_preset_is_a_task_with_its_settings(name):
     assert len(entry.summary) > 20
 
 
-def test_options_of_a_task_change_its_presets_and_those_of_a_preset_itself():
-    options = {"transfer.linear.epochs": 3, "inat18.linear.epochs": 5}
-    found = configured("places205,inat18,transfer", options) or {}
-    assert {name: config.linear.epochs for name, config in found.items()} == {
-        "places205": 3,
-        "inat18": 5,
-        "transfer": 3,
-    }
+def test_options_of_a_task_change_its_presets_too():
+    found = configured("places205,transfer", {"transfer.linear.epochs": 3}) or {}
+    assert list(found) == ["places205", "transfer"]
+    assert [config.linear.epochs for config in found.values()] == [3, 3]
     assert found["places205"].linear.drop_factor == 0.1
     with pytest.raises(ValueError, match="name one twice"):
         configured("places205,places205", {})
+
+
+def test_a_result_bears_the_name_of_its_protocol(tmp_path):
+    common = {"data": "digits", "input_size": 32, "out": tmp_path}
+    named = {"near": KNNConfig(k=(3,)), "knn": KNNConfig(k=(5,))}
+    first, second = evaluate("pixels", tasks=named, **common)
+    assert (first.task, first.name, first.label) == ("knn", "near", "near")
+    assert (second.task, second.name, second.label) == ("knn", "", "knn")
+    assert sorted(path.name for path in tmp_path.rglob("eval/*")) == ["knn.json", "near.json"]
+    for name in ("linear", "../near", ""):
+        with pytest.raises(ValueError, match="cannot name a result of knn"):
+            evaluate("pixels", tasks={name: KNNConfig()}, **common)

@@ -51,7 +51,7 @@ class StopAfter(StopSignal):
 
     def __init__(self) -> None:
         super().__init__()
-        self._left = self.steps
+        self._left = self.steps + 1  # it is asked before the first step too
 
     @property
     def requested(self) -> bool:

@@ -97,7 +97,7 @@ def test_channels_are_resized_alone_however_they_lie_in_memory(channels):
 
 
 FACTORS = (0.2, 0.7, 1.0, 1.4, 1.8)
-SHIFTS = (-0.5, -0.2, 0.0, 0.13, 0.4)
+SHIFTS = (-0.5, -0.2, 0.05, 0.13, 0.4)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,6 @@ def test_each_operation_of_the_jitter_is_torchvisions_on_pillow(
     found = fused_views(pictures, boxes, np.zeros(5, dtype=np.bool_), drawn, (9, 14))
     for picture, value, view in zip(pictures, values, found, strict=True):
         image = theirs(tv.to_pil_image(picture), value)
-        if channels == 3 and operation != 3:
-            image = tv.adjust_hue(image, 0)  # which rounds hue and saturation to bytes
         different = (view.int() - tv.pil_to_tensor(image).int()).abs()
         assert different.max() <= 6  # one of 256 hues, where the last bit of a float decides
         assert (different > 0).float().mean() <= 0.01
@@ -164,8 +162,9 @@ def test_all_pipelines_show_the_same(channels, many_sizes):
     views = replace(VIEWS, mean=(0.0,) * channels, std=(1.0,) * channels)
     fused_, device, pillow = (finish(each, views).views for each in made.values())
     for ours, later, theirs in zip(fused_, device, pillow, strict=True):
+        assert (ours - theirs).abs().mean() * 255 <= 0.5
         assert (ours - theirs).abs().flatten(1).mean(dim=1).max() * 255 <= 2
-        assert (ours - later).abs().mean() * 255 <= 2
+        assert (ours - later).abs().mean() * 255 <= 1.5
 
 
 def test_a_view_depends_on_its_picture_alone():

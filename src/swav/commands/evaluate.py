@@ -107,10 +107,10 @@ def task_config(task: str | EvalConfig) -> EvalConfig:
 
 
 def configured(tasks: str | None, values: Mapping[str, Any]) -> dict[str, EvalConfig] | None:
-    """Return the tasks of a comma-separated list, with the values at ``NAME.option`` in place.
+    """Return the tasks of a comma-separated list, with the values at ``TASK.option`` in place.
 
-    The name of a task is that of all its published protocols too. None are those that are done
-    unless others are named, which have no options then.
+    Options of a task are those of its published protocols too. None are those that are done unless
+    others are named, which have no options then.
 
     Raises:
         ValueError: if a task is unknown, an option does not fit or is of a task that is not done.
@@ -119,7 +119,7 @@ def configured(tasks: str | None, values: Mapping[str, Any]) -> dict[str, EvalCo
     configs = _named(names)
     for path, value in values.items():
         name, _, rest = path.partition(".")
-        meant = [each for each, config in configs.items() if name in (each, config.name)]
+        meant = [each for each, config in configs.items() if config.name == name]
         if not meant:
             raise UsageError(f"--{path} is an option of {name}: add {name} to --tasks")
         configs.update({each: with_values(configs[each], {rest: value}) for each in meant})
@@ -129,11 +129,21 @@ def configured(tasks: str | None, values: Mapping[str, Any]) -> dict[str, EvalCo
 def _named(tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig]) -> dict[str, EvalConfig]:
     """Return what is measured under the names of its results."""
     if isinstance(tasks, Mapping):
+        for name, task in tasks.items():
+            if not name.isidentifier() or (name in TASKS and name != task.name):
+                raise UsageError(
+                    f"{name!r} cannot name a result of {task.name}: use letters, digits and _, and "
+                    "not the name of another task"
+                )
         return dict(tasks)
     names = [_plain(task) if isinstance(task, str) else task.name for task in tasks]
     if len(set(names)) < len(names):
         raise UsageError(f"tasks {', '.join(names)} name one twice: give configurations names")
     return dict(zip(names, map(task_config, tasks), strict=True))
+
+
+def _own(name: str, task: EvalConfig) -> str:
+    return "" if name == task.name else name
 
 
 def _plain(name: str) -> str:
@@ -153,7 +163,7 @@ def is_labelled(pictures: Pictures) -> bool:
 
 def write_result(result: Result, folder: Path) -> None:
     """Write ``eval/NAME.json``, and the picture that belongs to it."""
-    result.write(folder / "eval" / f"{result.task}.json")
+    result.write(folder / "eval" / f"{result.label}.json")
     if result.task == "layers":
         write_stages(result.metrics, result.baselines, folder / "eval" / "layers.svg")
 
@@ -166,7 +176,7 @@ def _evaluate(
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
     for name, task in (tasks or _named(possible_tasks(parts))).items():
-        result = replace(comparison.run(task), task=name, model=model.name)
+        result = replace(comparison.run(task), name=_own(name, task), model=model.name)
         if model.folder is not None:
             write_result(result, model.folder)
         results.append(result)

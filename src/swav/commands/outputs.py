@@ -75,7 +75,7 @@ def remove_outputs(folder: Path) -> None:
     """Remove what an earlier state of the network left; evaluations of other names stay."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.rmtree(folder / "features", ignore_errors=True)
-    for name in (*FILES, *(f"eval/{task}.json" for task in (*TASKS, *PRESETS))):
+    for name in (*FILES, "eval/layers.svg", *(f"eval/{task}.json" for task in (*TASKS, *PRESETS))):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -40,7 +40,7 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
                 result
                 for results in runs
                 for result in results
-                if result.task == task and metric in result.metrics
+                if result.label == task and metric in result.metrics
             ]
             if not found:
                 continue
@@ -79,7 +79,7 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
     """Return every task and metric once, in the order in which they were asked for."""
     return list(
         dict.fromkeys(
-            (result.task, metric)
+            (result.label, metric)
             for runs in groups.values()
             for results in runs
             for result in results

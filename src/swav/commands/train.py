@@ -165,10 +165,10 @@ def _recorded(folder: Path) -> Iterator[None]:
 
 def _run(session: Session, stop: StopSignal) -> None:
     """Train what is left, or until a signal asks to stop."""
-    if stop.requested:
-        raise _stopped(session, saved=True)
     if session.is_trained:
         return
+    if on_any_rank(stop.requested):
+        raise _stopped(session, saved=True)
     with Reporter(session) as report:
         try:
             _train(session, stop, report)
@@ -228,7 +228,7 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
             report.log(output, _scores(session, evaluation) if evaluating else {})
         if stopping or due(clock, session.save_every_steps):
             saved = save(session, report.seconds)
-        if stopping:
+        if stopping and not session.is_trained:
             raise _stopped(session, saved=saved)
 
 

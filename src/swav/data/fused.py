@@ -1,10 +1,11 @@
 """Crop, resize, jitter, grey, blur and solarise in one compiled pass over each view.
 
-The same operations, in the same order, from the same drawn numbers and to the same whole numbers
-after each of them, as Pillow and torchvision (``plain``): Pillow rounds a resized pixel, cuts off
-what brightness, contrast and saturation leave behind the point, and knows 256 hues. A view stays in
-the processor's cache from its first operation to its last. Compiled by numba for the processor at
-hand, on first use, and kept on the disk.
+The same operations, in the same order and from the same drawn numbers, as Pillow and torchvision
+(``plain``), to the same whole numbers after the resize and after each change of colour: Pillow
+rounds a resized pixel, cuts off what brightness, contrast and saturation leave behind the point,
+and knows 256 hues. Within the resize and the blur nothing is rounded here. A view stays in the
+processor's cache from its first operation to its last. Compiled by numba for the processor at hand,
+on first use, and kept on the disk.
 
 Pictures come as ``(planes, height, line)`` bytes: one plane of interleaved channels, or one plane
 for each channel.
@@ -54,9 +55,8 @@ def render(
     if drawn is None:
         _render_crops(lines, step, rows, boxes, flips, _scratch(out, 1), out.numpy())
         return
-    kernels = np.zeros((len(rows), 1), np.float32)
-    if drawn.blur.any():
-        kernels = blur_kernels(drawn.blur_radius)
+    radius = np.where(drawn.blur, drawn.blur_radius, _f32(0))
+    kernels = np.ascontiguousarray(blur_kernels(radius))  # one type, so one compilation
     _render(
         lines,
         step,
@@ -302,7 +302,7 @@ def _jitter(view, order, factors):
             red, green, blue = view[0].reshape(-1), view[1].reshape(-1), view[2].reshape(-1)
             if operation == 2:
                 _saturation(red, green, blue, factor)
-            else:
+            elif factor != 0:
                 _hue(red, green, blue, factor)
 
 

@@ -44,8 +44,9 @@ def render(
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if drawn.jitter[row]:
         for operation in drawn.order[row].tolist():
-            if operation < 2 or channels == 3:
-                image = _JITTER[operation](image, float(drawn.factors[row, operation]))
+            factor = float(drawn.factors[row, operation])
+            if operation < 2 or (channels == 3 and (operation < 3 or factor)):
+                image = _JITTER[operation](image, factor)  # no hue leaves the picture as it is
     if drawn.grey[row] and channels == 3:
         image = tv.rgb_to_grayscale(image, num_output_channels=3)
     if drawn.blur[row]:

@@ -185,7 +185,8 @@ def _jittered(
     shifted = photometric.adjust_contrast(shifted, contrast)
     if coloured:
         shifted = photometric.adjust_saturation(shifted, saturation)
-        shifted = photometric.adjust_hue(shifted, _between((-config.hue, config.hue), draws[7]))
+        if config.hue:
+            shifted = photometric.adjust_hue(shifted, _between((-config.hue, config.hue), draws[7]))
         shifted = photometric.pil_to_tensor(shifted)
     found: Tensor = shifted.view(picture.shape)
     return found
@@ -197,7 +198,8 @@ def _between(ends: tuple[float, float], draw: float) -> float:
 
 def _protocol(config: PartsConfig) -> dict[str, Any]:
     settings = {name: _plain(value) for name, value in asdict(config).items()}
-    return {"question": "which whole picture is this part of, by cosine"} | settings
+    question = "which whole picture is this part of, by cosine"
+    return {"question": question, "jitter": "by Pillow"} | settings
 
 
 def _plain(value: Any) -> Any:

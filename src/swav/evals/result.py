@@ -42,8 +42,15 @@ class Result:
     details: Mapping[str, Any] = field(default_factory=dict)
     """What this one run chose or met, which a baseline need not share."""
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    name: str = ""
+    """Of the published protocol, such as places205, or of the user; empty for the task itself."""
     model: str = ""
     """What was evaluated: the name of the run folder, of the network or of the file."""
+
+    @property
+    def label(self) -> str:
+        """What tables and files call this result."""
+        return self.name or self.task
 
     def with_baseline(self, name: str, baseline: "Result") -> "Result":
         """Return this result with the metrics of ``baseline`` beside it.
@@ -59,7 +66,7 @@ class Result:
         return replace(self, baselines={**self.baselines, name: dict(baseline.metrics)})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that ``eval/TASK.json`` holds."""
+        """Return the object that ``eval/NAME.json`` holds."""
         return asdict(self)
 
     def write(self, path: Path) -> None:

@@ -74,7 +74,7 @@ def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return the cells of one evaluation's part of the table."""
     return Table(
-        title=wording.task_title(evaluation.task),
+        title=wording.evaluation_title(evaluation),
         protocol=tuple(flat(evaluation.protocol)),
         rows=tuple(_row(evaluation, metric) for metric in evaluation.metrics),
     )

@@ -22,6 +22,8 @@ class Evaluation:
     """One file of ``eval/``; numbers that are not finite are left out."""
 
     task: str
+    name: str = ""
+    """Of a published protocol of the task, or of the user."""
     protocol: Mapping[str, Any]
     """What the numbers depend on: choices, numbers of pictures, seeds."""
     metrics: Mapping[str, float]
@@ -166,6 +168,7 @@ def _evaluation(result: dict[str, Any], stem: str) -> Evaluation:
     }
     return Evaluation(
         task=str(result.get("task", stem)),
+        name=str(result.get("name", "")),
         protocol=_protocol(result),
         metrics=_numbers(result.get("metrics")),
         intervals=intervals,

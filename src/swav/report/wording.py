@@ -146,6 +146,12 @@ def task_title(task: str) -> str:
     return TASKS.get(task, shown(task).replace("_", " ").capitalize())
 
 
+def evaluation_title(evaluation: Evaluation) -> str:
+    """Return its task in words, and the name of its protocol if it has one."""
+    named = f" ({shown(evaluation.name)})" if evaluation.name else ""
+    return task_title(evaluation.task) + named
+
+
 def baseline_title(baseline: str) -> str:
     """Return a baseline's name for a column or a bar."""
     return BASELINES[baseline].removeprefix("the ").capitalize()
@@ -241,7 +247,7 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
         )
         for label, value in values.items()
     ]
-    title = task_title(evaluation.task)
+    title = evaluation_title(evaluation)
     return Scorecard(title=title, metric=metric_title(metric), bars=tuple(bars))
 
 
