@@ -49,6 +49,14 @@ def test_crops_fit_the_size_of_the_pictures(side: int, device: str) -> None:
     assert views.num_targets == 2
 
 
+def test_views_of_tiny_pictures_keep_something_in_common() -> None:
+    """Digits of 8 pixels stayed at ln K with small crops of 5 % (benchmarks/collapse.py)."""
+    tiny, usual = (make_config("auto", facts(1797, side), "cpu") for side in (8, 32))
+    assert [group.scale for group in tiny.views.groups] == [(0.4, 1.0), (0.25, 0.5)]
+    assert [group.scale for group in usual.views.groups] == [(0.2, 1.0), (0.05, 0.4)]
+    assert (tiny.method.epsilon, usual.method.epsilon) == (0.02, 0.03)
+
+
 @pytest.mark.parametrize("num_images", SIZES)
 @pytest.mark.parametrize("side", SIDES)
 def test_a_cpu_gets_no_more_than_its_time(num_images: int, side: int) -> None:

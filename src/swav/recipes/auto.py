@@ -57,6 +57,9 @@ CPU_SECONDS = 480
 CPU_MOST_EPOCHS = 300
 PROTOTYPES_PER_ROOT = 1.4
 """Prototypes are this times the square root of the number of pictures."""
+TINY_SIDE = 16
+"""Below so many pixels small crops keep a quarter of the picture or more: with less, views have so
+little in common that a run stays where it predicts all prototypes alike."""
 MANY_IMAGES = 100_000
 """From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
 
@@ -79,7 +82,7 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
         method=SwAVConfig(
             num_prototypes=(_num_prototypes(facts.num_images),),
             hidden_dim=2048 if many else 512,
-            epsilon=0.05 if many else 0.03,
+            epsilon=0.05 if many else 0.02 if _is_tiny(facts) else 0.03,
             freeze_steps=min(steps_per_epoch, steps_per_epoch * epochs // 10),
             queue_length="auto",
         ),
@@ -88,6 +91,10 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
         device=device,
         precision="bf16-mixed" if on_gpu else "32-true",
     )
+
+
+def _is_tiny(facts: DataFacts) -> bool:
+    return min(facts.height, facts.width) < TINY_SIDE
 
 
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
@@ -121,7 +128,7 @@ class _Choice(NamedTuple):
 def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     """Yield what the settings of a config are in words, and why ``auto`` takes them."""
     many = config.optim.optimizer == "lars"
-    method, optim, num_images = config.method, config.optim, facts.num_images
+    method, optim = config.method, config.optim
     side = min(facts.height, facts.width)
     yield _Choice(
         ("views.",),
@@ -134,7 +141,7 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
         "enough pictures for a large network" if many else "small, for the time and the data",
     )
     if isinstance(method, SwAVConfig):
-        yield from _choices_of_swav(method, num_images, many=many)
+        yield from _choices_of_swav(method, facts, many=many)
     yield _Choice(
         ("optim.",),
         f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
@@ -143,18 +150,24 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
 
 
-def _choices_of_swav(method: SwAVConfig, num_images: int, *, many: bool) -> Iterator[_Choice]:
+def _choices_of_swav(method: SwAVConfig, facts: DataFacts, *, many: bool) -> Iterator[_Choice]:
     prototypes = " + ".join(str(number) for number in method.num_prototypes)
     yield _Choice(
         ("method.num_prototypes",),
         f"{prototypes} prototypes",
-        f"about {PROTOTYPES_PER_ROOT} times the square root of {num_images:,} pictures",
+        f"about {PROTOTYPES_PER_ROOT} times the square root of {facts.num_images:,} pictures",
     )
     yield _Choice(
         ("method.epsilon",),
         f"epsilon {method.epsilon:g}",
-        "as published" if many else "few pictures learn faster from sharp codes",
+        _why_epsilon(facts, many=many),
     )
+
+
+def _why_epsilon(facts: DataFacts, *, many: bool) -> str:
+    if many:
+        return "as published"
+    return f"{'tiny' if _is_tiny(facts) else 'few'} pictures learn faster from sharp codes"
 
 
 def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:
@@ -180,11 +193,13 @@ def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
     augment = AugmentConfig() if many else HALF_JITTER
     if large <= 64:
         augment = replace(augment, blur=0.0)  # a blur of two pixels would leave nothing
-    low, split = (0.14, 0.14) if many else (0.2, 0.4)
+    lowest, low, split = (0.05, 0.14, 0.14) if many else (0.05, 0.2, 0.4)
+    if _is_tiny(facts):
+        lowest, low, split = 0.25, 0.4, 0.5
     return ViewsConfig(
         groups=(
             CropGroup(count=2, size=(large, large), scale=(low, 1.0), augment=augment),
-            CropGroup(count=num_small, size=(small, small), scale=(0.05, split), augment=augment),
+            CropGroup(count=num_small, size=(small, small), scale=(lowest, split), augment=augment),
         )
     )
 
