@@ -20,7 +20,7 @@ Factors = Float[Tensor, " batch"]
 
 NUM_DRAWS = 13
 """Uniform numbers that one view needs for its photometric parameters."""
-_BLUR_BOXES = 3
+BLUR_BOXES = 3
 """Boxes that are convolved to come near a Gaussian."""
 
 
@@ -185,29 +185,31 @@ def solarise(pictures: Pictures) -> Pictures:
 def blur(pictures: Pictures, radius: Factors) -> Pictures:
     """Return the pictures under a near Gaussian whose standard deviation is ``radius`` pixels."""
     _, channels, height, width = pictures.shape
-    half = torch.from_numpy(blur_kernels(radius.cpu().numpy())).to(radius.device)
+    halves = [torch.from_numpy(blur_kernel(each)) for each in radius.double().tolist()]
+    half = torch.nn.utils.rnn.pad_sequence(halves, batch_first=True).to(radius.device)
     kernel = torch.cat([half[:, 1:].flip(1), half], dim=1)
     across = pictures.flatten(1, 2) @ _blur_matrix(width, kernel).mT
     down: Tensor = _blur_matrix(height, kernel)[:, None] @ across.view(-1, channels, height, width)
     return down
 
 
-def blur_kernels(radius: Float32[np.ndarray, " batch"]) -> Float32[np.ndarray, "batch taps"]:
-    """Return the weights of each blur from its middle outwards.
+def blur_kernel(radius: float) -> Float32[np.ndarray, " taps"]:
+    """Return the weights of a blur from its middle outwards.
 
     Three extended boxes with the variance of the Gaussian (Gwosdek et al., 2011,
     doi 10.1007/978-3-642-24785-9_38), as in Pillow: whole pixels, and a part of one at either end.
+    ``fused`` compiles this function too.
     """
-    variance = radius.astype(np.float64)[:, None] ** 2 / _BLUR_BOXES
-    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    variance = radius * radius / BLUR_BOXES
+    whole = int((np.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     part /= 6 * (variance - (whole + 1) ** 2)
-    reach = int(whole.max(initial=0)) + 1
-    distance = np.abs(np.arange(-reach, reach + 1))
-    box = np.where(distance <= whole, 1.0, np.where(distance == whole + 1, part, 0.0))
+    box = np.ones(2 * whole + 3)
+    box[0] = part
+    box[-1] = part
     box /= 2 * (whole + part) + 1
-    smooth = [np.convolve(np.convolve(each, each), each) for each in box]
-    return np.array(smooth, dtype=np.float32)[:, _BLUR_BOXES * reach :]
+    smooth = np.convolve(np.convolve(box, box), box)
+    return smooth[BLUR_BOXES * (whole + 1) :].astype(np.float32)
 
 
 def _blur_matrix(

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numba import njit
 from torch import Tensor
 
-from swav.data.augment import Photometry, blur_kernels
+from swav.data.augment import BLUR_BOXES, Photometry, blur_kernel
 
 _f32 = np.float32
 _BLOCK = 4  # rows resized together: their common weights are loaded once
@@ -53,10 +53,9 @@ def render(
     else:
         lines, step = pictures.contiguous().numpy(), 1
     if drawn is None:
-        _render_crops(lines, step, rows, boxes, flips, _scratch(out, 1), out.numpy())
+        _render_crops(lines, step, rows, boxes, flips, _scratch(out, 0), out.numpy())
         return
     radius = np.where(drawn.blur, drawn.blur_radius, _f32(0))
-    kernels = np.ascontiguousarray(blur_kernels(radius))  # one type, so one compilation
     _render(
         lines,
         step,
@@ -67,10 +66,9 @@ def render(
         drawn.order,
         drawn.factors,
         drawn.grey,
-        drawn.blur,
-        kernels,
+        radius,
         drawn.solarise,
-        _scratch(out, kernels.shape[1]),
+        _scratch(out, float(radius.max())),
         out.numpy(),
     )
 
@@ -78,10 +76,11 @@ def render(
 _memory = threading.local()
 
 
-def _scratch(out: UInt8[Tensor, "batch channels height width"], taps: int) -> np.ndarray:
+def _scratch(out: UInt8[Tensor, "batch channels height width"], radius: float) -> np.ndarray:
     """Return memory for a view in floats and for its blur; kept, for new pages cost much time."""
     _, channels, height, width = out.shape
-    size = channels * height * width + 2 * (height + 2 * taps) * (width + 2 * taps)
+    beyond = 2 * BLUR_BOXES * (int(radius) + 1)
+    size = channels * height * width + 2 * (height + beyond) * (width + beyond)
     memory: np.ndarray | None = getattr(_memory, "values", None)
     if memory is None or memory.size < size:
         memory = _memory.values = np.empty(size, np.float32)
@@ -135,8 +134,7 @@ def _render(
     order,
     factors,
     grey,
-    blur,
-    kernels,
+    radius,
     solarise,
     scratch,
     out,
@@ -144,12 +142,13 @@ def _render(
     view, rest = scratch[: out[0].size].reshape(out.shape[1:]), scratch[out[0].size :]
     for i in range(len(rows)):
         _resize(pictures[rows[i]], step, boxes[i], flips[i], view)
+        _round(view.reshape(-1))
         if jitter[i]:
             _jitter(view, order[i], factors[i])
         if grey[i] and len(view) == 3:
             _grey(view[0].reshape(-1), view[1].reshape(-1), view[2].reshape(-1))
-        if blur[i]:
-            _blur(view, kernels[i], rest)
+        if radius[i] > 0:
+            _blur(view, _blur_kernel(radius[i]), rest)
         if solarise[i]:
             _solarise(view.reshape(-1))
         _to_bytes(view.reshape(-1), out[i].reshape(-1))
@@ -250,8 +249,7 @@ def _columns(lines, step, channel, left, wide, weights, target, y):
             s2 += weight * line2[at]
             s3 += weight * line3[at]
             at += stride
-        target[y, x], target[y1, x] = _rounded(s0), _rounded(s1)
-        target[y2, x], target[y3, x] = _rounded(s2), _rounded(s3)
+        target[y, x], target[y1, x], target[y2, x], target[y3, x] = s0, s1, s2, s3
 
 
 @_compiled
@@ -281,10 +279,10 @@ def _columns_of_three(lines, left, wide, weights, view, y):
             g3 += weight * line3[at + one]
             b3 += weight * line3[at + two]
             at += three
-        red[y, x], green[y, x], blue[y, x] = _rounded(r0), _rounded(g0), _rounded(b0)
-        red[y1, x], green[y1, x], blue[y1, x] = _rounded(r1), _rounded(g1), _rounded(b1)
-        red[y2, x], green[y2, x], blue[y2, x] = _rounded(r2), _rounded(g2), _rounded(b2)
-        red[y3, x], green[y3, x], blue[y3, x] = _rounded(r3), _rounded(g3), _rounded(b3)
+        red[y, x], green[y, x], blue[y, x] = r0, g0, b0
+        red[y1, x], green[y1, x], blue[y1, x] = r1, g1, b1
+        red[y2, x], green[y2, x], blue[y2, x] = r2, g2, b2
+        red[y3, x], green[y3, x], blue[y3, x] = r3, g3, b3
 
 
 @_compiled
@@ -314,6 +312,12 @@ def _clipped(value):
 @_compiled
 def _rounded(value):
     return np.floor(value + _f32(0.5))
+
+
+@_compiled
+def _round(values):
+    for x in range(values.size):  # not where they are made: there it cost half as much again
+        values[x] = _rounded(values[x])
 
 
 @_compiled
@@ -403,12 +407,13 @@ def _grey(red, green, blue):
         blue[x] = grey
 
 
+_blur_kernel = _compiled(blur_kernel)
+
+
 @_compiled
 def _blur(view, kernel, scratch):
     """Blur along both axes; the border pixel stands for all beyond it."""
     channels, height, width = view.shape
-    while len(kernel) > 4 and kernel[-3] == 0:  # the batch holds a wider one
-        kernel = kernel[:-3]
     reach = len(kernel) - 1
     stride = width + 2 * reach
     flat, size = scratch[: (height + 2 * reach) * stride], height * stride
@@ -420,12 +425,10 @@ def _blur(view, kernel, scratch):
             _copy(source, line[reach : reach + width])
             for x in range(reach):
                 line[x], line[stride - 1 - x] = source[0], source[width - 1]
-        # an axis is one run of pixels shifted by a row or by a column; what mixes two rows lies
-        # in the padding
+        # down the rows, the plane is one run of pixels shifted by lines
         _convolve(flat, kernel, stride, middle)
-        _convolve(middle, kernel, 1, flat[reach : size - reach])
         for y in range(height):
-            _copy(padded[y, reach : reach + width], plane[y])
+            _convolve(middle[y * stride : (y + 1) * stride], kernel, 1, plane[y])
 
 
 @_compiled
