@@ -341,6 +341,23 @@ def test_data_in_parts_are_scored_on_the_other_part(tmp_path: Path) -> None:
     assert json.loads(again.stdout) == [at_the_end["knn"], at_the_end["linear"]]
 
 
+def test_a_run_that_is_scored_later_keeps_all_but_the_scores(run: Path, tmp_path: Path) -> None:
+    early, late = tmp_path / "early", tmp_path / "late"
+    shutil.copytree(run, late)
+    shutil.rmtree(late / "eval")
+    (late / "report.html").unlink()
+    resume = ("train", "--resume", "--out", late)
+    assert swav(*resume, "--evaluate-at-end=false", folder=tmp_path).code == 0
+    assert not (late / "eval").exists()
+    assert (late / "report.html").exists()
+    shutil.copytree(late, early)
+    done = swav("evaluate", late, "--tasks", "knn", folder=tmp_path)
+    assert done.code == 0, done.stderr
+    assert read(late / "eval/knn.json")["metrics"] == read(run / "eval/knn.json")["metrics"]
+    assert swav("train", "--resume", "--out", early, folder=tmp_path).code == 0
+    assert read(early / "eval/knn.json")["metrics"] == read(run / "eval/knn.json")["metrics"]
+
+
 def test_weights_of_another_run_are_the_start(run: Path, data: str, tmp_path: Path) -> None:
     settings = run / "config.yaml"
     words = ("train", data, "--config", settings, "--epochs", 1, "--init-from", run)

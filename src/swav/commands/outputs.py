@@ -49,7 +49,7 @@ def write_outputs(
     reopen: bool,
     seconds: float,
 ) -> None:
-    """Export, embed, cluster, evaluate and report, in this order; what is there stays.
+    """Export, embed, cluster, evaluate (unless told not to) and report; what is there stays.
 
     Args:
         folder: run folder.
@@ -63,8 +63,9 @@ def write_outputs(
     if not (folder / "model").exists() and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures)
-    parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
-    _evaluate(folder, config, objective, parts)
+    if config.evaluate_at_end:
+        parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
+        _evaluate(folder, config, objective, parts)
     if read_record(folder).get("status") != "finished":
         write_record(folder, status="finished", seconds=seconds)
     if _present(folder) != before or not (folder / REPORT).exists():

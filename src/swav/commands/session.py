@@ -35,6 +35,7 @@ FREE_TO_CHANGE = (
     "log_every",
     "save_every",
     "evaluate_every",
+    "evaluate_at_end",
     "workers",
     "tensorboard",
     "data.data",

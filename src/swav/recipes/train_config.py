@@ -41,6 +41,8 @@ class TrainConfig:
     evaluate_every: int = 0
     """Epochs between evaluations while training goes on: rank, alignment and uniformity of the
     features, nearest neighbours where there are labels; 0 evaluates only at the end."""
+    evaluate_at_end: bool = True
+    """Score the finished run beside its baselines; without, `swav evaluate RUN` does it later."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
 
