@@ -3,15 +3,18 @@
     python benchmarks/methods.py CIFAR [--out runs/methods] [--epochs 5] [--final]
 
 CIFAR is DATA with parts train and test, such as cifar10:FOLDER or a folder with train/CLASS/*.jpg.
+The recipes are METHOD-cifar10-cpu with smaller crops, so that more pictures are seen in a minute.
 Training sees no labels. kNN (k = 20) and the linear probes, of the output and of every stage, fit
 on the same 20,000 pictures and score 5,000 others of train; with --final they score the test part
-instead, which is to be read once, and the best stage is the one that was best before.
+instead, which is to be read once, and the best stage is the one that was best before. Pictures are
+shown at the size of a method's first crops, and the untrained network beside it sees the same.
 With --imbalance 100 the classes to learn from are long-tailed, the largest 100 times the smallest,
 and SwAV is trained with equal shares of the prototypes, with a power law, and with shares that the
 pictures may choose; give it an --out of its own. With --gain the methods for which small crops are
 published are trained with and without them, for the same epochs and for the same time. A stopped
 command goes on where it was: runs continue from their checkpoints, and each result is a line of
-tune.jsonl or final.jsonl in the output folder as soon as there is one.
+tune.jsonl or final.jsonl in the output folder as soon as there is one. Two commands with different
+--methods may share the folder, each on a core of its own (taskset), once there are the baselines.
 """
 
 import argparse
@@ -45,6 +48,9 @@ GAIN = ("swav", "deepcluster", "sela", "simclr", "byol")
 """What is trained with and without small crops."""
 SAME_EPOCHS, SAME_TIME = "-two-crops", "-two-crops-same-time"
 RECIPE = "cifar10-cpu"
+SMALLER = {48: 32, 40: 32, 28: 20, 96: 72}
+"""Sides of crops in place of those of the recipes; tiles of a view of 72 pixels have 18."""
+UNTRAINED = "untrained"
 PROBE = LayersConfig(max_features=512)
 SHOWN = {"knn": "kNN", "top1": "linear", "best": "linear, best stage"}
 """Measures in the table, and their headings; the files have every stage."""
@@ -84,11 +90,25 @@ def config_of(method: str, *, seed: int, epochs: int) -> TrainConfig:
     """Return the CPU recipe of a method with the budget of this comparison."""
     method, without_small, _ = method.partition(SAME_EPOCHS)
     config = make_config(RECIPE if method in PRIORS else f"{method}-{RECIPE}")
-    if without_small:
-        config = replace(config, views=replace(config.views, groups=config.views.groups[:1]))
-    changed = replace(config.method, **PRIORS.get(method, {}))
-    arrays = SourceConfig(data="arrays")
-    return replace(config, data=arrays, method=changed, seed=seed, epochs=epochs, device="cpu")
+    groups = [
+        replace(group, size=(SMALLER[group.size[0]], SMALLER[group.size[1]]))
+        for group in config.views.groups
+    ]
+    return replace(
+        config,
+        data=SourceConfig(data="arrays"),
+        views=replace(config.views, groups=tuple(groups[:1] if without_small else groups)),
+        method=replace(config.method, **PRIORS.get(method, {})),
+        seed=seed,
+        epochs=epochs,
+        device="cpu",
+        evaluate_at_end=False,
+    )
+
+
+def untrained_beside(name: str) -> str:
+    """Return the name of the untrained network that is shown what a method's network is shown."""
+    return f"{UNTRAINED}-{config_of(name, seed=0, epochs=1).views.groups[0].size[0]}px"
 
 
 def of_pixels(where: Sets) -> dict[str, float]:
@@ -132,7 +152,7 @@ def _neighbours(fit: Features, score: Features) -> float:
 def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Yield name and seed of everything that is measured, baselines first."""
     yield "pixels", 0
-    yield "untrained", 0
+    yield from ((name, 0) for name in dict.fromkeys(map(untrained_beside, methods)))
     for method in methods:
         for seed in SEEDS.get(method, (0,)):
             yield method, seed
@@ -140,6 +160,7 @@ def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 def pairs() -> Iterator[tuple[str, int]]:
     """Yield what shows the gain of small crops; the same time is known after the first two."""
+    yield untrained_beside(GAIN[0]), 0
     for method in GAIN:
         for name in (method, method + SAME_EPOCHS, method + SAME_TIME):
             yield name, 0
@@ -159,10 +180,14 @@ def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict
     """Train if need be, and measure."""
     if name == "pixels":
         return {"name": name, "seed": seed, **of_pixels(where)}
-    config = config_of("swav" if name == "untrained" else name, seed=seed, epochs=epochs)
-    if name == "untrained":
+    if name.startswith(UNTRAINED):
+        config = config_of("swav", seed=seed, epochs=epochs)
+        side = int(name.removeprefix(f"{UNTRAINED}-").removesuffix("px"))
+        shown = replace(config.views.groups[0], size=(side, side))
+        config = replace(config, views=replace(config.views, groups=(shown,)))
         network = build_objective(config, num_images=len(where.fit)).encoder
         return {"name": name, "seed": seed, **of_network(config, network, where)}
+    config = config_of(name, seed=seed, epochs=epochs)
     assert where.fit.pixels is not None, "20,000 pictures of 32 pixels fit into memory"
     unlabelled = from_arrays(where.fit.pixels)
     folder = out / f"{name}-{seed}"
@@ -174,22 +199,29 @@ def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return all results as markdown, the mean over seeds and their deviation."""
+    """Return all results as markdown: mean and deviation over seeds, and what training gained."""
     head = ("features", *SHOWN.values(), "epochs", "minutes", "seeds")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name in dict.fromkeys(each["name"] for each in found):
-        rows = [each for each in found if each["name"] == name]
-        cells = [_cell([100 * row[metric] for row in rows]) for metric in SHOWN]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for each in found:
+        by_name.setdefault(each["name"], []).append(each)
+    for name, rows in by_name.items():
+        is_trained = "epochs" in rows[0]
+        beside = by_name[untrained_beside(name)][0] if is_trained else {}
+        cells = [
+            _cell([100 * row[metric] for row in rows], 100 * beside[metric] if beside else None)
+            for metric in SHOWN
+        ]
         minutes = np.mean([row.get("seconds", 0.0) / 60 for row in rows])
         epochs = rows[0].get("epochs", 0)
         lines.append(f"| {name} | {' | '.join(cells)} | {epochs} | {minutes:.1f} | {len(rows)} |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}"
+def _cell(values: Sequence[float], untrained: float | None) -> str:
+    spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    gain = "" if untrained is None else f" ({np.mean(values) - untrained:+.1f})"
+    return f"{np.mean(values):.1f}{spread}{gain}"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

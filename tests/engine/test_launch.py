@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
+from torch.distributed import BackendConfig
 
 from swav.engine import launch as launching
 from swav.engine.launch import available_cores, launch, prepare_network
@@ -27,6 +28,11 @@ def test_all_cores_without_a_number_of_threads():
 def test_an_unknown_device_is_named(device):
     with pytest.raises(ValueError, match=rf"device '{device}' is not here: use cpu.* or auto"):
         launch(device=device)
+
+
+def test_a_group_of_gpus_also_reduces_tensors_of_the_cpu():
+    backends = BackendConfig(launching.GPU_BACKENDS).get_device_backend_map()  # type: ignore[arg-type]
+    assert backends == {"cpu": "gloo", "cuda": "nccl"}
 
 
 def test_auto_takes_what_is_there(monkeypatch):

@@ -215,23 +215,30 @@ def test_byol_against_its_steps_and_its_schedule():
 
 def test_instance_discrimination_against_its_steps():
     objective = built(InstDiscConfig(embed_dim=4, num_negatives=50, temperature=0.2))
-    rows = {image: row for image, row in enumerate(objective.bank.rows[0].clone())}
-    log_z = None
+    with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):
+        objective(batch_of(0), CLOCK)
+    bank = objective.bank
+    random_rows = bank.rows[0].clone()
+    chosen = random_rows[bank.draw(50, step=0)]
+    rows = dict(enumerate(random_rows))
+    first_pass, scores = [batch_of(0), batch_of(1)], []
+    objective.prepare(first_pass)
+    for batch in first_pass:
+        views = objective.embed(batch).detach()
+        scores += [math.exp(view @ row / 0.2) for view in views.flatten(0, 1) for row in chosen]
+        for image, new in zip(batch.indices.tolist(), views[:2].mean(dim=0), strict=True):
+            rows[image] = F.normalize(new, dim=0)
+    log_z = torch.tensor(math.log(IMAGES * np.mean(scores)))
+    seen = {image for batch in first_pass for image in batch.indices.tolist()}
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
     for step in range(4):
         batch, clock = batch_of(step), CLOCK.at(step, global_batch=BATCH)
         views = objective.embed(batch).detach()
-        drawn = torch.stack([rows[i] for i in objective.bank.draw(50, step=step).tolist()])
+        drawn = torch.stack([rows[i] for i in bank.draw(50, step=step).tolist()])
         own = torch.stack([rows[i] for i in batch.indices.tolist()])
-        if log_z is None:
-            scores = [math.exp(view @ row / 0.2) for view in views.flatten(0, 1) for row in drawn]
-            log_z = torch.tensor(math.log(IMAGES * np.mean(scores)))
         losses = [
             noise_contrast(
-                (view * own).sum(dim=1) / 0.2,
-                view @ drawn.T / 0.2,
-                log_normaliser=log_z,
-                num_images=IMAGES,
+                view, own, drawn, temperature=0.2, log_normaliser=log_z, num_images=IMAGES
             )
             for view in views
         ]
@@ -243,8 +250,17 @@ def test_instance_discrimination_against_its_steps():
         optimizer.step()
         objective.after_step(clock)
         for image, new in zip(batch.indices.tolist(), views[:2].mean(dim=0), strict=True):
-            old = rows[image] if step == 3 else F.normalize(new, dim=0)  # seen before, or not
+            old = rows[image] if image in seen else F.normalize(new, dim=0)
             rows[image] = F.normalize(0.5 * old + 0.5 * F.normalize(new, dim=0), dim=0)
+            seen.add(image)
+
+
+def test_instance_discrimination_can_find_a_row_before_it_has_learned():
+    """An untrained network's embeddings crowd together; Z is still that of scattered rows."""
+    objective = built(InstDiscConfig(embed_dim=64, num_negatives=200, temperature=0.1))
+    objective.prepare([batch_of(0), batch_of(1)])
+    log_noise = math.log(200 / IMAGES)
+    assert 1 / 0.1 - objective.get_extra_state()["log_normaliser"] - log_noise > 0
 
 
 def test_redundancy_reduction_over_all_pairs_with_a_target():

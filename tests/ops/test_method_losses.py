@@ -1,6 +1,7 @@
 """Each loss against float64 loops that state its paper."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from swav.ops.losses import (
     unordered_pairs,
     variance_hinge,
 )
+from swav.ops.nce import memory_nce
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -102,19 +104,26 @@ def test_info_nce():
 
 def test_noise_contrast():
     """Equations 5 to 7 of Wu et al., with m drawn rows of n and a given Z."""
-    positives, noise = 5 * drawn(4), 5 * drawn(4, 6, seed=1)
-    n, m, z = 30, 6, 200.0
+    embeddings, memories, others = drawn(4, 3), drawn(4, 3, seed=1), drawn(6, 3, seed=2)
+    n, m, z, temperature = 30, 6, 200.0, 0.2
     total = 0.0
-    for row in range(4):
 
-        def probability_of_data(score: float) -> float:
-            p = math.exp(score) / z
-            return p / (p + m / n)
+    def probability_of_data(one: torch.Tensor, other: torch.Tensor) -> float:
+        p = math.exp((one.double() @ other.double()).item() / temperature) / z
+        return p / (p + m / n)
 
-        total -= math.log(probability_of_data(positives[row].item())) / 4
-        for score in noise[row].tolist():
-            total -= math.log(1 - probability_of_data(score)) / 4
-    loss = noise_contrast(positives, noise, log_normaliser=torch.tensor(math.log(z)), num_images=n)
+    for row, memory in zip(embeddings, memories, strict=True):
+        total -= math.log(probability_of_data(row, memory)) / 4
+        for other in others:
+            total -= math.log(1 - probability_of_data(row, other)) / 4
+    loss = noise_contrast(
+        embeddings,
+        memories,
+        others,
+        temperature=temperature,
+        log_normaliser=torch.tensor(math.log(z)),
+        num_images=n,
+    )
     assert loss.item() == pytest.approx(total, rel=1e-5)
 
 
@@ -186,3 +195,33 @@ def test_teachers_and_banks_get_no_gradient():
 )
 def test_each_pair_with_a_target_once(num_targets, num_views, pairs):
     assert list(unordered_pairs(num_targets, num_views)) == pairs
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(nt_xent, temperature=0.1),
+        lambda rows: info_nce(rows[0], rows[1], rows[2], temperature=0.1),
+        lambda rows: noise_contrast(
+            rows[0],
+            rows[1],
+            rows[2],
+            temperature=0.1,
+            log_normaliser=torch.tensor(5.0),
+            num_images=30,
+        ),
+        lambda rows: memory_nce(
+            rows[0], rows[1], rows[2], torch.zeros(12, 12, dtype=torch.bool), temperature=0.1
+        ),
+        lambda rows: cross_correlation(rows[0], rows[1], redundancy_weight=0.1),
+        lambda rows: covariance_penalty(rows[0]),
+    ],
+)
+def test_autocast_changes_no_bit_of_loss_and_gradient(loss):
+    rows = torch.stack([drawn(12, 8, seed=seed) for seed in range(3)]).requires_grad_()
+    plain = loss(rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss(rows)
+    assert torch.equal(half, plain)
+    (wanted,), (found,) = torch.autograd.grad(plain, rows), torch.autograd.grad(half, rows)
+    assert torch.equal(found, wanted)

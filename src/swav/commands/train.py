@@ -185,6 +185,7 @@ def _first_pass(session: Session) -> Iterator[Batch]:
         session.pictures,
         replace(session.config.views, groups=session.config.views.groups[:1]),
         global_batch=session.config.optim.batch_size,
+        accumulate=session.config.optim.accumulate,
         seed=session.config.seed,
         pipeline=session.config.data.pipeline,
         positives=session.views.positives,
@@ -199,7 +200,8 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     config = session.config
     if session.clock.step == 0:  # later steps have it from their checkpoint
         session.objective.to(session.fabric.device).train()
-        session.objective.prepare(_first_pass(session))
+        with session.fabric.autocast():
+            session.objective.prepare(_first_pass(session))
     batches = loader(
         session.views,
         start_step=session.clock.step,

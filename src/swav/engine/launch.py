@@ -11,6 +11,9 @@ from torch import nn
 
 from swav import distributed
 
+GPU_BACKENDS = "cpu:gloo,cuda:nccl"
+"""Of the process group: banks, metrics and signals are tensors of the CPU, gradients are not."""
+
 
 def available_cores() -> int:
     """Return the processor cores this process may use."""
@@ -30,11 +33,14 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     torch.set_num_threads(threads or max(1, available_cores() // num_local))
     # its successor, forward_sync_buffers, is not in every torch from 2.10 on
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    strategy = DDPStrategy(
+        broadcast_buffers=False, process_group_backend=GPU_BACKENDS if kind == "cuda" else None
+    )
     fabric = Fabric(
         accelerator=kind,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=DDPStrategy(broadcast_buffers=False) if ranks > 1 else "auto",
+        strategy=strategy if ranks > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()

@@ -11,7 +11,7 @@ goes into the bank.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
-from swav.nn.batchnorm import frozen_statistics
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.memory import MemoryBank
 from swav.ops.losses import noise_contrast
@@ -87,53 +86,50 @@ class InstDisc(Objective):
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Replace the random rows by embeddings, so that epoch 0 does not learn noise."""
+        """Estimate Z, then replace the random rows by embeddings: epoch 0 learns no noise.
+
+        Z is that of the random rows, as in the paper (sec. 3.2), and kept. The embeddings of an
+        untrained network crowd together: their Z is so large that no view could find its row.
+        """
+        number, temperature = self.config.num_negatives, self.config.temperature
+        random_rows = self.bank.rows_of(self.bank.draw(number, step=0))[0].double()
+        log_sums, count = [], 0
         for batch in batches:
-            self.bank.update(batch.indices, self._mean_of_targets(self.embed(batch), batch))
+            embeddings = self.embed(batch)
+            scores = embeddings.flatten(0, 1).double() @ random_rows.to(embeddings.device).T
+            log_sums.append((scores / temperature).flatten().logsumexp(dim=0))
+            count += scores.numel()
+            self.bank.update(batch.indices, self._mean_of_targets(embeddings, batch))
+        log_sum = distributed.all_gather(torch.stack(log_sums)).flatten().logsumexp(dim=0)
+        log_mean = log_sum - math.log(distributed.world_size() * count)
+        self._log_normaliser = (log_mean + math.log(self.bank.num_images)).float()
 
     def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
         """Return the noise-contrastive loss, the mean over all views."""
         del targets
-        config = self.config
+        if self._log_normaliser.isnan():
+            raise ValueError("Z is not known yet: call prepare(batches) before step 0")
         embeddings = self.embed(batch)
         self._waiting.append((batch.indices, self._mean_of_targets(embeddings, batch)))
         own = self.bank.own_rows_of(batch.indices)[0].to(embeddings)
-        drawn = self.bank.rows_of(self.bank.draw(config.num_negatives, step=clock.step))[0]
-        noise = embeddings @ drawn.to(embeddings).T / config.temperature
-        if self._log_normaliser.isnan():
-            self._log_normaliser = self._estimated([noise])
+        chosen = self.bank.draw(self.config.num_negatives, step=clock.step)
+        drawn = self.bank.rows_of(chosen)[0].to(embeddings)
         losses = [
             noise_contrast(
-                (view * own).sum(dim=1) / config.temperature,
-                scores,
-                log_normaliser=self._log_normaliser.to(embeddings),
+                view,
+                own,
+                drawn,
+                temperature=self.config.temperature,
+                log_normaliser=self._log_normaliser.to(view),
                 num_images=self.bank.num_images,
             )
-            for view, scores in zip(embeddings, noise, strict=True)
+            for view in embeddings
         ]
         return StepOutput(torch.stack(losses).mean())
 
     def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
         """Return unit embeddings of all views."""
         return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
-
-    @torch.no_grad()
-    def codes(self, batches: Sequence[Batch], clock: Clock) -> None:
-        """Estimate log Z from all micro-batches of the first step; there are no targets to make."""
-        if self._log_normaliser.isnan():
-            drawn = self.bank.rows_of(self.bank.draw(self.config.num_negatives, step=clock.step))[0]
-            with frozen_statistics(self):
-                noise = [self.embed(batch) @ drawn.T / self.config.temperature for batch in batches]
-            self._log_normaliser = self._estimated(noise)
-
-    @torch.no_grad()
-    def _estimated(self, noise: Sequence[Float[Tensor, "views batch chosen"]]) -> Float[Tensor, ""]:
-        """Return log Z, estimated once from the first batch and then kept (sec. 3.2)."""
-        scores = torch.cat([each.double().flatten() for each in noise])
-        log_mean = distributed.all_gather(scores).flatten().logsumexp(dim=0) - math.log(
-            distributed.world_size() * len(scores)
-        )
-        return (log_mean + math.log(self.bank.num_images)).float()
 
     def _mean_of_targets(
         self, embeddings: Float[Tensor, "views batch embed"], batch: Batch

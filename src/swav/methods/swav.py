@@ -191,9 +191,7 @@ class SwAV(Objective):
         self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
         self.queue = Queue(queue_length)
         self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
-        self.head_average = (
-            MovingAverage(self.projector) if config.codes_from == "average" else None
-        )
+        self.head_average = None if self.average is None else MovingAverage(self.projector)
         self._shares = [config.shares_of(number) for number in config.num_prototypes]
         self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
         self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
@@ -236,8 +234,10 @@ class SwAV(Objective):
         self, batch: Batch, embeddings: Float[Tensor, "_ embed"]
     ) -> Float[Tensor, "targets batch embed"]:
         """Return what codes are made of: embeddings of the target views, by the teacher if any."""
-        if self.average is None or self.head_average is None:
+        if self.config.codes_from != "average":
             return torch.stack(embeddings.detach().chunk(len(batch.views))[: batch.num_targets])
+        assert self.average is not None
+        assert self.head_average is not None
         targets = batch.views[: batch.num_targets]
         teacher, head = self.average.average, self.head_average.average
         return F.normalize(embed_views(teacher, head, targets), dim=2)
@@ -299,20 +299,21 @@ class SwAV(Objective):
         """Put this step's target embeddings into the queue; move the average."""
         if self.queue.length and clock.epoch >= self._queue_start_epoch(clock):
             self.queue.enqueue(torch.cat(self._target_embeddings, dim=1))
-        if self.average is not None:
+        if self.average is not None and self.head_average is not None:
             assert self.config.ema_momentum is not None
             self.average.update(self.backbone, self.config.ema_momentum)
-            if self.head_average is not None:
-                self.head_average.update(self.projector, self.config.ema_momentum)
+            self.head_average.update(self.projector, self.config.ema_momentum)
 
     @torch.no_grad()
     def cluster(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"]:
-        """Return the softmax over the first head's prototypes; no picture depends on another."""
-        return self.prototypes.probabilities(
-            self.projector(features), temperature=self.config.temperature
-        )
+        """Return the softmax over the first head's prototypes; no picture depends on another.
+
+        The features are the encoder's, so the head is averaged if the backbone is.
+        """
+        head = self.projector if self.head_average is None else self.head_average.average
+        return self.prototypes.probabilities(head(features), temperature=self.config.temperature)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the step at which each prototype was last chosen."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from swav import distributed
+from swav.ops.autocast import in_float32
 
 
 def swapped_pairs(num_targets: int, num_views: int) -> Iterator[tuple[int, int]]:
@@ -56,6 +57,7 @@ def cluster_prediction(
     return total / len(scores)
 
 
+@in_float32
 def nt_xent(
     embeddings: Float[Tensor, "views batch embed"], *, temperature: float
 ) -> Float[Tensor, ""]:
@@ -82,6 +84,7 @@ def nt_xent(
     return losses[is_pair].mean()
 
 
+@in_float32
 def info_nce(
     queries: Float[Tensor, "batch embed"],
     keys: Float[Tensor, "batch embed"],
@@ -98,10 +101,13 @@ def info_nce(
     return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
 
 
+@in_float32
 def noise_contrast(
-    positives: Float[Tensor, " batch"],
-    noise: Float[Tensor, "batch chosen"],
+    embeddings: Float[Tensor, "batch embed"],
+    memories: Float[Tensor, "batch embed"],
+    drawn: Float[Tensor, "chosen embed"],
     *,
+    temperature: float,
     log_normaliser: Float[Tensor, ""],
     num_images: int,
 ) -> Float[Tensor, ""]:
@@ -110,18 +116,20 @@ def noise_contrast(
     A picture's own row has to be told from rows drawn evenly from all ``num_images``.
 
     Args:
-        positives: cosine over temperature of each picture with its own row.
-        noise: the same with the drawn rows.
+        embeddings: unit vectors.
+        memories: the rows of the same pictures, unit vectors.
+        drawn: rows of the bank, unit vectors.
+        temperature: of the cosines.
         log_normaliser: logarithm of Z, the sum of exp over all rows, taken as a constant.
         num_images: rows of the bank.
     """
-    log_noise = math.log(noise.shape[1] / num_images)
+    log_noise = math.log(len(drawn) / num_images)
 
-    def log_odds(scores: Tensor) -> Tensor:  # of the data against the noise
-        return scores - log_normaliser - log_noise
+    def log_odds(cosines: Tensor) -> Tensor:  # of the data against the noise
+        return cosines / temperature - log_normaliser - log_noise
 
-    is_data = F.logsigmoid(log_odds(positives))
-    is_noise = F.logsigmoid(-log_odds(noise)).sum(dim=1)
+    is_data = F.logsigmoid(log_odds((embeddings * memories).sum(dim=1)))
+    is_noise = F.logsigmoid(-log_odds(embeddings @ drawn.T)).sum(dim=1)
     return -(is_data + is_noise).mean()
 
 
@@ -135,6 +143,7 @@ def bootstrap_distance(
     return 2 - 2 * F.cosine_similarity(predictions, targets.detach(), dim=1).mean()
 
 
+@in_float32
 def cross_correlation(
     one: Float[Tensor, "batch embed"],
     other: Float[Tensor, "batch embed"],
@@ -157,12 +166,14 @@ def cross_correlation(
     return invariance + redundancy_weight * redundancy
 
 
+@in_float32
 def variance_hinge(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
     """Return how much the standard deviations fall short of 1 on average (VICReg, eq. 1-2)."""
     deviations = (embeddings.var(dim=0) + 1e-4).sqrt()
     return F.relu(1 - deviations).mean()
 
 
+@in_float32
 def covariance_penalty(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
     """Return the squared covariances of different dimensions, over their number (VICReg, eq. 4)."""
     centred = embeddings - embeddings.mean(dim=0)

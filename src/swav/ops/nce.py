@@ -4,10 +4,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from swav.ops.autocast import in_float32
+
 _NO_NOISE = -1e4
 """The logarithm for a row that has no negative left: its loss and gradient are zero."""
 
 
+@in_float32
 def memory_nce(
     embeddings: Float[Tensor, "batch embed"],
     memories: Float[Tensor, "batch embed"],
