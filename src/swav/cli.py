@@ -285,12 +285,13 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
         "Separated by commas (see swav list tasks); by default what the labels allow of knn, "
         "linear, clusters, parts.",
     ),
-    "split": ("--split", str | None, None, "Part to score, of DATA with parts (train, val, test)."),
+    "split": ("--split", str | None, None, "Part to score, of DATA with parts (test or val)."),
     "fit_on": ("--fit-on", str | None, None, "Pictures to fit on, with --score-on."),
     "score_on": ("--score-on", str | None, None, "Pictures to score, with --fit-on."),
     "out": ("--out", Path | None, None, "Keeps results of models that are no run folders."),
     "channels": ("--channels", int, 3, "Of the pictures, for models that are no run folders."),
     "input_size": ("--input-size", int | None, None, "Side of the pictures these are shown."),
+    "crop_pct": ("--crop-pct", float | None, None, "Share of each side shown; published: 0.875."),
     "device": ("--device", str, "cpu", "cpu, cuda, mps, or one device such as cuda:1."),
     "as_json": ("--json", bool, False, "Print the list of results as JSON."),
 }

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+from PIL import Image
 from tiny import WITH_BATCHNORM, drawn, tiny_config, tiny_pictures, write_pictures
 
 from swav.commands import evaluate as command
@@ -19,7 +21,7 @@ from swav.commands.scores import differing_settings, grouped, print_table
 from swav.config import UsageError
 from swav.data.sources import from_arrays
 from swav.data.transform import EvalTransform
-from swav.evals import EvalConfig, KNNConfig, Parts, Result, Subject, extract, knn
+from swav.evals import EvalConfig, KNNConfig, LinearConfig, Parts, Result, Subject, extract, knn
 
 TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
 KNN = KNNConfig(k=(5,))
@@ -87,6 +89,54 @@ def test_pictures_must_be_named_where_no_run_tells_them() -> None:
         command.evaluate([])
     with pytest.raises(UsageError, match="belong together"):
         command.evaluate("pixels", "emoji", fit_on="digits")
+
+
+def test_two_folders_of_one_name_are_two_models(tmp_path: Path, capsys) -> None:
+    data = write_pictures(tmp_path)
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        network = timm.create_model("resnet10t")
+        (tmp_path / name).mkdir()
+        torch.save(network.state_dict(), tmp_path / name / "net.pth")
+    words = [f"resnet10t={tmp_path / name / 'net.pth'}" for name in ("a", "b")]
+    results = command.evaluate(words, data, tasks=[KNN], out=tmp_path / "out", input_size=16)
+    assert [result.model for result in results] == words
+    assert len(list((tmp_path / "out").rglob("knn.json"))) == 2
+    assert "runs" not in capsys.readouterr().out
+
+
+def test_parts_are_fitted_on_train_and_scored_on_what_was_held_out(tmp_path: Path) -> None:
+    for part, number in (("data/train", 12), ("data/test", 6), ("other", 8)):
+        for row in range(number):
+            folder = tmp_path / part / f"class{row % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn()[0][row]).save(folder / f"{row}.png")
+    data, other = str(tmp_path / "data"), str(tmp_path / "other")
+    (found,) = command.evaluate("pixels", fit_on=data, score_on=data, tasks=[KNNConfig(k=(3,))])
+    assert (found.counts["fit"], found.counts["score"]) == (12, 6)
+    assert found.protocol["score_on"] == f"{data} (test)"
+    with pytest.raises(ValueError, match="a picture would find itself"):
+        command.evaluate("pixels", fit_on=other, score_on=other)
+
+
+def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path) -> None:
+    (found,) = command.evaluate(
+        "random:resnet10t",
+        write_pictures(tmp_path),
+        tasks=[LinearConfig(seed=3, folds=2)],
+        input_size=16,
+        crop_pct=0.875,
+    )
+    assert found.details["input"]["crop_pct"] == 0.875
+    assert found.details["input"]["input_size"] == (3, 16, 16)
+    assert (found.protocol["seed"], found.seeds) == (3, (0,))
+
+
+def test_pixels_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pixels cannot be measured by semisup"):
+        command.evaluate(["random", "pixels"], write_pictures(tmp_path), tasks=["semisup", "knn"])
+    with pytest.raises(ValueError, match="device 'cuda9' is not here"):
+        command.evaluate("random", "digits", device="cuda9")
 
 
 def test_options_of_a_task_change_that_value_alone() -> None:

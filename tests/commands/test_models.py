@@ -98,3 +98,11 @@ def test_a_word_is_a_model_or_the_data(tmp_path: Path) -> None:
 def test_what_is_nothing_is_told_what_there_is() -> None:
     with pytest.raises(ValueError, match=r"nowhere is no run folder.*--out(.|\n)*random"):
         open_model("nowhere", SHOWN)
+
+
+def test_a_transformer_with_a_class_token_reads_coloured_pictures_of_any_size() -> None:
+    for size, expected in ((None, 224), (32, 32)):
+        model = open_model("random:vit_tiny_patch16_224", Input(size=size))
+        assert model.transform.input_size == (3, expected, expected)
+        with torch.no_grad():
+            assert model.network(torch.zeros(1, 3, expected, expected)).shape == (1, 192)

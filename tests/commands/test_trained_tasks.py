@@ -8,7 +8,7 @@ from swav.commands.evaluate import configured, evaluate, task_config
 from swav.commands.list_ import entries
 from swav.config import from_dict, to_dict
 from swav.data.sources import SourceConfig
-from swav.evals import KNNConfig
+from swav.evals import DetectionConfig, KNNConfig, TransferConfig
 from swav.evals.presets import PRESETS
 
 
@@ -20,6 +20,29 @@ def test_data_with_boxes_bring_their_own_parts(tmp_path):
         assert len(pictures) == len(boxes.objects) == number
         assert boxes.pictures is pictures
         assert pictures.in_memory
+
+
+def test_boxes_are_found_and_several_labels_told_from_the_command(tmp_path, capsys):
+    write_voc(tmp_path / "voc", {"trainval": 14, "test": 8})
+    detection = DetectionConfig(
+        steps=2,
+        sizes=(64,),
+        max_size=96,
+        pyramid_dim=16,
+        head_dim=32,
+        boxes_per_picture=32,
+    )
+    common = {"input_size": 64, "out": tmp_path / "out"}
+    tasks = [detection, TransferConfig(costs=(1.0,))]
+    found = evaluate("random:resnet10t", str(tmp_path / "voc"), tasks=tasks, **common)
+    assert [result.task for result in found] == ["detection", "transfer"]
+    assert found[0].counts["score"] == 8
+    assert "map" in found[1].metrics
+    assert "ap50" in capsys.readouterr().out
+    evaluate("pixels", str(tmp_path / "voc"), **common)  # without labels
+    assert sorted(path.name for path in (tmp_path / "out/pixels/eval").iterdir()) == [
+        *("clusters.json", "parts.json")
+    ]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -39,9 +39,9 @@ def test_auto_takes_what_is_there(monkeypatch):
     for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert launching._resolved("auto") == expected
+        assert launching.resolved_device("auto") == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert launching._resolved("cuda:1") == "cuda:1"
+    assert launching.resolved_device("cuda:1") == "cuda:1"
 
 
 def test_convolutions_are_laid_out_channels_last():

@@ -1,7 +1,8 @@
 """A network beside itself before training and beside raw pixels, on the same pictures."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,7 @@ class PixelBaseline:
     """What raw pixels score, found once for all models that are shown the same pictures."""
 
     def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self._subject = Subject(parts)
         self._found: dict[EvalConfig, Result] = {}
 
@@ -44,6 +46,9 @@ class Comparison:
         is_network = self.subject.backbone is not None
         found = _result(config, self.subject) if is_network else self.pixels.run(config)
         result = replace(found, seeds=(self.seed,))
+        if self.subject.transform is not None:
+            shown = asdict(self.subject.transform)
+            result = replace(result, details={**result.details, "input": shown})
         if "random" in config.baselines and self.untrained is not None:
             is_untrained = self.untrained is self.subject.backbone
             random = found if is_untrained else _result(config, self._random)
@@ -60,7 +65,9 @@ class Comparison:
 
 def _result(config: EvalConfig, subject: Subject) -> Result:
     result = config.evaluate(subject)
-    about = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
+    about: dict[str, Any] = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
+    if hasattr(config, "seed"):  # of splits, folds and drawn pictures; that of the run is beside it
+        about["seed"] = config.seed
     return replace(result, protocol={**result.protocol, **about})
 
 
@@ -97,6 +104,26 @@ def fit_and_score(
         trained_on = replace(source, split="train").build()
     score = replace(source, split=chosen).build()
     return Parts(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+
+
+def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Parts:
+    """Return two sets; of data in parts, ``train`` to fit on and a held-out part to score.
+
+    Raises:
+        ValueError: if both are the same pictures.
+    """
+    opened, names = [], []
+    for data, first in ((fit_on, ("train",)), (score_on, ("test", "val"))):
+        found = splits(data)
+        split = next((part for part in first if part in found), None)
+        opened.append(replace(source, data=data, split=split).build())
+        names.append(data if split is None else f"{data} ({split})")
+    if names[0] == names[1]:
+        raise ValueError(
+            f"--fit-on and --score-on are both {names[0]}: a picture would find itself. Give two "
+            "sets, or one DATA without these options (it is split, or leaves one out)"
+        )
+    return Parts(opened[0], opened[1], names[0], names[1])
 
 
 def parts_with_boxes(source: SourceConfig) -> Parts:

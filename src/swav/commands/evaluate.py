@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,12 +12,18 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from swav.commands.comparison import Comparison, PixelBaseline, fit_and_score
+from swav.commands.comparison import (
+    Comparison,
+    PixelBaseline,
+    fit_and_score,
+    fit_on_and_score_on,
+)
 from swav.commands.features_cache import cached_in
 from swav.commands.models import Input, Model, open_model
 from swav.commands.scores import differing_settings, grouped, print_table
 from swav.config import UnknownNameError, UsageError, with_values
 from swav.data.sources import Pictures, SourceConfig
+from swav.engine.launch import resolved_device
 from swav.evals import EvalConfig, Result
 from swav.evals.presets import PRESETS
 from swav.evals.subject import Parts, Subject, compute_features
@@ -42,6 +49,7 @@ def evaluate(
     out: str | Path | None = None,
     channels: int = 3,
     input_size: int | None = None,
+    crop_pct: float | None = None,
     device: str = "cpu",
     as_json: bool = False,
 ) -> list[Result]:
@@ -62,6 +70,8 @@ def evaluate(
             of its own.
         channels: of the pictures, for models that are no run folders.
         input_size: side of the pictures that these are shown; by default what they know.
+        crop_pct: share of each side that the centre crop keeps, for all models; by default all of
+            a run's pictures, and what is known of other models. Published protocols have 0.875.
         device: cpu, cuda, mps, or one device such as cuda:1.
         as_json: print JSON.
 
@@ -73,13 +83,16 @@ def evaluate(
     if not words:
         raise UsageError("nothing to evaluate: name a run folder or another model")
     shown = Input(channels=channels, size=input_size)
-    opened = [_moved(open_model(str(word), shown), device, out) for word in words]
+    opened = _told_apart([open_model(str(word), shown) for word in words], words)
+    opened = [_prepared(model, device, crop_pct, out) for model in opened]
     data = data or _common_data(opened, fit_on)
-    open_parts, pixels = cache(_open_parts), cache(PixelBaseline)  # once for all models
-    results = []
-    for model in opened:
-        parts = open_parts(model.source, data, split, fit_on, score_on)
-        results.append(_evaluate(model, parts, pixels(parts), wanted))
+    _check_networks(opened, wanted or {})
+
+    @cache  # once for all models that read pictures alike
+    def pixels_of(source: SourceConfig) -> PixelBaseline:
+        return PixelBaseline(_open_parts(source, data, split, fit_on, score_on))
+
+    results = [_evaluate(model, pixels_of(model.source), wanted) for model in opened]
     if as_json:
         flat = [result.to_json() for found in results for result in found]
         print(json.dumps(flat, indent=2))
@@ -165,12 +178,13 @@ def write_result(result: Result, folder: Path) -> None:
     """Write ``eval/NAME.json``, and the picture that belongs to it."""
     result.write(folder / "eval" / f"{result.label}.json")
     if result.task == "layers":
-        write_stages(result.metrics, result.baselines, folder / "eval" / "layers.svg")
+        write_stages(result.metrics, result.baselines, folder / "eval" / f"{result.label}.svg")
 
 
 def _evaluate(
-    model: Model, parts: Parts, pixels: PixelBaseline, tasks: Mapping[str, EvalConfig] | None
+    model: Model, pixels: PixelBaseline, tasks: Mapping[str, EvalConfig] | None
 ) -> list[Result]:
+    parts = pixels.parts
     extract = compute_features if model.folder is None else cached_in(model.folder / "features")
     subject = Subject(parts, model.network, model.transform, model.clusters, extract)
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
@@ -183,17 +197,40 @@ def _evaluate(
     return results
 
 
-def _moved(model: Model, device: str, out: str | Path | None) -> Model:
+def _told_apart(models: Sequence[Model], words: Sequence[str | Path]) -> list[Model]:
+    """Return the models with names of their own: a/model and b/model are not two runs of one."""
+    names = Counter(model.name for model in models)
+    return [
+        replace(model, name=str(word)) if names[model.name] > 1 and model.config is None else model
+        for model, word in zip(models, words, strict=True)
+    ]
+
+
+def _prepared(model: Model, device: str, crop_pct: float | None, out: str | Path | None) -> Model:
     """Return the model on its device, with a folder to keep its results if there is any."""
     if model.network is not None and model.untrained is not None:
-        model.network.to(torch.device(device))
-        model.untrained.to(torch.device(device))
+        where = torch.device(resolved_device(device))
+        model.network.to(where)
+        model.untrained.to(where)
+    if model.transform is not None and crop_pct is not None:
+        model = replace(model, transform=replace(model.transform, crop_pct=crop_pct))
     if model.folder is not None:
         return model
     if out is None:
         logger.warning("%s is no run folder: its results are kept only with --out", model.name)
         return model
     return replace(model, folder=Path(out) / model.name.replace("/", "_").replace(":", "_"))
+
+
+def _check_networks(models: Sequence[Model], tasks: Mapping[str, EvalConfig]) -> None:
+    """Refuse raw pixels where a task trains a network, before any other model is measured."""
+    without = [model.name for model in models if model.network is None]
+    need = [name for name, task in tasks.items() if "pixels" not in task.baselines]
+    if without and need:
+        raise UsageError(
+            f"{without[0]} cannot be measured by {', '.join(need)}, which train a network: leave "
+            f"{without[0]} out, or ask for tasks such as knn and linear"
+        )
 
 
 def _common_data(models: Sequence[Model], fit_on: str | None) -> str:
@@ -215,8 +252,7 @@ def _open_parts(
     if (fit_on is None) != (score_on is None):
         raise UsageError("--fit-on and --score-on belong together: give both, or only DATA")
     if fit_on is not None and score_on is not None:
-        fit, score = (replace(source, data=each, split=None) for each in (fit_on, score_on))
-        return Parts(fit.build(), score.build(), fit_on, score_on).load()
+        return fit_on_and_score_on(source, fit_on, score_on).load()
     if data != source.data:
         source = replace(source, data=data, split=None)
     return fit_and_score(source, split=split).load()

@@ -133,6 +133,8 @@ def _timm(address: str, shown: Input, *, name: str) -> Model:
             f"{name}: timm cannot get the weights ({error}). Without a network connection give "
             f"a folder or a file of weights, or random:{name}"
         ) from error
+    if is_folder:
+        shown = replace(shown, channels=_settings(network)["input_size"][0])
     return _model(name, network, untrained, shown)
 
 
@@ -144,11 +146,13 @@ def _random(name: str, shown: Input) -> Model:
 
 
 def _model(name: str, network: nn.Module, untrained: nn.Module, shown: Input) -> Model:
-    """Return a model that is shown what its weights were trained on."""
-    settings: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    settings = {"crop_pct": 1.0, "interpolation": "bicubic", **settings}
-    channels = int(next(network.parameters()).shape[1])
+    """Return a model that is shown what its weights were trained on; its channels are known."""
+    settings = {"crop_pct": 1.0, "interpolation": "bicubic", **_settings(network)}
+    channels = shown.channels
     size = settings["input_size"][1:] if shown.size is None else (shown.size, shown.size)
+    for each in {network, untrained}:
+        if hasattr(each, "set_input_size") and tuple(size) != tuple(settings["input_size"][1:]):
+            each.set_input_size(tuple(size))  # type: ignore[operator]  # of position embeddings
     known = len(settings["mean"]) == channels
     transform = EvalTransform.from_timm(
         {
@@ -165,6 +169,10 @@ def _model(name: str, network: nn.Module, untrained: nn.Module, shown: Input) ->
         transform=transform,
         source=SourceConfig(channels=channels),
     )
+
+
+def _settings(network: nn.Module) -> Mapping[str, Any]:
+    return network.pretrained_cfg  # type: ignore[return-value]
 
 
 def _state_dict(path: Path, name: str | None, shown: Input) -> Model:
@@ -185,7 +193,7 @@ def _state_dict(path: Path, name: str | None, shown: Input) -> Model:
             f"{path} does not hold the weights of {name}: missing {_few(missing)}, "
             f"unknown {_few(unexpected)}; NAME={path} says which timm network it is"
         )
-    return _model(path.name, network, untrained, shown)
+    return _model(path.name, network, untrained, replace(shown, channels=channels))
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -13,11 +13,11 @@ from swav.commands.comparison import Comparison, PixelBaseline, fit_and_score, o
 from swav.commands.embed import write_embeddings
 from swav.commands.evaluate import TASKS, possible_tasks, task_config, write_result
 from swav.commands.runs import (
-    build_objective,
     clusters_of,
     clusters_of_method,
     read_record,
     transform_of,
+    untrained_network,
     write_record,
 )
 from swav.commands.scores import print_table
@@ -179,7 +179,7 @@ def _evaluate(
         transform_of(config),
         clusters_of_method(objective),
     )
-    untrained = build_objective(config, num_images=len(parts.fit)).encoder
+    untrained = untrained_network(config, num_images=len(parts.fit))
     comparison = Comparison(subject, untrained, config.seed, PixelBaseline(parts))
     results = []
     for name in missing:

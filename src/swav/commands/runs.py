@@ -53,8 +53,8 @@ class Run:
         return clusters_of(self.objective, features)
 
     def untrained(self) -> nn.Module:
-        """Return the network as it was before the first step."""
-        return build_objective(self.config, num_images=self.num_images).encoder
+        """Return the same network with random weights."""
+        return untrained_network(self.config, num_images=self.num_images)
 
 
 def load(folder: str | Path) -> Run:
@@ -73,7 +73,7 @@ def load(folder: str | Path) -> Run:
     checkpoint = newest_checkpoint(folder, repair=False)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
-    objective = build_objective(config, num_images=num_images)
+    objective = build_objective(_without_weights(config), num_images=num_images)
     restore_weights(checkpoint.tensors, objective)
     return Run(folder, config, objective.eval(), num_images)
 
@@ -94,6 +94,15 @@ def build_objective(
     )
 
 
+def untrained_network(config: TrainConfig, *, num_images: int) -> nn.Module:
+    """Return the network of a run with random weights, also where it began with published ones."""
+    return build_objective(_without_weights(config), num_images=num_images).encoder
+
+
+def _without_weights(config: TrainConfig) -> TrainConfig:
+    return replace(config, backbone=replace(config.backbone, pretrained=False))
+
+
 def transform_of(config: TrainConfig) -> EvalTransform:
     """Return the evaluation transform of a training: target size, its mean and deviation."""
     return EvalTransform(
@@ -110,7 +119,8 @@ def clusters_of(
     """Return ``Objective.cluster`` in evaluation mode, picture by picture the same."""
     was_training = objective.training
     objective.eval()
-    device = next(objective.parameters()).device
+    device = next(objective.encoder.parameters()).device
+    objective.to(device)  # the encoder alone may have been moved
     shares = [objective.cluster(share.to(device)) for share in torch.split(features, 4096)]
     objective.train(was_training)
     found = [share.cpu() for share in shares if share is not None]

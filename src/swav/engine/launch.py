@@ -26,7 +26,7 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     Raises:
         ValueError: if there is no such device.
     """
-    kind, _, number = _resolved(device).partition(":")
+    kind, _, number = resolved_device(device).partition(":")
     num_local, num_nodes = distributed.local_world_size(), distributed.launched_nodes()
     ranks = num_local * num_nodes
     devices: int | list[int] = [int(number)] if number and ranks == 1 else num_local
@@ -69,7 +69,12 @@ def prepare_network(
         objective.compile()
 
 
-def _resolved(device: str) -> str:
+def resolved_device(device: str) -> str:
+    """Return the device that is meant, for ``auto`` the best one that is here.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"

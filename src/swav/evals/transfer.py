@@ -21,7 +21,7 @@ from torch import nn
 from swav.data.annotated import Annotated
 from swav.data.sources import Pictures
 from swav.data.transform import EvalTransform
-from swav.evals.features import Features, extract
+from swav.evals.features import Features
 from swav.evals.finetune import (
     FineTuneConfig,
     finetune,
@@ -80,11 +80,9 @@ class TransferConfig:
         backbone, transform = network_of(subject, task="transfer")
         if subject.parts.boxes is None:
             return run(self, backbone, transform, subject.parts.fit, subject.parts.score)
-        fit, score = (
-            several_labels(extract(backbone, each.pictures, transform), each)
-            for each in subject.parts.boxes
-        )
-        return run_svm(self, fit, score)
+        assert subject.score is not None  # boxes come in two sets
+        features = (subject.fit, subject.score)
+        return run_svm(self, *map(several_labels, features, subject.parts.boxes))
 
 
 def places205() -> TransferConfig:
