@@ -42,6 +42,21 @@ def test_a_devkit_fits_on_every_year_and_scores_where_there_is_a_test_list(tmp_p
     assert [name[:7] for name in score.pictures.names] == ["VOC2007"] * 2
 
 
+def test_pictures_may_be_of_any_kind_and_bear_the_name_that_is_noted(tmp_path):
+    write_voc(tmp_path, {"trainval": 3, "test": 2})
+    folder = tmp_path / "JPEGImages"
+    (folder / "trainval1.jpg").rename(folder / "trainval1.png")
+    (folder / "trainval2.jpg").rename(folder / "noted.jpeg")
+    annotation = tmp_path / "Annotations" / "trainval2.xml"
+    noted = "<annotation><filename>noted.jpeg</filename>"
+    annotation.write_text(annotation.read_text().replace("<annotation>", noted))
+    fit, _ = open_annotated(str(tmp_path))
+    assert [name.rpartition("/")[2] for name in fit.pictures.names] == [
+        *("trainval0.jpg", "trainval1.png", "noted.jpeg")
+    ]
+    assert not fit.pictures.load().bad_files
+
+
 def test_without_a_test_list_val_is_scored(tmp_path):
     write_voc(tmp_path, {"train": 3, "val": 2})
     fit, score = open_annotated(str(tmp_path))

@@ -124,3 +124,11 @@ def test_a_set_is_cheap_to_pickle(tmp_path: Path):
     pickled = pickle.dumps(pictures)
     assert len(pickled) < 500 * (8 + len("0000.png") + 16) + 4000
     assert same(pickle.loads(pickled).subset(np.arange(5)), pictures.subset(np.arange(5)))
+
+
+def test_one_bad_of_a_few_chosen_ones_is_no_sample_of_the_set(tmp_path: Path):
+    pictures = opened(spoilt(tmp_path, [3], total=200))
+    few = pictures.subset(np.arange(10))
+    assert len(few.load()) == 9
+    with pytest.raises(ValueError, match="cannot be read"):
+        opened(spoilt(tmp_path, range(5, 9), total=0)).subset(np.arange(10)).load()

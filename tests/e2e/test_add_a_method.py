@@ -1,4 +1,4 @@
-"""Follow docs/add-a-method.md to the letter, in a copy of the package."""
+"""Follow docs/add-a-method.md to the letter, in a copy of the project."""
 
 import os
 import re
@@ -11,66 +11,58 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-CHECKS = """
-import runpy, sys
-sys.path[:0] = ["{tests}"]
-import torch
-from swav.methods import CentreConfig, MethodConfig
-from tiny import TINY_METHODS, WITH_BATCHNORM, WITHOUT_BATCHNORM
-import swav.cli
-method = TINY_METHODS[CentreConfig] = {tiny}
-from contracts import test_methods as contract
-for backbone in (WITH_BATCHNORM, WITHOUT_BATCHNORM):
-    contract.test_every_trainable_parameter_gets_a_gradient(method, backbone)
-contract.test_the_same_seed_gives_the_same_bits(method)
-contract.test_any_number_of_target_and_small_views(method, 1, 1)
-contract.test_a_small_step_down_the_gradient_brings_the_loss_down(method)
-contract.test_micro_batches_are_one_batch_or_refused(method)
-contract.test_the_config_comes_back(method)
-runpy.run_path("test_centre.py")["test_the_loss_is_distance_and_missing_spread"]()
-sys.exit(swav.cli.main({words}))
-"""
 
-
-def blocks() -> dict[str, str]:
-    """Return the code of the page by the first line of each block, a command by its program."""
+def blocks() -> tuple[dict[str, str], list[str]]:
+    """Return the code of the page by the first line of each block, and its commands."""
     page = (ROOT / "docs" / "add-a-method.md").read_text()
-    found = re.findall(r"```(?:python|bash)\n(.*?)```", page, flags=re.DOTALL)
-    named = {}
-    for block in found:
-        first, _, rest = block.partition("\n")
-        if first.startswith("# "):
-            named[first.removeprefix("# ")] = rest
-        else:
-            named[first.split()[0]] = first
-    return named
+    code = re.findall(r"```python\n# (.*?)\n(.*?)```", page, flags=re.DOTALL)
+    commands = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    inline = re.findall(r"`(ruff .*?)`", page)
+    return dict(code), [*inline, *"".join(commands).splitlines()]
 
 
+def insert(path: Path, opening: str, closing: str, lines: str) -> None:
+    """Put lines at the end of a bracketed list of a file."""
+    text = path.read_text()
+    end = text.index(closing, text.index(opening)) + 1
+    path.write_text(text[:end] + lines + text[end:])
+
+
+@pytest.mark.ranks
 def test_the_page_leads_to_a_method(tmp_path: Path) -> None:
-    code = blocks()
-    package = tmp_path / "swav"
-    shutil.copytree(ROOT / "src" / "swav", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "methods" / "centre.py").write_text(code["src/swav/methods/centre.py"])
-    union = package / "methods" / "__init__.py"
-    text = union.read_text()
-    last = re.search(r"MethodConfig = \((.*?)\n\)", text, flags=re.DOTALL)
-    assert last is not None
-    text = text[: last.end(1)] + "\n" + code["MethodConfig"].rstrip() + text[last.end(1) :]
-    text = text.replace("\nfrom ", "\n" + code["src/swav/methods/__init__.py"] + "from ", 1)
-    union.write_text(text)
-    (tmp_path / "test_centre.py").write_text(code["tests/methods/test_centre.py"])
-    checks = CHECKS.format(
-        tests=ROOT / "tests", tiny=code["TINY_METHODS"].strip(), words=code["swav"].split()[1:]
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", checks],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if finished.returncode:
-        pytest.fail(finished.stderr)
-    assert "method centre" in finished.stdout
+    code, commands = blocks()
+    for name in ("src", "tests"):
+        ignored = shutil.ignore_patterns("*.pyc", "*.egg-info")  # not what numba has compiled
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    methods, tiny = tmp_path / "src/swav/methods/__init__.py", tmp_path / "tests/tiny.py"
+    for name in ("src/swav/methods/centre.py", "tests/methods/test_centre.py"):
+        (tmp_path / name).write_text(code[name])
+    for path in (methods, tiny):
+        first = code[str(path.relative_to(tmp_path))]
+        path.write_text(path.read_text().replace("\nfrom ", f"\n{first}from ", 1))
+    insert(methods, "__all__ = [", "\n]", code["__all__"])
+    insert(methods, "MethodConfig = (", "\n)", code["MethodConfig"])
+    insert(tiny, "TINY_METHODS: ", "\n}", code["TINY_METHODS"])
+
+    def run(command: str) -> str:
+        finished = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        if finished.returncode:
+            pytest.fail(f"{command}\n{finished.stdout}\n{finished.stderr}")
+        return finished.stdout
+
+    assert [command.split()[0] for command in commands] == ["ruff", "swav", "pytest", "pytest"]
+    for command in commands:
+        shown = run(command)
+        assert "method centre" in shown or not command.startswith("swav")
+        assert " passed" in shown or not command.startswith("pytest")
+    run("pytest tests/methods/test_centre.py tests/golden -k centre")
+    run("ruff check src tests")

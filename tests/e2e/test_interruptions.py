@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from forked import start_swav, swav
-from tiny import tiny_config, write_pictures
+from tiny import TINY_METHODS, tiny_config, write_pictures
 
 from swav import config
+from swav.commands.train import StoppedBySignal, train
+from swav.data.batch import Batch
 from swav.engine.checkpoint import newest_checkpoint
+from swav.methods import DeepCluster, DeepClusterConfig
 
 EPOCHS, STEPS, SAVE_EVERY = 10, 40, 4
 
@@ -119,3 +123,29 @@ def test_nothing_saved_yet_starts_at_step_0(folder: Path) -> None:
     made = swav(*words, folder=folder)
     assert made.code == 0, made.stderr
     assert "no checkpoint yet: starting at step 0" in made.stderr
+
+
+def test_a_stop_is_heard_while_banks_are_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = TINY_METHODS[DeepClusterConfig]
+    made = tiny_config(write_pictures(tmp_path), method=method, epochs=2)
+    pictures = made.data.build().load()
+    prepare = DeepCluster.prepare
+
+    def interrupted(self: DeepCluster, batches: Iterable[Batch]) -> None:
+        def with_signal() -> Iterator[Batch]:
+            for number, batch in enumerate(batches):
+                if number == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                assert number < 2, "the pass went on after the signal"
+                yield batch
+
+        prepare(self, with_signal())
+
+    monkeypatch.setattr(DeepCluster, "prepare", interrupted)
+    with pytest.raises(StoppedBySignal, match="stopped after step 0"):
+        train("arrays", config=made, out=tmp_path / "run", pictures=pictures)
+    monkeypatch.undo()
+    train("arrays", config=made, out=tmp_path / "run", pictures=pictures, resume=True)
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"

@@ -79,6 +79,16 @@ def test_collapse(step: int, loss: float, used: float, warning: str | None) -> N
         assert f"step {step}" in found
 
 
+def test_only_a_method_with_codes_is_told_to_sharpen_them() -> None:
+    found = [
+        collapse(
+            replace(CLOCK, step=500), loss=2.0, ln_k=LN_K, prototypes_used=0.0, has_epsilon=has
+        )
+        for has in (True, False)
+    ]
+    assert ["epsilon" in (text or "epsilon") for text in found] == [True, False]
+
+
 def test_a_long_warm_up_is_waited_for() -> None:
     clock = replace(CLOCK, warmup_steps=600)
     assert collapse(clock, loss=LN_K, ln_k=LN_K, prototypes_used=0.0) is None

@@ -133,7 +133,15 @@ def test_folds_are_stratified_and_never_hold_out_the_only_picture_of_a_class():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"penalties": ()}, {"penalties": (0.0,)}, {"held_out": 1.0}, {"folds": 1}]
+    "wrong",
+    [
+        {"penalties": ()},
+        {"penalties": (0.0,)},
+        {"held_out": 1.0},
+        {"folds": 1},
+        {"max_iterations": 0},
+        {"tolerance": 0.0},
+    ],
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -64,6 +64,14 @@ def test_planted_duplicates_are_found_and_nothing_else(made):
     assert split.counts["near_duplicate_pairs"] == 2
 
 
+def test_pictures_that_are_all_alike_are_counted_but_not_all_listed(made):
+    values = np.vstack([np.tile([1.0, 0.0, 0.0], (600, 1)), np.tile([0.0, 1.0, 0.0], (300, 1))])
+    result = retrieval.run(RetrievalConfig(), made.features_of(values, None))
+    assert result.metrics == {"near_duplicates": 1}
+    assert result.counts["near_duplicate_pairs"] == 600 * 599 // 2 + 300 * 299 // 2
+    assert len(result.details["near_duplicates"]) == retrieval.MOST_LISTED
+
+
 def test_groups_from_a_file_take_the_place_of_labels(made, tmp_path):
     features = made.separable(40)
     lines = [f"{name},{label}" for name, label in zip(features.names, features.labels, strict=True)]

@@ -161,3 +161,12 @@ def test_the_published_schedules_have_their_numbers():
         assert (linear.head_rate, linear.trunk_rate, len(linear.drops)) == (0.01, 0.0, 3)
         assert linear.drop_factor == 0.1
         assert config.ways == ("linear",)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"drop_factor": 0.0}, {"crop_area": (0.5, 0.2)}, {"crop_area": (0.0, 1.0)}, {"flip": 1.5}],
+)
+def test_wrong_settings_of_a_training_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FineTuneConfig(**wrong)

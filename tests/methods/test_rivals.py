@@ -213,6 +213,13 @@ def test_byol_against_its_steps_and_its_schedule():
     assert config.momentum_at(CLOCK.at(12, global_batch=BATCH)) == pytest.approx(1)
 
 
+def test_a_queue_of_all_pictures_is_warned_of():
+    long, auto = MoCoConfig(queue_length=64), MoCoConfig()
+    (warning,) = long.check(num_images=50, global_batch=8)
+    assert "a queue of 64 holds every one of 50 pictures" in warning
+    assert not auto.check(num_images=50, global_batch=8)
+
+
 def test_instance_discrimination_against_its_steps():
     objective = built(InstDiscConfig(embed_dim=4, num_negatives=50, temperature=0.2))
     with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):

@@ -53,3 +53,10 @@ def test_retinanet_says_when_a_network_is_too_fine_for_it():
     fine.layer4 = torch.nn.Identity()
     with pytest.raises(ValueError, match=r"stride 8 or more, not \[4\]"):
         build_detector("retinanet", fine, **GIVEN)
+
+
+def test_a_network_that_reduces_too_little_is_refused():
+    fine = BackboneConfig(name="cifar_resnet18").build(3)
+    fine.layer3 = fine.layer4 = torch.nn.Identity()
+    with pytest.raises(ValueError, match="a quarter of the picture's size or less"):
+        build_detector("faster-rcnn", fine, **GIVEN)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swav.ops.neighbours import nearest
+from swav.ops.neighbours import chunk_size, nearest
 
 
 def random_rows(num_rows: int, seed: int) -> torch.Tensor:
@@ -56,3 +56,9 @@ def test_asking_for_more_than_there_are_is_refused(asked, alone):
     rows = random_rows(4, 0)
     with pytest.raises(ValueError, match=f"{asked} neighbours of a gallery of 4"):
         nearest(rows, rows, num_neighbours=asked, leave_one_out=alone)
+
+
+def test_a_large_gallery_is_compared_with_fewer_queries_at_a_time():
+    assert chunk_size(50_000) == 512
+    assert chunk_size(1_281_167) * 1_281_167 <= 2**25
+    assert chunk_size(10**9) == 1

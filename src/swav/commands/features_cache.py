@@ -17,7 +17,7 @@ from swav.evals.features import Features, encode_rows, features_of
 from swav.evals.result import installed_versions
 from swav.evals.subject import Extract, Subject, compute_features
 
-VERSIONS = ("swav", "torch", "timm", "pillow")
+VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-headless")
 
 
 def cached_in(folder: Path) -> Extract:

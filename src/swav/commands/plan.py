@@ -16,6 +16,8 @@ from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
+TOLD_APART = ("simclr", "moco", "instdisc", "pirl")
+"""Methods that take every other picture for a negative, pictures of the same group too."""
 PROBE_PIXELS = 500_000
 """Of the views that a plan is measured on: tens of small pictures, or a few large ones."""
 
@@ -53,6 +55,13 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
         remarks.append(
             f"only {positives.num_paired} of {num_images} pictures have another one in their "
             "group; the others are paired with themselves"
+        )
+    mates = positives.mates_in(config.optim.batch_size)
+    if config.method.name in TOLD_APART and mates >= 1:
+        remarks.append(
+            f"{config.method.name} tells all pictures apart, and {mates:.1f} of a batch of "
+            f"{config.optim.batch_size} are on average of a picture's own group: take a method "
+            "without negatives (swav, byol, barlow, vicreg) or smaller groups"
         )
     if pictures.labels is not None:
         pairs = len({*zip(positives.groups.tolist(), pictures.labels.tolist(), strict=True)})

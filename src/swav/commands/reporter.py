@@ -74,13 +74,14 @@ class Reporter:
         self._warn_of_collapse(clock, values)
 
     def _warn_of_collapse(self, clock: Clock, values: dict[str, float]) -> None:
-        if self._has_warned or "ln_k" not in values:
+        if self._has_warned or not {"ln_k", "prototypes_used"} <= values.keys():
             return
         warning = collapse(
             clock,
             loss=values["loss"],
             ln_k=values["ln_k"],
             prototypes_used=values["prototypes_used"],
+            has_epsilon=hasattr(self._session.config.method, "epsilon"),
         )
         if warning:
             logger.warning(warning)

@@ -179,7 +179,7 @@ def _run(session: Session, stop: StopSignal) -> None:
     session.seconds = report.seconds
 
 
-def _first_pass(session: Session) -> Iterator[Batch]:
+def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
     """Yield the target views of one epoch, for the method that asks for them."""
     targets = StepViews(
         session.pictures,
@@ -193,7 +193,11 @@ def _first_pass(session: Session) -> Iterator[Batch]:
     number = targets.steps_per_epoch
     workers = _num_workers(session.config)
     device = session.fabric.device
-    yield from loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
+    made = loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
+    for batch in made:
+        if on_any_rank(stop.requested):
+            raise _stopped(session, saved=True)  # there is nothing to save yet
+        yield batch
 
 
 def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
@@ -201,7 +205,7 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
     if session.clock.step == 0:  # later steps have it from their checkpoint
         session.objective.to(session.fabric.device).train()
         with session.fabric.autocast():
-            session.objective.prepare(_first_pass(session))
+            session.objective.prepare(_first_pass(session, stop))
     batches = loader(
         session.views,
         start_step=session.clock.step,

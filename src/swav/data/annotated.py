@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from swav.data import decode
-from swav.data.listing import PackedNames
+from swav.data.listing import SUFFIXES, PackedNames
 from swav.data.pictures import Pictures
 from swav.data.readers import Contents, Files
 
@@ -173,10 +173,17 @@ def _read_xml(
         height, width = (int(root.findtext(f"size/{side}", "0")) for side in ("height", "width"))
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise ValueError(f"{annotation} is not an annotation of VOC: {error}") from error
-    name = folder / f"{stem}.jpg"
+    name = _picture_file(folder, stem, root.findtext("filename", "").strip())
     if min(height, width) < 1:
         height, width = decode.read_size(name, name=str(name))
     return name, (height, width), found
+
+
+def _picture_file(folder: Path, stem: str, noted: str) -> Path:
+    """Return the picture of an annotation: the noted file, or one of its name and any kind."""
+    candidates = [*([noted] if noted else []), *(f"{stem}{suffix}" for suffix in SUFFIXES)]
+    found = (folder / name for name in candidates if (folder / name).is_file())
+    return next(found, folder / f"{stem}.jpg")
 
 
 def _coco_files(path: Path) -> dict[str, tuple[Path, Path]]:

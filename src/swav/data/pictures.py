@@ -147,10 +147,15 @@ class Pictures:
         return self._with(decoded.reader, kept, self.bad_files)
 
     def subset(self, indices: Int64[np.ndarray, " chosen"]) -> "Pictures":
-        """Return the pictures at ``indices``, in that order."""
+        """Return the pictures at ``indices``, in that order.
+
+        As many of them may be unreadable as of the whole set: a few chosen ones are no sample.
+        """
         if self.pixels is not None:
             return self._with(Stack(self.pixels[torch.from_numpy(indices)]), indices, [])
-        return self._with(Chosen(self._reader, indices), indices, [])
+        chosen = self._with(Chosen(self._reader, indices), indices, [])
+        chosen._max_bad_fraction *= max(self._num_listed / max(len(indices), 1), 1.0)
+        return chosen
 
     def digest(self) -> str:
         """Return a text that changes when a picture or its name does; labels are not in it.

@@ -50,6 +50,12 @@ class Positives:
         """Pictures that have at least one other to be shown with."""
         return int((self._end - self._first > 1).sum())
 
+    def mates_in(self, batch: int) -> float:
+        """Return how many others of its group a picture meets in a random batch, on average."""
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        total = sizes.sum()
+        return float((sizes * (sizes - 1)).sum() / total / max(total - 1, 1) * (batch - 1))
+
     def partners(
         self, indices: Int64[np.ndarray, " batch"], *, seed: int, epoch: int
     ) -> Int64[np.ndarray, " batch"]:

@@ -72,18 +72,19 @@ def _advice(clock: Clock, *, loss: float, values: Mapping[str, float], precision
     )
 
 
-def collapse(clock: Clock, *, loss: float, ln_k: float, prototypes_used: float) -> str | None:
+def collapse(
+    clock: Clock, *, loss: float, ln_k: float, prototypes_used: float, has_epsilon: bool = True
+) -> str | None:
     """Return a sentence that warns of a collapse, or None while all is well.
 
     ``prototypes_used`` is the fraction chosen by any picture of about one epoch: a small batch
-    cannot use them all. Nothing is said in the first tenth of the run.
+    cannot use them all. Nothing is said in the first tenth of the run. ``has_epsilon`` says
+    whether the method has codes that can be sharpened.
     """
     if clock.step <= max(clock.warmup_steps, PATIENCE * clock.total_steps):
         return None
-    remedy = (
-        "lower --method.epsilon (0.03), fewer --method.num-prototypes, or a lower "
-        "--optim.learning-rate"
-    )
+    sharper = "lower --method.epsilon (0.03), " if has_epsilon else ""
+    remedy = f"{sharper}fewer --method.num-prototypes, or a lower --optim.learning-rate"
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
             f"step {clock.step}: the loss {loss:.4f} is still within 1 % of ln K = {ln_k:.4f}, "

@@ -68,6 +68,12 @@ class FineTuneConfig:
             raise ValueError(f"head_rate {self.head_rate} must be above 0")
         if any(not 0 < drop < 1 for drop in self.drops):
             raise ValueError(f"drops {self.drops} must be shares between 0 and 1")
+        if not 0 < self.drop_factor <= 1:
+            raise ValueError(f"drop_factor {self.drop_factor} must be above 0, at most 1: try 0.1")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area {self.crop_area} must be two shares, the smaller first")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip {self.flip} must be a probability, 0 to 1")
 
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on, as plain JSON values."""

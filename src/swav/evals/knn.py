@@ -18,6 +18,9 @@ from swav.evals.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 
+VOTERS = 8192
+"""Queries whose votes are counted at a time: a table of these by classes is in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KNNConfig:
@@ -87,8 +90,13 @@ def _right(
 ) -> Bool[Tensor, " batch"]:
     """Return which queries' weighted vote names their own label."""
     num_classes = int(max(votes.max(), labels.max())) + 1
-    totals = weights.new_zeros(len(labels), num_classes).scatter_add_(1, votes, weights)
-    return totals.argmax(dim=1) == labels
+    chosen = [
+        some.new_zeros(len(some), num_classes).scatter_add_(1, voted, some).argmax(dim=1)
+        for some, voted in zip(
+            torch.split(weights, VOTERS), torch.split(votes, VOTERS), strict=True
+        )
+    ]
+    return torch.cat(chosen) == labels
 
 
 def _protocol(config: KNNConfig, usable: list[int], *, leave_one_out: bool) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class LinearConfig:
     def __post_init__(self) -> None:
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"penalties {self.penalties} must be numbers above 0")
+        if self.max_iterations < 1 or self.tolerance <= 0:
+            raise ValueError(
+                f"max_iterations {self.max_iterations} must be at least 1, and tolerance "
+                f"{self.tolerance} above 0"
+            )
         if self.folds < 2:
             raise ValueError(f"folds {self.folds} must be 2 or more")
         if self.max_chosen_on < 1:

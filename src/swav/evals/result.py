@@ -10,7 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("swav", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
+PACKAGES = (
+    *("swav", "torch", "torchvision", "timm", "torchmetrics", "pycocotools", "scikit-learn"),
+    *("numpy", "scipy", "numba", "pillow", "opencv-python-headless"),
+)
 
 
 @cache

@@ -21,9 +21,8 @@ from swav.evals.result import Result
 from swav.evals.splits import check_comparable
 from swav.evals.subject import Subject
 from swav.ops.metrics import average_precision, wilson_interval
+from swav.ops.neighbours import chunk_size
 
-CHUNK = 256
-"""Queries at a time."""
 MOST_LISTED = 100
 
 
@@ -69,12 +68,11 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
     """
     if score is not None:
         check_comparable(fit, score, task="retrieval")
-    pairs, cosines = near_duplicates(fit, score, least=config.duplicate_cosine)
-    num_pictures = len(fit.names) + (0 if score is None else len(score.names))
-    num_doubled = len(np.unique(pairs))
+    doubled = near_duplicates(fit, score, least=config.duplicate_cosine)
+    num_pictures = len(doubled.has_one)
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
-    counts = {"pictures": num_pictures, "near_duplicate_pairs": len(pairs)}
+    counts = {"pictures": num_pictures, "near_duplicate_pairs": doubled.num_pairs}
     groups = _groups(config, fit, score)
     if groups is not None:
         asked = _ask(config, fit, score, *groups)
@@ -85,9 +83,8 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
             metrics[f"recall_at_{k}"] = num_found / num_queries
             intervals[f"recall_at_{k}"] = wilson_interval(num_found, num_queries)
         counts |= {"queries": num_queries, "groups": len(np.unique(groups[0]))}
-    metrics["near_duplicates"] = num_doubled / num_pictures
+    metrics["near_duplicates"] = int(doubled.has_one.sum()) / num_pictures
     names = [*fit.names, *(() if score is None else score.names)]
-    listed = np.argsort(-cosines, kind="stable")[:MOST_LISTED]
     return Result(
         task="retrieval",
         protocol=_protocol(config, grouped=groups is not None, leave_one_out=score is None),
@@ -97,8 +94,10 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
         counts=counts,
         details={
             "near_duplicates": [
-                [names[pairs[row, 0]], names[pairs[row, 1]], round(float(cosines[row]), 4)]
-                for row in listed.tolist()
+                [names[one], names[other], round(cosine, 4)]
+                for (one, other), cosine in zip(
+                    doubled.pairs.tolist(), doubled.cosines.tolist(), strict=True
+                )
             ]
         },
     )
@@ -134,7 +133,7 @@ def _ask(
         candidates = np.sort(generator.choice(candidates, config.max_queries, replace=False))
     precision, first = [], []
     groups = torch.from_numpy(fit_groups)
-    for rows in torch.split(torch.from_numpy(candidates), CHUNK):
+    for rows in torch.split(torch.from_numpy(candidates), chunk_size(len(gallery))):
         cosines = F.normalize(asking.values[rows], dim=1) @ gallery.T
         if score is None:
             cosines[torch.arange(len(rows)), rows] = -torch.inf
@@ -148,26 +147,48 @@ def _ask(
     return _Answers(np.concatenate(precision), np.concatenate(first))
 
 
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Which pictures have a near duplicate, and the nearest of these pairs."""
+
+    has_one: Bool[Tensor, " images"]
+    num_pairs: int
+    pairs: Int64[Tensor, "listed 2"]
+    """At most ``MOST_LISTED``, the nearest first."""
+    cosines: Float[Tensor, " listed"]
+
+
 def near_duplicates(
     fit: Features, score: Features | None = None, *, least: float
-) -> tuple[Int64[np.ndarray, "_ 2"], Float[np.ndarray, " _"]]:
-    """Return the pairs of pictures whose centred features have a cosine of ``least`` or more.
+) -> NearDuplicates:
+    """Find the pairs of pictures whose centred features have a cosine of ``least`` or more.
 
     Rows of ``score`` come after those of ``fit``; the mean over all pictures is taken out, since
-    features that are never negative all point into one corner.
+    features that are never negative all point into one corner. Memory is bounded even if all
+    pictures are alike: of the pairs only the nearest are kept.
     """
     values = fit.values if score is None else torch.cat([fit.values, score.values])
     values = F.normalize((values - values.mean(dim=0)).float(), dim=1)
-    pairs, found = [], []
-    for start in range(0, len(values), CHUNK):
-        cosines = values[start : start + CHUNK] @ values[start:].T
+    has_one = torch.zeros(len(values), dtype=torch.bool)
+    num_pairs = 0
+    pairs, found = torch.zeros(0, 2, dtype=torch.int64), values.new_zeros(0)
+    step = chunk_size(len(values))
+    for start in range(0, len(values), step):
+        cosines = values[start : start + step] @ values[start:].T
         size = len(cosines)
         cosines[:, :size] -= 3 * torch.ones(size, size).tril()  # each pair once, none with itself
         rows = (cosines.amax(dim=1) >= least - 1e-6).nonzero()[:, 0]
-        near = (cosines[rows] >= least - 1e-6).nonzero()
-        pairs.append(torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start)
-        found.append(cosines[pairs[-1][:, 0] - start, near[:, 1]])
-    return torch.cat(pairs).numpy(), torch.cat(found).numpy()
+        is_near = cosines[rows] >= least - 1e-6
+        num_pairs += int(is_near.sum())
+        has_one[start + rows] = True
+        has_one[start:] |= is_near.any(dim=0)
+        near = is_near.nonzero()
+        here = cosines[rows[near[:, 0]], near[:, 1]]
+        found = torch.cat([found, here])
+        pairs = torch.cat([pairs, torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start])
+        nearest_first = found.argsort(descending=True, stable=True)[:MOST_LISTED]
+        found, pairs = found[nearest_first], pairs[nearest_first]
+    return NearDuplicates(has_one, num_pairs, pairs, found)
 
 
 def _groups(

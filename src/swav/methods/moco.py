@@ -67,6 +67,16 @@ class MoCoConfig(ObjectiveConfig):
         longest = min(LONGEST_QUEUE, max(num_images // 2, global_batch))
         return longest // global_batch * global_batch
 
+    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+        """Return a warning if the queue holds earlier keys of the pictures that ask."""
+        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
+        if length < num_images:
+            return []
+        return [
+            f"a queue of {length} holds every one of {num_images} pictures: a picture is told from "
+            "its own earlier keys. Use --method.queue-length auto (half the pictures)"
+        ]
+
     def build(
         self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
     ) -> "MoCo":

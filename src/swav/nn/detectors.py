@@ -112,6 +112,11 @@ def build_detector(
         boxes_per_picture: that this head learns from (Faster R-CNN).
     """
     stages = [stage for stage in stages_of(backbone, channels=len(mean)) if stage.stride >= 4]
+    if not stages:
+        raise ValueError(
+            "a detector needs a stage at a quarter of the picture's size or less, and this "
+            "backbone has none: take one that reduces more, such as resnet18"
+        )
     given: dict[str, Any] = {
         "min_size": tuple(sizes),
         "max_size": max_size,

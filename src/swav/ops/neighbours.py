@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-CHUNK = 512
-"""Queries at a time: the fastest of 128 to 1,024 on two cores against 50,000 rows."""
+FASTEST_CHUNK = 512
+"""Queries at a time: the best of 128 to 1,024 on two cores against 50,000 rows."""
+MOST_COSINES = 2**25
+"""At a time, 128 MiB."""
 
 
 class Neighbours(NamedTuple):
@@ -20,6 +22,11 @@ class Neighbours(NamedTuple):
     """Rows of the gallery."""
 
 
+def chunk_size(num_images: int) -> int:
+    """Return how many queries to compare with a gallery at a time."""
+    return max(1, min(FASTEST_CHUNK, MOST_COSINES // max(num_images, 1)))
+
+
 @torch.no_grad()
 def nearest(
     queries: Float[Tensor, "batch features"],
@@ -27,7 +34,7 @@ def nearest(
     *,
     num_neighbours: int,
     leave_one_out: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Neighbours:
     """Return the ``num_neighbours`` rows of ``gallery`` with the largest cosine to each query.
 
@@ -46,6 +53,7 @@ def nearest(
     assert not leave_one_out or len(queries) == len(gallery)
     keys = F.normalize(gallery.float(), dim=1).T
     similarities, indices = [], []
+    chunk = chunk or chunk_size(len(gallery))
     for start in range(0, len(queries), chunk):
         cosines = F.normalize(queries[start : start + chunk].float(), dim=1) @ keys
         if leave_one_out:

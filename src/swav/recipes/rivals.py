@@ -116,9 +116,9 @@ def moco_r50_200ep() -> TrainConfig:
 def instdisc_r50_200ep() -> TrainConfig:
     """Train instance discrimination (NPID) for 200 epochs, batch 256, 4,096 negatives.
 
-    Source: VISSL's configuration of NPID (steps at 120 and 160 epochs there). Augmentation and
-    weight decay are not known to us: those of moco-r50-200ep, without blur. Two views of a picture
-    look for its row, where the source has one.
+    Source: VISSL's configuration of NPID (steps at 120 and 160 epochs there). Augmentation, weight
+    decay and the start of the last normalisations at zero are not known to us: those of
+    moco-r50-200ep, without blur. Two views of a picture look for its row, where the source has one.
     Hardware: 8 GPUs; time not published.
     Result: not published for these settings (NPID++, 32,000 negatives and 800 epochs: 56.68).
     """
@@ -136,7 +136,7 @@ def byol_r50_1000ep() -> TrainConfig:
     from 0.996 to 1. There one view is always blurred and the other solarised now and then; here
     both views get the mean of the two, because both are targets.
     Hardware: 512 TPU v3 cores; time not published here.
-    Result: 74.3.
+    Result: 74.3 by its abstract, not checked by us.
     """
     augment = replace(TWIN_AUGMENT, blur=0.55, solarise=0.1)
     return replace(
