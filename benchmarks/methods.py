@@ -151,11 +151,10 @@ def _neighbours(fit: Features, score: Features) -> float:
 
 def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Yield name and seed of everything that is measured, baselines first."""
+    runs = [(method, seed) for method in methods for seed in SEEDS.get(method, (0,))]
     yield "pixels", 0
-    yield from ((name, 0) for name in dict.fromkeys(map(untrained_beside, methods)))
-    for method in methods:
-        for seed in SEEDS.get(method, (0,)):
-            yield method, seed
+    yield from dict.fromkeys((untrained_beside(method), seed) for method, seed in runs)
+    yield from runs
 
 
 def pairs() -> Iterator[tuple[str, int]]:
@@ -202,14 +201,12 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     """Return all results as markdown: mean and deviation over seeds, and what training gained."""
     head = ("features", *SHOWN.values(), "epochs", "minutes", "seeds")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for each in found:
-        by_name.setdefault(each["name"], []).append(each)
-    for name, rows in by_name.items():
-        is_trained = "epochs" in rows[0]
-        beside = by_name[untrained_beside(name)][0] if is_trained else {}
+    of_run = {(each["name"], each["seed"]): each for each in found}
+    for name in dict.fromkeys(name for name, _ in of_run):
+        rows = [each for each in found if each["name"] == name]
+        untrained = [of_run[untrained_beside(name), row["seed"]] for row in rows if "epochs" in row]
         cells = [
-            _cell([100 * row[metric] for row in rows], 100 * beside[metric] if beside else None)
+            _cell([row[metric] for row in rows], [row[metric] for row in untrained])
             for metric in SHOWN
         ]
         minutes = np.mean([row.get("seconds", 0.0) / 60 for row in rows])
@@ -218,10 +215,11 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float], untrained: float | None) -> str:
-    spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    gain = "" if untrained is None else f" ({np.mean(values) - untrained:+.1f})"
-    return f"{np.mean(values):.1f}{spread}{gain}"
+def _cell(shares: Sequence[float], untrained: Sequence[float]) -> str:
+    """Return a mean in percent, its deviation, and the gain over networks of the same seeds."""
+    spread = f" +- {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
+    gain = f" ({100 * (np.mean(shares) - np.mean(untrained)):+.1f})" if untrained else ""
+    return f"{100 * np.mean(shares):.1f}{spread}{gain}"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
