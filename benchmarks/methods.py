@@ -215,6 +215,17 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def stage_table(found: Sequence[dict[str, Any]]) -> str:
+    """Return the linear accuracy of every stage as markdown, the mean over seeds."""
+    stages = sorted({key for row in found for key in row if key.startswith("stage")})
+    lines = [f"| features | {' | '.join(stages)} |", "|---" * (1 + len(stages)) + "|"]
+    for name in dict.fromkeys(row["name"] for row in found if stages[0] in row):
+        rows = [row for row in found if row["name"] == name]
+        cells = [f"{100 * np.mean([row[stage] for row in rows]):.1f}" for stage in stages]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _cell(shares: Sequence[float], untrained: Sequence[float]) -> str:
     """Return a mean in percent, its deviation, and the gain over networks of the same seeds."""
     spread = f" +- {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
@@ -254,7 +265,7 @@ def main() -> None:
             found.append(result(name, seed, where, epochs=epochs, out=given.out))
             with kept.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")
-    print(table(with_best_stage(found, read(tuned))))
+    print(table(with_best_stage(found, read(tuned))), stage_table(found), sep="\n\n")
 
 
 if __name__ == "__main__":

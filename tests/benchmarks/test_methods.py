@@ -62,6 +62,7 @@ def test_the_table_has_mean_deviation_gain_and_the_stage_that_was_best_before(
     assert lines[-1] == "| swav | 43.0 +- 1.4 (+12.0) | 40.0 +- 0.0 (+0.0) | " + (
         "30.0 +- 28.3 (-10.0) | 2 | 1.0 | 2 |"
     )
+    assert methods.stage_table(final).splitlines()[-1] == "| swav | 30.0 | 40.0 |"
 
 
 def test_two_crops_take_the_time_of_all_crops(methods: ModuleType) -> None:
