@@ -23,7 +23,7 @@ from torch import Tensor
 from swav.data.augment import AugmentConfig
 from swav.evals.features import Features
 from swav.evals.result import Result
-from swav.evals.subject import Clusters, Subject, assignment_of
+from swav.evals.subject import ROWS, Clusters, Subject, assignment_of
 from swav.evals.views import view_features
 from swav.ops.metrics import (
     alignment,
@@ -176,12 +176,15 @@ def of_prototypes(
     ``prototypes_used``: share of clusters that are the nearest of some picture.
     ``duplicate_prototypes``: share of prototypes with a near twin.
     """
-    probabilities = clusters.probabilities(features.values).double()
-    number = probabilities.shape[1]
-    sizes = torch.bincount(probabilities.argmax(dim=1), minlength=number).double()
-    guess = max(float(np.log(number)), 1e-12)
+    entropy, chosen = 0.0, []
+    for rows in torch.split(features.values, ROWS):  # probabilities of all may not fit
+        probabilities = clusters.probabilities(rows).double()
+        chosen.append(torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]))
+        entropy += float(torch.special.entr(probabilities).sum())
+    sizes = torch.stack(chosen).sum(dim=0).double()
+    guess = max(float(np.log(len(sizes))), 1e-12)
     metrics = {
-        "code_entropy": float(torch.special.entr(probabilities).sum(dim=1).mean()) / guess,
+        "code_entropy": entropy / len(features.values) / guess,
         "usage_entropy": float(torch.special.entr(sizes / sizes.sum()).sum()) / guess,
         "prototypes_used": float((sizes > 0).double().mean()),
     }

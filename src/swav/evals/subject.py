@@ -63,6 +63,9 @@ class Clusters(ABC):
         """Return the directions that stand for the clusters, if the method has such."""
 
 
+ROWS = 16_384
+"""Pictures whose probabilities of all clusters are in memory at a time."""
+
 Extract = Callable[["Subject", Pictures], Features]
 """How features of a set are come by: computed, or read from a file that holds them."""
 
@@ -145,4 +148,5 @@ def assignment_of(
     clusters: Clusters, features: Float[Tensor, "images features"]
 ) -> Int64[Tensor, " images"]:
     """Return the most probable cluster of every picture."""
-    return clusters.probabilities(features).argmax(dim=1)
+    shares = torch.split(features, ROWS)
+    return torch.cat([clusters.probabilities(share).argmax(dim=1) for share in shares])
