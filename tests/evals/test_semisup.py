@@ -212,7 +212,6 @@ def test_top5_is_counted_among_more_than_five_classes():
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        (lambda: SemisupConfig(fractions=()), "both empty"),
         (lambda: SemisupConfig(fractions=(1.5,)), "fractions"),
         (lambda: SemisupConfig(per_class=(0,)), "per_class"),
         (lambda: SemisupConfig(held_out=0.0), "held_out"),
@@ -235,3 +234,9 @@ def test_top5_is_counted_among_more_than_five_classes():
 def test_wrong_settings_are_named(wrong, complaint):
     with pytest.raises(ValueError, match=complaint):
         wrong()
+
+
+def test_one_and_ten_per_cent_unless_something_else_is_asked_for():
+    assert SemisupConfig().shares == (0.01, 0.1)
+    assert SemisupConfig(per_class=(4,)).shares == ()
+    assert SemisupConfig(fractions=(0.5,), per_class=(4,)).shares == (0.5,)

@@ -38,8 +38,9 @@ class SemisupConfig:
     name: ClassVar[str] = "semisup"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random",)
-    fractions: tuple[float, ...] = (0.01, 0.1)
-    """Shares of every class, at least one picture each; 1.0 is the supervised ceiling."""
+    fractions: tuple[float, ...] = ()
+    """Shares of every class, at least one picture each; 1.0 is the supervised ceiling. Without
+    any, and without ``per_class``, 1 % and 10 %."""
     per_class: tuple[int, ...] = ()
     """Numbers of pictures of every class."""
     lists: str = ""
@@ -55,14 +56,17 @@ class SemisupConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.fractions + self.per_class:
-            raise ValueError("fractions and per_class are both empty: give at least one")
         if any(not 0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"fractions {self.fractions} must be shares above 0, at most 1")
         if any(number < 1 for number in self.per_class):
             raise ValueError(f"per_class {self.per_class} must be numbers of 1 or more")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares of the labels that are tried."""
+        return self.fractions if self.fractions or self.per_class else (0.01, 0.1)
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a copy of a subject's network."""
@@ -198,7 +202,7 @@ def _chosen(
 ) -> Iterator[tuple[str, Int64[np.ndarray, " chosen"]]]:
     """Yield name and rows of every list."""
     amounts: list[tuple[str, float | None, int | None]] = [
-        *((f"{100 * fraction:g}pct", fraction, None) for fraction in config.fractions),
+        *((f"{100 * fraction:g}pct", fraction, None) for fraction in config.shares),
         *((f"{number}each", None, number) for number in config.per_class),
     ]
     for amount, fraction, number in amounts:
