@@ -15,6 +15,7 @@ from swav.ops.metrics import (
     contingency,
     effective_rank,
     hungarian_accuracy,
+    mean_interval,
     purity,
     uniformity,
     wilson_interval,
@@ -109,3 +110,14 @@ def test_alignment_and_uniformity_are_the_papers_means_over_pairs(chunk):
     expected = np.log(np.mean(np.exp(-2 * np.array(pairs))))
     assert uniformity(tensors[0], chunk=chunk) == pytest.approx(expected, rel=1e-5)
     assert uniformity(torch.ones(10, 3)) == pytest.approx(0)
+
+
+def test_the_interval_of_a_mean_covers_it_nineteen_times_of_twenty():
+    generator = np.random.default_rng(0)
+    covered = []
+    for _ in range(2000):
+        low, high = mean_interval(generator.beta(2, 3, size=60))
+        covered.append(low <= 2 / 5 <= high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+    assert mean_interval(np.array([0.3])) == (0.0, 1.0)
+    assert mean_interval(np.array([0.0, 1.0])) == (0.0, 1.0)

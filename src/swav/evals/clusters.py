@@ -261,4 +261,5 @@ def _agreement(
         "accuracy": matches / len(labels),
         "purity": purity(assignment, labels),
     }
-    return metrics, {"accuracy": wilson_interval(matches, len(labels))}
+    shares = {"accuracy": matches, "purity": round(metrics["purity"] * len(labels))}
+    return metrics, {name: wilson_interval(right, len(labels)) for name, right in shares.items()}

@@ -37,7 +37,7 @@ class Result:
     """Every choice that the numbers depend on, plain JSON values."""
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Of shares: Wilson, 95 %, over the pictures that were scored."""
+    """95 % over the pictures that were scored: Wilson's of shares, the usual one of means."""
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``."""
     seeds: tuple[int, ...] = ()

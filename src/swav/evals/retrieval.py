@@ -20,7 +20,7 @@ from swav.evals.features import Features
 from swav.evals.result import Result
 from swav.evals.splits import check_comparable
 from swav.evals.subject import Subject
-from swav.ops.metrics import average_precision, wilson_interval
+from swav.ops.metrics import average_precision, mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size
 
 MOST_LISTED = 100
@@ -78,6 +78,7 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
         asked = _ask(config, fit, score, *groups)
         num_queries = len(asked.precision)
         metrics["map"] = float(asked.precision.mean())
+        intervals["map"] = mean_interval(asked.precision)
         for k in config.k:
             num_found = int((asked.first < k).sum())
             metrics[f"recall_at_{k}"] = num_found / num_queries

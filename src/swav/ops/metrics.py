@@ -30,6 +30,20 @@ def wilson_interval(
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def mean_interval(
+    values: Float[np.ndarray, " _"], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval around the mean of shares: +- 1.96 standard errors, inside [0, 1].
+
+    A single value says nothing of its spread: it may be anything.
+    """
+    if len(values) < 2:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    spread = z * float(values.std(ddof=1)) / sqrt(len(values))
+    return max(0.0, float(values.mean()) - spread), min(1.0, float(values.mean()) + spread)
+
+
 def contingency(assignment: Numbers, labels: Numbers) -> Int64[np.ndarray, "prototypes classes"]:
     """Return how many pictures each used cluster shares with each class that occurs."""
     assert len(assignment) == len(labels)
