@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from swav.commands.train import StoppedBySignal, train
 from swav.data.batch import Batch
 from swav.engine.checkpoint import newest_checkpoint
 from swav.methods import DeepCluster, DeepClusterConfig
+from swav.recipes.train_config import TrainConfig
 
 EPOCHS, STEPS, SAVE_EVERY = 10, 40, 4
 
@@ -149,3 +153,35 @@ def test_a_stop_is_heard_while_banks_are_filled(
     monkeypatch.undo()
     train("arrays", config=made, out=tmp_path / "run", pictures=pictures, resume=True)
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
+
+
+SCRIPT = """
+from pathlib import Path
+import swav
+from swav import config
+from swav.recipes.train_config import TrainConfig
+import swav.commands.train as verb
+
+class Reporter(verb.Reporter):
+    def log(self, *given):
+        raise RuntimeError("nobody catches this")
+
+verb.Reporter = Reporter
+made = config.load(TrainConfig, Path("tiny.yaml"))
+swav.train(made.data.data, config=made, out="uncaught")
+"""
+
+
+def test_an_uncaught_exception_ends_a_script_that_has_workers(folder: Path) -> None:
+    made = config.load(TrainConfig, folder / "tiny.yaml")
+    config.dump(replace(made, workers=2), folder / "tiny.yaml")
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "nobody catches this" in finished.stderr

@@ -5,11 +5,15 @@ draw, so any number of workers makes the same bytes, any number of ranks the sam
 bit of a sum may differ), and resuming needs no replay.
 """
 
+import atexit
 import os
 import signal
 from collections.abc import Iterator
 from functools import lru_cache
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -177,6 +181,7 @@ def loader(
 ) -> Iterator[Batch]:
     """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
+    others = set(active_children())
     made = iter(
         DataLoader(
             dataset,
@@ -190,7 +195,22 @@ def loader(
             worker_init_fn=_ignore_signals if workers else None,
         )
     )
+    _workers.update(set(active_children()) - others)
     return (dataset.finish(crops, device) for crops in made)
+
+
+def _end_workers() -> None:
+    """End at exit what an uncaught exception kept alive.
+
+    ``multiprocessing`` would send SIGTERM, which workers do not hear, and wait for ever.
+    """
+    for process in _workers:
+        if process.is_alive():
+            process.kill()
+
+
+_workers: WeakSet[BaseProcess] = WeakSet()
+atexit.register(_end_workers)  # runs before the hook of multiprocessing, which torch has imported
 
 
 def _ignore_signals(worker: int) -> None:
