@@ -17,6 +17,7 @@ from torch import Tensor
 from swav.commands import session as session_module
 from swav.commands import train as train_module
 from swav.commands.train import StoppedBySignal, train
+from swav.engine import Clock, StepOutput, fit
 from swav.engine.checkpoint import newest_checkpoint
 from swav.engine.signals import StopSignal
 from swav.methods import MethodConfig, SwAVConfig
@@ -48,15 +49,18 @@ class StopAfter(StopSignal):
     """Stands in for the signals: asks to stop after some steps."""
 
     steps = TOTAL_STEPS
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left = self.steps + 1  # it is asked before the first step too
+    done = 0
 
     @property
     def requested(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
+        return StopAfter.done >= StopAfter.steps
+
+    @staticmethod
+    def counting(*given: Any, **settings: Any) -> Iterator[tuple[Clock, StepOutput]]:
+        """Yield the steps of ``fit``, counted."""
+        for each in fit(*given, **settings):
+            StopAfter.done += 1
+            yield each
 
     def __enter__(self) -> "StopAfter":
         return self
@@ -71,6 +75,7 @@ def only_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(train_module, "write_outputs", lambda *_, **__: None)
     monkeypatch.setattr(session_module, "write_views", lambda *_: None)
     monkeypatch.setattr(train_module, "StopSignal", StopAfter)
+    monkeypatch.setattr(train_module, "fit", StopAfter.counting)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -93,7 +98,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, State]]:
 
 def run(config: TrainConfig, out: Path, steps: int, *, resume: bool) -> bool:
     """Train for some steps; return whether the run came to its end."""
-    StopAfter.steps = steps
+    StopAfter.steps, StopAfter.done = steps, 0
     try:
         train("arrays", config=config, out=out, resume=resume, pictures=drawn_pictures())
     except StoppedBySignal:
