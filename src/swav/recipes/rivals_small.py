@@ -32,7 +32,7 @@ def sela_cifar10_cpu() -> TrainConfig:
 
     Source: our own.
     Hardware: two CPU cores.
-    Result: see ``benchmarks/``.
+    Result: not measured yet.
     """
     return _with(SeLaConfig(num_prototypes=(100, 100, 100), hidden_dim=512, epsilon=0.025))
 
@@ -92,7 +92,7 @@ def vicreg_cifar10_cpu() -> TrainConfig:
 
     Source: our own; an embedding small enough for the batch.
     Hardware: two CPU cores.
-    Result: see ``benchmarks/``.
+    Result: not measured yet.
     """
     return _with(VICRegConfig(hidden_dim=512, embed_dim=512))
 
