@@ -21,7 +21,19 @@ from swav.commands.scores import differing_settings, grouped, print_table
 from swav.config import UsageError
 from swav.data.sources import from_arrays
 from swav.data.transform import EvalTransform
-from swav.evals import EvalConfig, KNNConfig, LinearConfig, Parts, Result, Subject, extract, knn
+from swav.evals import (
+    EvalConfig,
+    KNNConfig,
+    LayersConfig,
+    LinearConfig,
+    Parts,
+    Result,
+    SemisupConfig,
+    Subject,
+    extract,
+    knn,
+)
+from swav.evals.finetune import FineTuneConfig
 
 TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
 KNN = KNNConfig(k=(5,))
@@ -80,6 +92,15 @@ def test_unlabelled_pictures_get_the_tasks_that_need_no_labels(tmp_path: Path) -
     assert "nmi" not in results[0].metrics
     with pytest.raises(ValueError, match="linear needs labels"):
         command.evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
+
+
+def test_tasks_that_train_have_pixels_beside_them(tmp_path: Path) -> None:
+    short = FineTuneConfig(epochs=1, trunk_rate=0.05, head_rate=0.1)
+    few = SemisupConfig(per_class=(1,), training=short)
+    common = {"input_size": 32, "out": tmp_path}
+    found = command.evaluate("random:resnet10t", "digits", tasks=[few], **common)
+    assert [result.task for result in found] == ["semisup", "knn", "linear"]
+    assert set(found[2].baselines) == {"random", "pixels"}
 
 
 def test_pictures_must_be_named_where_no_run_tells_them() -> None:
@@ -161,7 +182,7 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     kept = cached_in(tmp_path / "features")
 
     def features_of(net: torch.nn.Module, which: Parts = parts) -> torch.Tensor:
-        return Subject(which, net, TRANSFORM, extract=kept).fit.values
+        return Subject(which, net, TRANSFORM, recall=kept).fit.values
 
     def num_files() -> int:
         return len(list((tmp_path / "features").iterdir()))
@@ -169,7 +190,7 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     first = features_of(network())
     (path,) = (tmp_path / "features").iterdir()
     tensors = safetensors.torch.load_file(path)
-    safetensors.torch.save_file({**tensors, "values": tensors["values"] + 1}, path)
+    safetensors.torch.save_file({**tensors, "values0": tensors["values0"] + 1}, path)
     assert torch.equal(features_of(network()), first + 1)  # read, not computed
     changed = network()
     changed.bn1.running_mean += 1  # a buffer, no parameter
@@ -180,8 +201,16 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     pixels[3, 0, 0, 0] ^= 1
     features_of(network(), parts._replace(fit=from_arrays(pixels)))
     assert num_files() == 3
-    Subject(parts, extract=kept).fit  # noqa: B018
+    Subject(parts, recall=kept).fit  # noqa: B018
     assert num_files() == 3
+    subject = Subject(parts, network(), TRANSFORM, recall=kept)
+    stages = LayersConfig(max_features=32)
+    found = stages.evaluate(subject).metrics
+    assert num_files() == 4
+    assert stages.evaluate(subject).metrics == found  # of features that were read
+    assert num_files() == 4
+    LayersConfig(max_features=64).evaluate(subject)
+    assert num_files() == 5
 
 
 def _results(value: float, *, task: str = "knn") -> list[Result]:

@@ -190,6 +190,9 @@ def test_coloured_squares_are_learnt_and_not_known_before(tmp_path, backbone):
     untrained = replace(SMALL, steps=1, learning_rate=1e-9).evaluate(subject)
     assert untrained.metrics["ap50"] < 0.05
     assert trained.metrics["ap50"] > 0.2
+    assert trained.intervals.keys() == trained.metrics.keys() == {"map", "ap50", "ap75"}
+    low, high = trained.intervals["ap50"]
+    assert low < trained.metrics["ap50"] < high
     assert trained.counts == {
         "fit": 24,
         "score": 8,

@@ -73,6 +73,7 @@ def test_separable_classes_have_full_precision_and_shuffled_ones_their_share():
     fit, score = several(80, seed=0, noise=0.02), several(60, seed=1, noise=0.02)
     result = transfer.run_svm(TransferConfig(), fit, score)
     assert result.metrics == pytest.approx({"map": 1, "map_11point": 1})
+    assert result.intervals["map"] == pytest.approx((1, 1))
     generator = np.random.default_rng(2)
     chance = [
         each._replace(shown=generator.permutation(np.where(each.shown == 0, -1, each.shown)))

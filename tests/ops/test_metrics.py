@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score
+from scipy.stats import t as student
+from sklearn.metrics import average_precision_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from swav.ops.metrics import (
@@ -15,6 +16,7 @@ from swav.ops.metrics import (
     contingency,
     effective_rank,
     hungarian_accuracy,
+    jackknife_intervals,
     mean_interval,
     purity,
     uniformity,
@@ -121,3 +123,39 @@ def test_the_interval_of_a_mean_covers_it_nineteen_times_of_twenty():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
     assert mean_interval(np.array([0.3])) == (0.0, 1.0)
     assert mean_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+
+
+def test_the_jackknife_of_a_mean_is_the_standard_error():
+    values = np.random.default_rng(2).normal(size=30)
+    found = jackknife_intervals(
+        {"mean": values.mean()}, lambda rows: {"mean": values[rows].mean()}, 30, blocks=30
+    )
+    low, high = found["mean"]
+    expected = student.interval(0.95, 29, values.mean(), values.std(ddof=1) / np.sqrt(30))
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_the_jackknife_holds_the_information_of_the_population():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 4, 200_000)
+    assignment = np.where(generator.random(len(labels)) < 0.5, labels, generator.integers(0, 4))
+    truth = normalized_mutual_info_score(labels, assignment)
+    held = []
+    for rows in np.split(generator.permutation(len(labels))[:100_000], 200):
+        one, other = labels[rows], assignment[rows]
+
+        def information(kept, one=one, other=other):
+            return {"nmi": normalized_mutual_info_score(one[kept], other[kept])}
+
+        (low, high) = jackknife_intervals(information(np.arange(500)), information, 500)["nmi"]
+        held.append(low <= truth <= high)
+    assert 0.9 < np.mean(held) < 0.99
+
+
+def test_the_jackknife_leaves_out_what_a_part_does_not_have():
+    def measure(rows):
+        return {"number": 1.0} | ({"first": 1.0} if 0 in rows else {})
+
+    found = jackknife_intervals(measure([0]), measure, 8)
+    assert found == {"number": (1.0, 1.0)}
+    assert jackknife_intervals(measure([0]), measure, 1) == {}

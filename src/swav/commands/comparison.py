@@ -60,7 +60,7 @@ class Comparison:
     @cached_property
     def _random(self) -> Subject:
         subject = self.subject
-        return Subject(subject.parts, self.untrained, subject.transform, extract=subject.extract)
+        return Subject(subject.parts, self.untrained, subject.transform, recall=subject.recall)
 
 
 def _result(config: EvalConfig, subject: Subject) -> Result:

@@ -26,7 +26,7 @@ from swav.data.sources import Pictures, SourceConfig
 from swav.engine.launch import resolved_device
 from swav.evals import EvalConfig, Result
 from swav.evals.presets import PRESETS
-from swav.evals.subject import Parts, Subject, compute_features
+from swav.evals.subject import Parts, Subject, compute_rows
 from swav.report.figures import write_stages
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ LABELLED = ("knn", "linear", "clusters")
 """Tasks that are done unless others are named, for pictures with labels."""
 UNLABELLED = ("clusters", "parts")
 """The same for pictures without."""
+BESIDE_UP_TO = 100_000
+"""Pictures; of more, kNN and linear take long and much memory, and are done if they are named."""
 
 
 def evaluate(
@@ -185,16 +187,31 @@ def _evaluate(
     model: Model, pixels: PixelBaseline, tasks: Mapping[str, EvalConfig] | None
 ) -> list[Result]:
     parts = pixels.parts
-    extract = compute_features if model.folder is None else cached_in(model.folder / "features")
-    subject = Subject(parts, model.network, model.transform, model.clusters, extract)
+    recall = compute_rows if model.folder is None else cached_in(model.folder / "features")
+    subject = Subject(parts, model.network, model.transform, model.clusters, recall)
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
-    for name, task in (tasks or _named(possible_tasks(parts))).items():
+    asked = _named(possible_tasks(parts)) if tasks is None else dict(tasks)
+    for name, task in (asked | _named(_beside(asked, parts))).items():
         result = replace(comparison.run(task), name=_own(name, task), model=model.name)
         if model.folder is not None:
             write_result(result, model.folder)
         results.append(result)
     return results
+
+
+def _beside(asked: Mapping[str, EvalConfig], parts: Parts) -> list[str]:
+    """Return the tasks that stand beside those that train a network, which pixels are not.
+
+    What the untrained network and raw pixels score there says how easy the pictures are.
+    """
+    done = {task.name for task in asked.values()}
+    if all("pixels" in task.baselines for task in asked.values()):
+        return []
+    sets = [part for part in (parts.fit, parts.score) if part is not None]
+    if not all(map(is_labelled, sets)) or sum(map(len, sets)) > BESIDE_UP_TO:
+        return []
+    return [name for name in ("knn", "linear") if name not in done]
 
 
 def _told_apart(models: Sequence[Model], words: Sequence[str | Path]) -> list[Model]:

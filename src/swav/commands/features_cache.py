@@ -1,10 +1,12 @@
 """Features kept in a folder, so that the same network sees the same pictures once.
 
 The name of a file is a digest of everything its content depends on: the network's weights, the
-evaluation transform, the pictures, the kind of device and the versions of the packages.
+evaluation transform, the pictures, which features of them, the kind of device and the versions of
+the packages.
 """
 
 import os
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -13,31 +15,34 @@ import torch
 from torch import nn
 
 from swav.data.sources import Pictures
-from swav.evals.features import Features, encode_rows, features_of
 from swav.evals.result import installed_versions
-from swav.evals.subject import Extract, Subject, compute_features
+from swav.evals.subject import Recall, Rows, Subject
 
 VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-headless")
 
 
-def cached_in(folder: Path) -> Extract:
+def cached_in(folder: Path) -> Recall:
     """Return how a subject's features are read from ``folder``, or computed and written there.
 
     Raw pixels are not kept: they cost less than a file.
     """
 
-    def extract(subject: Subject, pictures: Pictures) -> Features:
+    def recall(
+        subject: Subject, pictures: Pictures, name: str, compute: Callable[[], Rows]
+    ) -> Rows:
         if subject.backbone is None:
-            return compute_features(subject, pictures)
-        path = folder / f"{_digest(subject, pictures)}.safetensors"
+            return compute()
+        path = folder / f"{_digest(subject, pictures, name)}.safetensors"
         if path.exists():
             tensors = safetensors.torch.load_file(path)
-            return features_of(tensors["values"], pictures, tensors["kept"].tolist())
-        values, kept = encode_rows(subject.encode, pictures)
-        _write({"values": values, "kept": torch.tensor(kept)}, path)
-        return features_of(values, pictures, kept)
+            kept = tensors.pop("kept").tolist()
+            return [tensors[f"values{place}"] for place in range(len(tensors))], kept
+        values, kept = compute()
+        named = {f"values{place}": each for place, each in enumerate(values)}
+        _write({**named, "kept": torch.tensor(kept)}, path)
+        return values, kept
 
-    return extract
+    return recall
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -49,10 +54,11 @@ def weights_digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _digest(subject: Subject, pictures: Pictures) -> str:
+def _digest(subject: Subject, pictures: Pictures, name: str) -> str:
     assert subject.backbone is not None
     versions = installed_versions()
     parts = (
+        name,
         str(type(subject.backbone)),
         weights_digest(subject.backbone),
         str(subject.transform),

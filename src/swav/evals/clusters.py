@@ -29,6 +29,7 @@ from swav.ops.metrics import (
     alignment,
     effective_rank,
     hungarian_matches,
+    jackknife_intervals,
     purity,
     uniformity,
     wilson_interval,
@@ -252,14 +253,20 @@ def _protocol(config: ClustersConfig, num_clusters: int, restarts: int) -> dict[
 def _agreement(
     assignment: Int[np.ndarray, " images"], labels: Int64[np.ndarray, " images"]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Return the five measures, and the intervals of those that are shares."""
+    """Return the five measures, and their intervals."""
+
+    def information(rows: Int64[np.ndarray, " kept"]) -> dict[str, float]:
+        classes, clusters = labels[rows], assignment[rows]
+        return {
+            "nmi": float(normalized_mutual_info_score(classes, clusters)),
+            "ami": float(adjusted_mutual_info_score(classes, clusters)),
+            "ari": float(adjusted_rand_score(classes, clusters)),
+        }
+
+    number = len(labels)
+    of_all = information(np.arange(number))
     matches = hungarian_matches(assignment, labels)
-    metrics = {
-        "nmi": float(normalized_mutual_info_score(labels, assignment)),
-        "ami": float(adjusted_mutual_info_score(labels, assignment)),
-        "ari": float(adjusted_rand_score(labels, assignment)),
-        "accuracy": matches / len(labels),
-        "purity": purity(assignment, labels),
-    }
-    shares = {"accuracy": matches, "purity": round(metrics["purity"] * len(labels))}
-    return metrics, {name: wilson_interval(right, len(labels)) for name, right in shares.items()}
+    shares = {"accuracy": matches / number, "purity": purity(assignment, labels)}
+    intervals = jackknife_intervals(of_all, information, number)
+    intervals |= {name: wilson_interval(round(x * number), number) for name, x in shares.items()}
+    return of_all | shares, intervals

@@ -5,12 +5,14 @@ Detectron2's on the last stage). The same training from the untrained network st
 """
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data import philox
@@ -26,6 +28,7 @@ from swav.evals.result import Result
 from swav.evals.subject import Subject
 from swav.evals.training import step_rate, train
 from swav.nn.detectors import build_detector
+from swav.ops.metrics import jackknife_intervals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +132,14 @@ def run(
     """
     average_precision_class()
     detector = trained_detector(config, backbone, transform, fit, folder=folder)
-    precision = mean_average_precision(find(detector, score), score)
+    found = find(detector, score)
+    precision = mean_average_precision(found, score)
     per_class = precision.pop("per_class")
     return Result(
         task="detection",
         protocol=_protocol(config),
         metrics=precision,
+        intervals=_intervals(precision, found, score),
         seeds=(config.seed,),
         counts={
             "fit": len(fit.objects),
@@ -145,6 +150,20 @@ def run(
         },
         details={"map_of_classes": per_class},
     )
+
+
+def _intervals(
+    precision: Mapping[str, float], found: Sequence[Found], score: Annotated
+) -> dict[str, tuple[float, float]]:
+    def of_some(rows: Int64[np.ndarray, " kept"]) -> dict[str, Any]:
+        try:
+            return mean_average_precision(
+                [found[row] for row in rows], score.of(score.pictures.subset(rows))
+            )
+        except ValueError:  # all boxes are in the pictures that are left out
+            return {}
+
+    return jackknife_intervals(precision, of_some, len(found))
 
 
 @final

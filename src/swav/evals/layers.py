@@ -19,7 +19,7 @@ from swav.evals import linear
 from swav.evals.features import Features, evaluating, features_of, readable
 from swav.evals.linear import LinearConfig
 from swav.evals.result import Result
-from swav.evals.subject import Subject
+from swav.evals.subject import Rows, Subject
 
 Maps = list[Float[Tensor, "batch _ _ _"]]
 
@@ -55,14 +55,22 @@ class LayersConfig:
         if subject.backbone is None or subject.transform is None:
             return run(self, [], [], subject.fit, subject.score)
         fit, score = (
-            None
-            if pictures is None
-            else stage_features(
-                subject.backbone, pictures, subject.transform, max_features=self.max_features
-            )
+            None if pictures is None else self._stages(subject, pictures)
             for pictures in (subject.parts.fit, subject.parts.score)
         )
         return run(self, fit or [], score, subject.fit, subject.score)
+
+    def _stages(self, subject: Subject, pictures: Pictures) -> list[Features]:
+        network, transform = subject.backbone, subject.transform
+        assert network is not None
+        assert transform is not None
+        values, kept = subject.recall(
+            subject,
+            pictures,
+            f"stages of {self.max_features} features",
+            lambda: _stage_rows(network, pictures, transform, max_features=self.max_features),
+        )
+        return [features_of(stage, pictures, kept) for stage in values]
 
 
 def run(
@@ -106,6 +114,13 @@ def stage_features(
     Raises:
         ValueError: if the network does not give its stages.
     """
+    values, kept = _stage_rows(network, pictures, transform, max_features=max_features)
+    return [features_of(stage, pictures, kept) for stage in values]
+
+
+def _stage_rows(
+    network: nn.Module, pictures: Pictures, transform: EvalTransform, *, max_features: int
+) -> Rows:
     if not isinstance(network, HasStages):
         raise ValueError(
             f"layers needs the stages of the network, and {type(network).__name__} does not give "
@@ -121,7 +136,7 @@ def stage_features(
             )
         values.append([pooled(each, max_features).cpu() for each in maps])
         kept.extend(indices)
-    return [features_of(torch.cat(stage), pictures, kept) for stage in zip(*values, strict=True)]
+    return [torch.cat(stage) for stage in zip(*values, strict=True)], kept
 
 
 def pooled(

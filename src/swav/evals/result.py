@@ -37,7 +37,8 @@ class Result:
     """Every choice that the numbers depend on, plain JSON values."""
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """95 % over the pictures that were scored: Wilson's of shares, the usual one of means."""
+    """95 % over the pictures that were scored: Wilson's of shares, the usual one of means,
+    a jackknife's of what only a whole set has."""
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``."""
     seeds: tuple[int, ...] = ()

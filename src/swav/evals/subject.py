@@ -17,8 +17,9 @@ from swav.evals.features import (
     Encode,
     Features,
     Picture,
-    encode_all,
+    encode_rows,
     evaluating,
+    features_of,
     network_encoder,
     pixel_encoder,
 )
@@ -66,13 +67,19 @@ class Clusters(ABC):
 ROWS = 16_384
 """Pictures whose probabilities of all clusters are in memory at a time."""
 
-Extract = Callable[["Subject", Pictures], Features]
-"""How features of a set are come by: computed, or read from a file that holds them."""
+Rows = tuple[list[Float[Tensor, "images _"]], list[int]]
+"""Features of one kind or several, a row for each readable picture, and where in the set it is."""
+
+Recall = Callable[["Subject", Pictures, str, Callable[[], Rows]], Rows]
+"""How rows that have a name are come by: computed, or read from a file that holds them."""
 
 
-def compute_features(subject: "Subject", pictures: Pictures) -> Features:
-    """Return the features of every readable picture of a set."""
-    return encode_all(subject.encode, pictures)
+def compute_rows(
+    subject: "Subject", pictures: Pictures, name: str, compute: Callable[[], Rows]
+) -> Rows:
+    """Return the rows as they are computed."""
+    del subject, pictures, name
+    return compute()
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Subject:
     """From decoded pictures to the input of ``backbone``; None for raw pixels."""
     clusters: Clusters | None = None
     """Of the method; None if it has none, and for a network that is a baseline."""
-    extract: Extract = compute_features
+    recall: Recall = compute_rows
 
     def __post_init__(self) -> None:
         assert (self.backbone is None) == (self.transform is None)
@@ -105,17 +112,25 @@ class Subject:
     @cached_property
     def fit(self) -> Features:
         """Features to learn from."""
-        return self.extract(self, self.parts.fit)
+        return self._output(self.parts.fit)
 
     @cached_property
     def score(self) -> Features | None:
         """Features to score; None where one set plays both parts."""
-        return None if self.parts.score is None else self.extract(self, self.parts.score)
+        return None if self.parts.score is None else self._output(self.parts.score)
 
     @property
     def scored(self) -> Features:
         """Features of the pictures that are scored."""
         return self.fit if self.score is None else self.score
+
+    def _output(self, pictures: Pictures) -> Features:
+        def compute() -> Rows:
+            values, kept = encode_rows(self.encode, pictures)
+            return [values], kept
+
+        (values,), kept = self.recall(self, pictures, "output", compute)
+        return features_of(values, pictures, kept)
 
     @cached_property
     def encode(self) -> Encode:

@@ -32,7 +32,7 @@ from swav.evals.finetune import (
 )
 from swav.evals.result import Result
 from swav.evals.subject import Subject
-from swav.ops.metrics import wilson_interval
+from swav.ops.metrics import jackknife_intervals, wilson_interval
 from swav.ops.precision import average_precision, eleven_point_precision
 
 FOLDS = 3
@@ -173,38 +173,48 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
         ValueError: if there is no class that both parts show and lack often enough.
     """
     learn, judge = (normalize(part.values.astype(np.float64)) for part in (fit, score))
-    area: dict[str, float] = {}
-    eleven: dict[str, float] = {}
+    scores: dict[str, Float64[np.ndarray, " score"]] = {}
     costs: dict[str, float] = {}
     for column, name in enumerate(fit.classes):
-        known, asked = fit.shown[:, column] != 0, score.shown[:, column] != 0
-        wanted, hits = fit.shown[known, column] > 0, score.shown[asked, column] > 0
-        if min(wanted.sum(), (~wanted).sum()) < FOLDS or not hits.any():
+        known = fit.shown[:, column] != 0
+        wanted = fit.shown[known, column] > 0
+        is_asked = (score.shown[:, column] > 0).any()
+        if min(wanted.sum(), (~wanted).sum()) < FOLDS or not is_asked:
             continue
         costs[name] = _choose_cost(config, learn[known], wanted)
-        scores = _margins(config, costs[name], learn[known], wanted, judge[asked])
-        area[name] = average_precision(scores, hits)
-        eleven[name] = eleven_point_precision(scores, hits)
-    if not area:
+        scores[name] = _margins(config, costs[name], learn[known], wanted, judge)
+
+    def precision(rows: Int64[np.ndarray, " kept"]) -> tuple[dict[str, float], dict[str, float]]:
+        area, eleven = {}, {}
+        for column, name in enumerate(fit.classes):
+            asked = rows[score.shown[rows, column] != 0]
+            hits = score.shown[asked, column] > 0
+            if name in scores and hits.any():
+                area[name] = average_precision(scores[name][asked], hits)
+                eleven[name] = eleven_point_precision(scores[name][asked], hits)
+        of_classes = {"map": area, "map_11point": eleven} if area else {}
+        means = {name: float(np.mean([*each.values()])) for name, each in of_classes.items()}
+        return means, area
+
+    if not scores:
         raise ValueError(
             f"transfer: none of the classes {tuple(fit.classes)[:5]} is shown and missing in "
             f"{FOLDS} pictures to fit on and shown in one to score: more pictures are needed"
         )
+    metrics, of_classes = precision(np.arange(len(judge)))
     return Result(
         task="transfer",
-        protocol=_svm_protocol(config, sorted(set(fit.classes) - set(area))),
-        metrics={
-            "map": float(np.mean(list(area.values()))),
-            "map_11point": float(np.mean(list(eleven.values()))),
-        },
+        protocol=_svm_protocol(config, sorted(set(fit.classes) - set(scores))),
+        metrics=metrics,
+        intervals=jackknife_intervals(metrics, lambda rows: precision(rows)[0], len(judge)),
         seeds=(config.seed,),
         counts={
             "fit": len(learn),
             "score": len(judge),
-            "classes": len(area),
+            "classes": len(scores),
             "features": learn.shape[1],
         },
-        details={"average_precision": area, "costs": costs},
+        details={"average_precision": of_classes, "costs": costs},
     )
 
 
