@@ -204,7 +204,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     of_run = {(each["name"], each["seed"]): each for each in found}
     for name in dict.fromkeys(name for name, _ in of_run):
         rows = [each for each in found if each["name"] == name]
-        untrained = [of_run[untrained_beside(name), row["seed"]] for row in rows if "epochs" in row]
+        beside = [(untrained_beside(name), row["seed"]) for row in rows if "epochs" in row]
+        untrained = [of_run[key] for key in beside] if set(beside) <= of_run.keys() else []
         cells = [
             _cell([row[metric] for row in rows], [row[metric] for row in untrained])
             for metric in SHOWN
