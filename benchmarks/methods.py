@@ -169,7 +169,7 @@ def num_epochs(name: str, found: Sequence[dict[str, Any]], epochs: int) -> int:
     """Return the epochs of a run: more of them where two crops are to take the time of all."""
     if not name.endswith(SAME_TIME):
         return epochs
-    seconds = {each["name"]: each.get("seconds") for each in found if each["seed"] == 0}
+    seconds = {each["name"]: each.get("seconds", 0.0) for each in found if each["seed"] == 0}
     method = name.removesuffix(SAME_TIME)
     ratio = float(seconds[method] / seconds[method + SAME_EPOCHS])
     return max(round(epochs * ratio), 1)

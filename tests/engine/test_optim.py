@@ -162,3 +162,20 @@ def test_adamw_decays_matrices_alone():
 def test_wrong_settings_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         OptimConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_a_part_may_have_a_rate_of_its_own(name):
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"near": nn.Linear(3, 2), "far": nn.Linear(3, 2)})
+    network["far"].load_state_dict(network["near"].state_dict())
+    start = network["near"].weight.detach().clone()
+    config = OptimConfig(optimizer=name, learning_rate=0.01, weight_decay=0.1)
+    optimizer = config.build(network, {"far": 5.0})
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.01, 0.05]
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    moved = {part: layer.weight.detach() - start for part, layer in network.items()}
+    torch.testing.assert_close(moved["far"], 5 * moved["near"])
+    assert config.build(network).param_groups[0]["rate"] == 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.engine import Clock, Objective, ObjectiveConfig, fit
+from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,
     BYOLConfig,
@@ -211,6 +212,22 @@ def test_byol_against_its_steps_and_its_schedule():
     assert config.momentum_at(CLOCK) == pytest.approx(0.9)
     assert config.momentum_at(CLOCK.at(6, global_batch=BATCH)) == pytest.approx(0.95)
     assert config.momentum_at(CLOCK.at(12, global_batch=BATCH)) == pytest.approx(1)
+
+
+def test_the_predictor_of_byol_may_learn_faster():
+    def moved(rate: float) -> dict[str, Tensor]:
+        config = BYOLConfig(hidden_dim=32, embed_dim=4, head_batchnorm=False, predictor_rate=rate)
+        objective = built(config)
+        before = {name: weight.detach().clone() for name, weight in objective.named_parameters()}
+        optim = OptimConfig(optimizer="sgd", batch_size=8, weight_decay=0.0)
+        optimizer = optim.build(objective, objective.rates)
+        list(fit(objective, [batch_of(0)], optimizer, CLOCK, learning_rate=lambda _: 0.1))
+        return {name: weight - before[name] for name, weight in objective.named_parameters()}
+
+    one, ten = moved(1.0), moved(10.0)
+    torch.testing.assert_close(ten["predictor.0.weight"], 10 * one["predictor.0.weight"])
+    torch.testing.assert_close(ten["projector.0.weight"], one["projector.0.weight"])
+    assert one["projector.0.weight"].abs().max() > 0
 
 
 def test_a_queue_of_all_pictures_is_warned_of():

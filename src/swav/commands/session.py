@@ -144,7 +144,7 @@ def start_session(
         images=0,
         warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
     )
-    optimizer = optim.build(objective)
+    optimizer = optim.build(objective, objective.rates)
     session = Session(
         fabric, folder, config, pictures, objective, optimizer, views, clock, num_listed
     )

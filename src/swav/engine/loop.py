@@ -49,7 +49,7 @@ def fit(
             objective.before_epoch(clock)
         if learning_rate is not None:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(clock)
+                group["lr"] = learning_rate(clock) * group.get("rate", 1.0)
         torch.manual_seed(seed + clock.step)  # dropout too depends on the step alone
         objective.before_step(clock)
         output = _forward_backward(fabric, wrapped, objective, share, clock)

@@ -84,6 +84,11 @@ class Objective(nn.Module, ABC):
     """As in its config."""
 
     @property
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates of parts by their names, in multiples of the schedule's (BYOL)."""
+        return MappingProxyType({})
+
+    @property
     @abstractmethod
     def encoder(self) -> nn.Module:
         """The backbone that is evaluated, embedded and exported (its EMA when EMA is on)."""

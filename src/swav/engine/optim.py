@@ -1,7 +1,9 @@
 """Optimisers of the published recipes, and the learning rate of each step."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -43,34 +45,39 @@ class OptimConfig:
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")
 
-    def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of all trainable parameters of ``module``."""
-        weights = [weight for weight in module.parameters() if weight.requires_grad]
+    def build(
+        self, module: nn.Module, rates: Mapping[str, float] = MappingProxyType({})
+    ) -> torch.optim.Optimizer:
+        """Return the optimiser of all trainable parameters of ``module``.
+
+        Args:
+            module: what is trained.
+            rates: learning rates of parts of it by their names, in multiples of the schedule's,
+                which the groups of the optimiser have as ``rate``.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, weight in module.named_parameters():
+            if weight.requires_grad:
+                rate = next((rates[part] for part in rates if name.startswith(f"{part}.")), 1.0)
+                decays = self.optimizer != "adamw" or weight.ndim > 1
+                decay = self.weight_decay if decays else 0.0
+                groups.setdefault((rate, decay), []).append(weight)
+        parts = [
+            {
+                "params": weights,
+                "lr": self.learning_rate * rate,
+                "rate": rate,
+                "weight_decay": decay,
+            }
+            for (rate, decay), weights in groups.items()
+        ]
         if self.optimizer == "lars":
             # equal to apex's LARC as SwAV uses it: every tensor adapted and decayed, no exclusions
             # (but where a gradient is exactly zero: apex leaves the decay out, timm does not)
-            return Lars(
-                weights,
-                lr=self.learning_rate,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-                trust_coeff=1e-3,
-                always_adapt=True,
-            )
+            return Lars(parts, momentum=self.momentum, trust_coeff=1e-3, always_adapt=True)
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                weights,
-                lr=self.learning_rate,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-            )
-        matrices = [weight for weight in weights if weight.ndim > 1]
-        vectors = [weight for weight in weights if weight.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
+            return torch.optim.SGD(parts, momentum=self.momentum)
+        return torch.optim.AdamW(parts, fused=True)
 
     def learning_rate_at(self, clock: Clock) -> float:
         """Return the rate of the step that starts at ``clock`` (the reference's schedule).

@@ -6,6 +6,7 @@ target network, which follows the online one slowly.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,12 +32,19 @@ class BYOLConfig(ObjectiveConfig):
     embed_dim: int = 256
     momentum: float = 0.996
     """Share of the old weights in the target network at the first step; it rises to 1."""
+    predictor_rate: float = 1.0
+    """Learning rate of the predictor, in multiples of the network's. A short training needs a
+    predictor that keeps up: one that lags lets directions of the embedding die out (Tian et al.,
+    "Understanding Self-Supervised Learning Dynamics without Contrastive Pairs", ICML 2021, arXiv
+    2102.06810)."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim < 1:
             raise ValueError(f"hidden_dim {self.hidden_dim} must be at least 1: BYOL has 4096")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum {self.momentum} must be in [0, 1]: BYOL has 0.996")
+        if not self.predictor_rate > 0:
+            raise ValueError(f"predictor_rate {self.predictor_rate} must be above 0: BYOL has 1")
 
     def momentum_at(self, clock: Clock) -> float:
         """Return the momentum after the step that started at ``clock`` (BYOL, sec. 3.2)."""
@@ -69,6 +77,11 @@ class BYOL(Objective):
         )
         self.target_backbone = MovingAverage(self.backbone)
         self.target_projector = MovingAverage(self.projector)
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """The predictor's."""
+        return {"predictor": self.config.predictor_rate}
 
     @property
     def encoder(self) -> nn.Module:
