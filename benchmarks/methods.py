@@ -165,14 +165,25 @@ def pairs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield name, 0
 
 
-def num_epochs(name: str, found: Sequence[dict[str, Any]], epochs: int) -> int:
+def num_epochs(name: str, out: Path, epochs: int) -> int:
     """Return the epochs of a run: more of them where two crops are to take the time of all."""
     if not name.endswith(SAME_TIME):
         return epochs
-    seconds = {each["name"]: each.get("seconds", 0.0) for each in found if each["seed"] == 0}
     method = name.removesuffix(SAME_TIME)
-    ratio = float(seconds[method] / seconds[method + SAME_EPOCHS])
+    ratio = undisturbed_speed(out / f"{method}{SAME_EPOCHS}-0") / undisturbed_speed(
+        out / f"{method}-0"
+    )
     return max(round(epochs * ratio), 1)
+
+
+def undisturbed_speed(folder: Path) -> float:
+    """Return the pictures per second that a tenth of a run's log lines exceed.
+
+    The time that a whole run takes is also that of whatever else the machine does meanwhile.
+    """
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
+    return float(np.quantile(speeds, 0.9))
 
 
 def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict[str, Any]:
@@ -264,7 +275,7 @@ def main() -> None:
         wanted = pairs(given.methods)
     for name, seed in wanted:
         if (name, seed) not in [(each["name"], each["seed"]) for each in found]:
-            epochs = num_epochs(name, found, given.epochs)
+            epochs = num_epochs(name, given.out, given.epochs)
             found.append(result(name, seed, where, epochs=epochs, out=given.out))
             with kept.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")

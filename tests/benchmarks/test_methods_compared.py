@@ -65,14 +65,14 @@ def test_the_table_has_mean_deviation_gain_and_the_stage_that_was_best_before(
     assert methods.stage_table(final).splitlines()[-1] == "| swav | 30.0 | 40.0 |"
 
 
-def test_two_crops_take_the_time_of_all_crops(methods: ModuleType) -> None:
-    found = [
-        {"name": "pixels", "seed": 0},
-        {"name": "swav", "seed": 0, "seconds": 90.0},
-        {"name": "swav-two-crops", "seed": 0, "seconds": 30.0},
-    ]
-    assert methods.num_epochs("swav-two-crops-same-time", found, 4) == 12
-    assert methods.num_epochs("swav", found, 4) == 4
+def test_two_crops_take_the_time_of_all_crops(methods: ModuleType, tmp_path: Path) -> None:
+    for name, speed in (("swav-0", 100.0), ("swav-two-crops-0", 300.0)):
+        (tmp_path / name).mkdir()
+        logged = [speed] * 5 + [speed / 7] * 5  # something else took the machine
+        lines = [json.dumps({"images_per_second": each}) for each in logged]
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(["{}", *lines]))
+    assert methods.num_epochs("swav-two-crops-same-time", tmp_path, 4) == 12
+    assert methods.num_epochs("swav", tmp_path, 4) == 4
     alone = methods.config_of("swav-two-crops-same-time", seed=0, epochs=12)
     assert len(alone.views.groups) == 1
 
