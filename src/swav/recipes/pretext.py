@@ -113,7 +113,7 @@ def jigsaw_cifar10_cpu() -> TrainConfig:
 
     Source: our own; the budget of cifar10-cpu. Views of 96 pixels give tiles of 24.
     Hardware: two CPU cores.
-    Result: not measured yet.
+    Result: see ``benchmarks/``.
     """
     crops = CropGroup(count=2, size=(96, 96), scale=(0.5, 1.0), augment=MOSTLY_GREY)
     return _on_cpu(JigsawConfig(num_permutations=100, tile_dim=128), crops)
@@ -124,7 +124,7 @@ def relative_cifar10_cpu() -> TrainConfig:
 
     Source: our own; the budget of cifar10-cpu. Views of 96 pixels give patches of 24.
     Hardware: two CPU cores.
-    Result: not measured yet.
+    Result: see ``benchmarks/``.
     """
     crops = CropGroup(count=4, size=(96, 96), scale=(0.5, 1.0), augment=MOSTLY_GREY)
     return _on_cpu(RelativeConfig(gap=0.25, jitter=1.0, colour="keep", hidden_dim=512), crops)
@@ -135,7 +135,7 @@ def pirl_cifar10_cpu() -> TrainConfig:
 
     Source: our own; the budget of cifar10-cpu. A view of 96 pixels gives tiles of 24.
     Hardware: two CPU cores.
-    Result: not measured yet.
+    Result: see ``benchmarks/``.
     """
     augment = replace(HALF_JITTER, blur=0.0)
     pictures = CropGroup(count=2, size=(48, 48), scale=(0.2, 1.0), augment=augment)
