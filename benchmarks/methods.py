@@ -150,8 +150,9 @@ def _neighbours(fit: Features, score: Features) -> float:
 
 
 def jobs(methods: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Yield name and seed of everything that is measured, baselines first."""
+    """Yield name and seed of everything that is measured, baselines first, then seed by seed."""
     runs = [(method, seed) for method in methods for seed in SEEDS.get(method, (0,))]
+    runs.sort(key=lambda run: run[1])
     yield "pixels", 0
     yield from dict.fromkeys((untrained_beside(method), seed) for method, seed in runs)
     yield from runs
