@@ -199,7 +199,8 @@ def test_runs_and_baselines_stand_in_one_table_with_the_options_of_a_task(
         "top1",
     }
     assert (copy / "eval/layers.svg").exists()
-    assert len(list((copy / "features").iterdir())) == 2  # of the network and of the untrained one
+    kept = list((copy / "features").iterdir())
+    assert len(kept) == 4  # output and stages, of the network and of the untrained one
     wrong = swav("evaluate", copy, "--tasks", "knn", "--layers.max-features", 9, folder=copy)
     assert wrong.code == 2
     assert "add layers to --tasks" in wrong.stderr
