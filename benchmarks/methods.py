@@ -41,7 +41,7 @@ SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}
 PRIORS: dict[str, dict[str, Any]] = {
     "swav": {},
     "swav-power-law": {"prior_exponent": 1.0},
-    "swav-unbalanced": {"prior_strength": 0.025},
+    "swav-unbalanced": {"prior_strength": 0.25},
 }
 """What is trained on long-tailed classes."""
 GAIN = ("swav", "deepcluster", "sela", "simclr", "byol")

@@ -279,7 +279,7 @@ def test_unbalanced_codes_are_the_same_on_two_ranks(run_on_ranks):
 
 
 def test_a_wrong_strength_is_named():
-    with pytest.raises(ValueError, match=r"strength 0\.0 must be positive: try 0\.05"):
+    with pytest.raises(ValueError, match=r"strength 0\.0 must be positive: try 0\.5"):
         unbalanced_sinkhorn(cosines(4, 12), SHARES, epsilon=0.05, strength=0.0)
 
 

@@ -59,8 +59,9 @@ class SwAVConfig(ObjectiveConfig):
     prior_shares: tuple[float, ...] = ()
     """Shares of the prototypes as given, one for each, in place of the power law."""
     prior_strength: float | None = None
-    """Hold to the shares only this firmly (unbalanced transport, in units of the scores; try
-    epsilon); by default the codes have them exactly."""
+    """Hold to the shares only this firmly (unbalanced transport, in units of the scores; try ten
+    times epsilon: with epsilon itself all pictures may end in one prototype); by default the codes
+    have them exactly."""
     ema_momentum: float | None = None
     """Evaluate and export a moving average of the backbone (0.99 to 0.9999)."""
     codes_from: Literal["network", "average"] = "network"
@@ -79,7 +80,7 @@ class SwAVConfig(ObjectiveConfig):
             raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
         if self.prior_strength is not None and not self.prior_strength > 0:
             raise ValueError(
-                f"prior_strength {self.prior_strength} must be positive: try {self.epsilon}"
+                f"prior_strength {self.prior_strength} must be positive: try {10 * self.epsilon:g}"
             )
         if self.prior_shares and min(self.prior_shares) <= 0:
             raise ValueError(f"prior_shares {self.prior_shares} must all be positive")

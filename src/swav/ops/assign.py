@@ -73,7 +73,7 @@ def unbalanced_sinkhorn(
     """
     _check(epsilon, iterations)
     if not strength > 0:
-        raise ValueError(f"strength {strength} must be positive: try {epsilon}, as epsilon")
+        raise ValueError(f"strength {strength} must be positive: try {10 * epsilon:g}")
     with torch.autocast(scores.device.type, enabled=False):
         log_scores = scores.to(_precision(scores)) / epsilon
         can_go = log_scores.isfinite().any(dim=1, keepdim=True)
