@@ -11,7 +11,8 @@ shown at the size of a method's first crops, and the untrained network beside it
 With --imbalance 100 the classes to learn from are long-tailed, the largest 100 times the smallest,
 and SwAV is trained with equal shares of the prototypes, with a power law, and with shares that the
 pictures may choose; give it an --out of its own. With --gain the methods for which small crops are
-published are trained with and without them, for the same epochs and for the same time. A stopped
+published (or those of them that are named with --methods) are trained with and without them, for
+the same epochs and for the same time. A stopped
 command goes on where it was: runs continue from their checkpoints, and each result is a line of
 tune.jsonl or final.jsonl in the output folder as soon as there is one. Two commands with different
 --methods may share the folder, each on a core of its own (taskset), once there are the baselines.
