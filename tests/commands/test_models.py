@@ -8,8 +8,7 @@ import timm
 import torch
 import torchvision
 
-from swav.commands.models import Input, guess_network, is_model, open_model, read_state_dict
-from swav.nn.backbones import BackboneConfig
+from swav.commands.models import Input, is_model, open_model
 
 SHOWN = Input(size=32)
 PICTURES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -32,30 +31,17 @@ def test_a_torchvision_state_dict_gives_torchvisions_features(tmp_path: Path) ->
     assert model.clusters is None
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet50w2"])
-def test_the_network_of_a_state_dict_is_recognised(name: str) -> None:
-    with torch.device("meta"):
-        tensors = BackboneConfig(name=name).build().state_dict()
-    assert guess_network(tensors, Path("weights.pth")) == name
-
-
 def test_another_network_is_named_by_hand_and_wrong_weights_are_refused(tmp_path: Path) -> None:
     network = timm.create_model("resnet10t", num_classes=0)
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(network.state_dict(), path)
-    with pytest.raises(ValueError, match=r"is no torchvision ResNet.*NAME="):
+    with pytest.raises(ValueError, match=r"is no ResNet.*NAME="):
         open_model(str(path), SHOWN)
     opened = open_model(f"resnet10t={path}", SHOWN)
     with torch.no_grad():
         torch.testing.assert_close(opened.network(PICTURES), network.eval()(PICTURES))
     with pytest.raises(ValueError, match="does not hold the weights of resnet18"):
         open_model(f"resnet18={path}", SHOWN)
-    (tmp_path / "broken.pth").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="cannot be read as a state dict"):
-        read_state_dict(tmp_path / "broken.pth")
-    torch.save({"layer": [1, 2]}, tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        read_state_dict(tmp_path / "list.pth")
 
 
 def test_a_folder_of_timm_is_opened_with_its_own_transform(tmp_path: Path) -> None:

@@ -5,39 +5,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from swav.commands.runs import clusters_of_method, load
 from swav.data.sources import SourceConfig
 from swav.data.transform import EvalTransform
 from swav.evals.subject import Clusters
 from swav.nn.backbones import BackboneConfig
+from swav.nn.state_dicts import ENDINGS, load_networks
 from swav.recipes.train_config import TrainConfig
 
 FORMS = """\
 a run folder (the --out of a training)
 a folder that timm opens (with config.json), such as a run's model/
 a timm name, for its published weights
-a state dict of a torchvision ResNet (.pth, .safetensors, ...), or NAME=FILE of another network
+a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)"""
-STATE_DICTS = (".pth", ".pt", ".pth.tar", ".bin", ".safetensors")
 UNTRAINED = "resnet18"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IGNORED = ("fc.", "head.", "classifier.", "projection_head.", "prototypes")
-"""Tensors of a state dict that belong to no backbone."""
-
-RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-    ((3, 8, 36, 3), True): "resnet152",
-}
-"""By blocks of each stage, and whether these are bottlenecks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +61,7 @@ def is_model(word: str) -> bool:
     path = Path(word)
     if path.exists():
         settings = (path / "config.yaml", path / "config.json")
-        return path.name.endswith(STATE_DICTS) or any(each.exists() for each in settings)
+        return path.name.endswith(ENDINGS) or any(each.exists() for each in settings)
     is_named = word == "pixels" or word.partition(":")[0] == "random" or timm.is_model(word)
     return is_named or "=" in word
 
@@ -177,69 +165,6 @@ def _settings(network: nn.Module) -> Mapping[str, Any]:
 
 def _state_dict(path: Path, name: str | None, shown: Input) -> Model:
     """Return a network with the weights of a file; every weight of the network must be there."""
-    tensors = read_state_dict(path)
-    name = name or guess_network(tensors, path)
-    channels = tensors["conv1.weight"].shape[1] if "conv1.weight" in tensors else shown.channels
-    torch.manual_seed(0)
-    untrained = BackboneConfig(name=name).build(channels)
-    torch.manual_seed(0)
-    network = BackboneConfig(name=name).build(channels)
-    try:
-        missing, unexpected = network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the weights of {name}: {error}") from error
-    if missing or unexpected:
-        raise ValueError(
-            f"{path} does not hold the weights of {name}: missing {_few(missing)}, "
-            f"unknown {_few(unexpected)}; NAME={path} says which timm network it is"
-        )
-    return _model(path.name, network, untrained, replace(shown, channels=channels))
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the backbone's tensors of a file, without prefix, wrapper and heads.
-
-    Raises:
-        ValueError: if the file cannot be read as such.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            values: Any = safetensors.torch.load_file(path)
-        else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except Exception as error:  # pickles and archives fail in many ways
-        raise ValueError(f"{path} cannot be read as a state dict: {error}") from error
-    for wrapper in ("state_dict", "model"):
-        values = values.get(wrapper, values) if isinstance(values, Mapping) else values
-    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors is needed")
-    named = {str(key).removeprefix("module."): value for key, value in values.items()}
-    return {key: value for key, value in named.items() if not key.startswith(IGNORED)}
-
-
-def guess_network(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Return the timm name of a torchvision ResNet of the usual width.
-
-    Raises:
-        ValueError: if the tensors are those of another network.
-    """
-    blocks = tuple(
-        len({key.split(".")[1] for key in tensors if key.startswith(f"layer{stage}.")})
-        for stage in (1, 2, 3, 4)
-    )
-    name = RESNETS.get((blocks, "layer1.0.conv3.weight" in tensors))
-    stem = tensors.get("conv1.weight", torch.empty(0))
-    if name is not None and stem.shape[:1] == (64,):
-        return name
-    wide = {128: "resnet50w2", 256: "resnet50w4", 320: "resnet50w5"}.get(len(stem))
-    if name == "resnet50" and wide is not None:
-        return wide
-    raise ValueError(
-        f"{path} is no torchvision ResNet: say which timm network it is, with NAME={path}"
-    )
-
-
-def _few(names: list[str]) -> str:
-    return "nothing" if not names else f"{', '.join(names[:3])}{', ...' if names[3:] else ''}"
+    network, untrained = load_networks(path, name, shown.channels)
+    stem = next(each for each in network.modules() if isinstance(each, nn.Conv2d))
+    return _model(path.name, network, untrained, replace(shown, channels=stem.in_channels))
