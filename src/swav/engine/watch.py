@@ -84,7 +84,11 @@ def collapse(
     if clock.step <= max(clock.warmup_steps, PATIENCE * clock.total_steps):
         return None
     sharper = "lower --method.epsilon (0.03), " if has_epsilon else ""
-    remedy = f"{sharper}fewer --method.num-prototypes, or a lower --optim.learning-rate"
+    remedy = (
+        f"{sharper}fewer --method.num-prototypes, a lower --optim.learning-rate or, for pictures "
+        "that look alike, views that leave more in common: --views.groups.0.augment.jitter 0, "
+        "--views.groups.0.augment.grey 0 and the same for each group"
+    )
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
             f"step {clock.step}: the loss {loss:.4f} is still within 1 % of ln K = {ln_k:.4f}, "
