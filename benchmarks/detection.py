@@ -30,10 +30,10 @@ from swav.evals import DetectionConfig, detection
 
 SEEDS = (0, 1)
 STARTS = ("swav", "random")
-NO_JITTER = """
-    --views.groups.0.augment.jitter 0 --views.groups.0.augment.grey 0
-    --views.groups.1.augment.jitter 0 --views.groups.1.augment.grey 0
-""".split()
+NO_JITTER = [
+    *("--views.groups.0.augment.jitter", "0", "--views.groups.0.augment.grey", "0"),
+    *("--views.groups.1.augment.jitter", "0", "--views.groups.1.augment.grey", "0"),
+]
 
 
 def pretrain(data: Path, listed: Path, seed: int, out: Path, epochs: int) -> Path:
