@@ -2,12 +2,14 @@
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from swav.commands.runs import build_objective
+from swav.data.likeness import distance_within
 from swav.data.loader import StepViews
 from swav.data.sources import DataFacts, Pictures
 from swav.engine import Clock, Objective
@@ -18,6 +20,9 @@ from swav.recipes.train_config import TrainConfig
 LARGEST_ENLARGEMENT = 8
 TOLD_APART = ("simclr", "moco", "instdisc", "pirl")
 """Methods that take every other picture for a negative, pictures of the same group too."""
+ALIKE = 0.9
+"""Distance within pictures, of that between them, at which trainings were seen to collapse: 0.90
+to 1.00 did, up to 0.86 did not (docs/log.md)."""
 PROBE_PIXELS = 500_000
 """Of the views that a plan is measured on: tens of small pictures, or a few large ones."""
 
@@ -71,6 +76,28 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
                 "nothing about learning without labels"
             )
     return remarks
+
+
+def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
+    """Return what to know of views that are too much alike to learn from, in a sentence."""
+    large = config.views.groups[0]
+    if config.method.pretext is not None or config.data.group is not None or large.count < 2:
+        return []
+    apart = distance_within(pictures, large, seed=config.seed)
+    if apart < ALIKE:
+        return []
+    colours_kept = replace(large, augment=replace(large.augment, jitter=0.0, grey=0.0))
+    without_jitter = distance_within(pictures, colours_kept, seed=config.seed)
+    remedy = (
+        "--views.groups.0.augment.jitter 0, --views.groups.0.augment.grey 0 and the same for each "
+        f"group of crops: without them it is {without_jitter:.2f}"
+        if without_jitter < min(ALIKE, apart)
+        else "larger shares of the picture (--views.groups.0.scale 0.5 1.0), or other pictures"
+    )
+    return [
+        f"two views of a picture are {apart:.2f} times as far apart as views of two pictures "
+        f"(averaged to 4x4 cells); from about {ALIKE} on trainings collapse. Try {remedy}"
+    ]
 
 
 def _check_crops(config: TrainConfig, facts: DataFacts) -> None:

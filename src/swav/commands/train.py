@@ -15,7 +15,7 @@ from swav import distributed
 from swav.commands.bad_files import check_bad_files, write_bad_files
 from swav.commands.outputs import write_outputs
 from swav.commands.periodic import PeriodicEvaluation
-from swav.commands.plan import check_groups, check_plan, print_plan
+from swav.commands.plan import check_groups, check_plan, check_views, print_plan
 from swav.commands.reporter import Reporter
 from swav.commands.runs import load, transform_of, write_record
 from swav.commands.session import Session, check_folder, on_any_rank, save, start_session
@@ -80,7 +80,7 @@ def train(
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
-        for remark in remarks:
+        for remark in [*remarks, *check_views(config, pictures)]:
             logger.warning(remark)
         print_plan(config, facts, pictures)
         return Path(out or "runs")
@@ -92,7 +92,7 @@ def train(
             stack.enter_context(RunLock(folder))
             check_folder(folder, config, pictures, resume=resume)
             stack.enter_context(RunLog(folder))
-            for remark in remarks:
+            for remark in remarks if resume else [*remarks, *check_views(config, pictures)]:
                 logger.warning(remark)
             if recipe == "auto" and not resume:
                 logger.info("\n".join(explain(config, facts)))
