@@ -4,7 +4,7 @@ A small backbone learns from the pictures of the training list without labels (`
 starts a Faster R-CNN on their boxes; the untrained backbone of the same seed goes through the same
 schedule. Scored on the test list of the set (VOC layout, its own split).
 
-    python benchmarks/detection.py BCCD [--out FOLDER] [--minutes 20] [--steps 600] [--seeds 0 1]
+    python benchmarks/detection.py BCCD [--out FOLDER] [--minutes 20] [--steps 600] [--seeds 0 1] [--frozen]
 
 The pictures look alike, and much of what tells one from another is how bright it is: with the usual
 jitter of the colours the training stays where it predicts all prototypes alike, so there is none.
@@ -51,9 +51,10 @@ def pretrain(data: Path, listed: Path, seed: int, out: Path, epochs: int) -> Pat
     return folder
 
 
-def settings(steps: int, seed: int) -> DetectionConfig:
+def settings(steps: int, seed: int, *, frozen: bool) -> DetectionConfig:
     """Return the schedule that both starts share."""
     return DetectionConfig(
+        frozen=frozen,
         steps=steps,
         batch_size=4,
         learning_rate=0.02,
@@ -102,8 +103,9 @@ def rows(given: argparse.Namespace) -> Iterator[dict[str, object]]:
     sets = fit.of(fit.pictures.load()), score.of(score.pictures.load())
     for seed in given.seeds:
         run = pretrain(given.data, listed, seed, given.out, given.epochs)
+        config = settings(given.steps, seed, frozen=given.frozen)
         for start in STARTS:
-            found = detect(run, start, settings(given.steps, seed), sets, given.out)
+            found = detect(run, start, config, sets, given.out)
             if float(str(found["minutes"])) > given.minutes:
                 raise SystemExit(f"{start} {seed} took longer than {given.minutes} min: --steps")
             yield found
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of each detector")
     parser.add_argument("--epochs", type=int, default=100, help="of the pre-training")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--frozen", action="store_true", help="train what is on top alone")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     print("| start | seed | minutes | AP50 | AP75 | mAP |\n|---|---|---|---|---|---|")
