@@ -4,7 +4,7 @@ A small backbone learns from the pictures of the training list without labels (`
 starts a Faster R-CNN on their boxes; the untrained backbone of the same seed goes through the same
 schedule. Scored on the test list of the set (VOC layout, its own split).
 
-    python benchmarks/detection.py BCCD [--out FOLDER] [--minutes 20] [--steps 600] [--seeds 0 1] [--frozen]
+    python benchmarks/detection.py BCCD [--out FOLDER] [--minutes 20] [--steps 600] [--frozen]
 
 The pictures look alike, and much of what tells one from another is how bright it is: with the usual
 jitter of the colours the training stays where it predicts all prototypes alike, so there is none.
