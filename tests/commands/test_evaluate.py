@@ -138,6 +138,24 @@ def test_parts_are_fitted_on_train_and_scored_on_what_was_held_out(tmp_path: Pat
     assert found.protocol["score_on"] == f"{data} (test)"
     with pytest.raises(ValueError, match="a picture would find itself"):
         command.evaluate("pixels", fit_on=other, score_on=other)
+    with pytest.raises(ValueError, match="a picture would find itself"):
+        command.evaluate("pixels", fit_on=other, score_on=f"{other}/")
+    with pytest.raises(UsageError, match="beside --fit-on"):
+        command.evaluate("pixels", data, fit_on=data, score_on=other)
+    with pytest.raises(UsageError, match="--split is of DATA"):
+        command.evaluate("pixels", fit_on=data, score_on=other, split="test")
+
+
+def test_tasks_nobody_named_are_left_out_where_pictures_are_too_few(tmp_path: Path, caplog) -> None:
+    pictures, labels = drawn()
+    rows = np.concatenate([np.flatnonzero(labels == label)[:2] for label in range(4)])
+    np.savez(tmp_path / "few.npz", pictures=pictures[rows], labels=labels[rows])
+    data = str(tmp_path / "few.npz")
+    found = command.evaluate("pixels", data)
+    assert [result.task for result in found] == ["knn", "clusters"]
+    assert "linear is left out: " in caplog.text
+    with pytest.raises(ValueError, match="too few"):
+        command.evaluate("pixels", data, tasks=["linear"])
 
 
 def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path) -> None:
@@ -197,20 +215,24 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     assert weights_digest(changed) != weights_digest(network())
     features_of(changed)
     assert num_files() == 2
+    other = network()
+    other.layer1[0].act2 = torch.nn.GELU()  # the same weights, another network
+    assert not torch.equal(features_of(other), first)
+    assert num_files() == 3
     pixels = parts.fit.pixels.clone()
     pixels[3, 0, 0, 0] ^= 1
     features_of(network(), parts._replace(fit=from_arrays(pixels)))
-    assert num_files() == 3
+    assert num_files() == 4
     Subject(parts, recall=kept).fit  # noqa: B018
-    assert num_files() == 3
+    assert num_files() == 4
     subject = Subject(parts, network(), TRANSFORM, recall=kept)
     stages = LayersConfig(max_features=32)
     found = stages.evaluate(subject).metrics
-    assert num_files() == 4
-    assert stages.evaluate(subject).metrics == found  # of features that were read
-    assert num_files() == 4
-    LayersConfig(max_features=64).evaluate(subject)
     assert num_files() == 5
+    assert stages.evaluate(subject).metrics == found  # of features that were read
+    assert num_files() == 5
+    LayersConfig(max_features=64).evaluate(subject)
+    assert num_files() == 6
 
 
 def _results(value: float, *, task: str = "knn") -> list[Result]:

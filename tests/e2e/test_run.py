@@ -135,6 +135,7 @@ def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, da
     assert result["baselines"].keys() == {"random", "pixels"}
     for values in result["baselines"].values():
         own = {"code_entropy", "usage_entropy", "prototypes_used", "duplicate_prototypes"}
+        own |= set(result["details"].get("without_baseline", ()))
         assert values.keys() == result["metrics"].keys() - own  # which only the method has
     expected = {
         "knn": {"top1_k5", "top1_k10", "top1_k20"},

@@ -42,11 +42,23 @@ def test_more_clusters_than_classes_stay_pure_but_match_less(made):
     assert metrics["accuracy"] < 0.75
 
 
+def test_own_clusters_have_no_baseline_of_another_number(made):
+    features = made.separable(200)
+    halves = features.labels * 2 + torch.arange(200) % 2
+    baseline = clusters.run(ClustersConfig(), features)
+    beside = clusters.run(ClustersConfig(), features, halves).with_baseline("pixels", baseline)
+    assert beside.metrics["purity"] == beside.metrics["kmeans_purity"] == 1
+    assert {"kmeans_nmi", "kmeans_purity", "rankme"} <= beside.baselines["pixels"].keys()
+    assert not {"nmi", "purity", "silhouette", "stability"} & beside.baselines["pixels"].keys()
+    itself = baseline.with_baseline("pixels", baseline)
+    assert itself.baselines["pixels"] == itself.metrics
+
+
 def test_without_clusters_of_its_own_a_method_is_judged_by_k_means(made):
     result = clusters.run(ClustersConfig(), made.meaningless(100))
     for measure in MEASURES:
         assert result.metrics[measure] == result.metrics[f"kmeans_{measure}"]
-    assert result.details == {"clusters_of": "k-means"}
+    assert result.details == {"clusters_of": "k-means", "without_baseline": []}
     for measure in MEASURES:
         low, high = result.intervals[measure]
         assert low < result.metrics[measure] < high

@@ -243,6 +243,12 @@ def test_what_detection_needs_is_said_before_anything_is_trained(tmp_path, backb
         SMALL.evaluate(Subject(Parts(fit.pictures, None, "mine", "mine"), backbone, TRANSFORM))
     with pytest.raises(ValueError, match="does not show its stages"):
         detection.run(SMALL, nn.Sequential(nn.Conv2d(3, 4, 3)), TRANSFORM, fit, score)
+    empty = fit.objects[0]._replace(
+        boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), ignored=np.zeros(0, bool)
+    )
+    without = score._replace(objects=[empty])
+    with pytest.raises(ValueError, match="the pictures to score have not one box"):
+        detection.run(SMALL, backbone, TRANSFORM, fit, without)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(ValueError, match=r"swav\[detect\]"):
         detection.run(SMALL, backbone, TRANSFORM, fit, score)

@@ -9,6 +9,7 @@ from torch import nn
 from swav.data.sources import SourceConfig, from_arrays
 from swav.data.transform import EvalTransform
 from swav.evals import extract, pixel_features
+from swav.evals.features import features_of
 
 TRANSFORM = EvalTransform(input_size=(3, 12, 12), mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -91,3 +92,11 @@ def test_pixels_of_pictures_of_different_sizes_are_resized_one_by_one():
     assert found.shape == (3, 48)
     torch.testing.assert_close(found[:, 0], torch.tensor([-1.0, 0.0, 1.0]) * 1.5**0.5)
     assert (found == found[:, :1]).all()
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    pictures = from_arrays(np.zeros((3, 8, 8, 3), np.uint8))
+    values = torch.ones(3, 2)
+    values[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="features of 1 of 3 pictures are not finite"):
+        features_of(values, pictures, [0, 1, 2])

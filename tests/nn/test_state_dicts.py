@@ -91,3 +91,30 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save({"layer": [1, 2]}, tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds no state dict"):
         read_state_dict(tmp_path / "list.pth")
+
+
+def test_a_norm_that_timm_calls_head_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = BackboneConfig(name="convnext_atto").build().eval()
+    assert "head.norm.weight" in theirs.state_dict()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    network, _ = load_networks(tmp_path / "weights.pth", "convnext_atto", channels=3)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(PICTURES), theirs(PICTURES))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "interpolation", "crop_pct"),
+    [
+        ("swav.pth", None, "bilinear", 224 / 256),  # a ResNet as papers publish them
+        ("resnet18-f37072fd.pth", None, "bilinear", 224 / 256),
+        ("weights.pth", "resnet18", "bicubic", 0.95),  # timm's own of that name
+    ],
+)
+def test_a_resnet_is_shown_what_its_weights_were_evaluated_on(
+    file: str, name: str | None, interpolation: str, crop_pct: float, tmp_path: Path
+) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / file)
+    for network in load_networks(tmp_path / file, name, channels=3):
+        shown = network.pretrained_cfg
+        assert (shown["interpolation"], shown["crop_pct"]) == (interpolation, crop_pct)

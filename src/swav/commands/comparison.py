@@ -118,10 +118,11 @@ def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Par
         split = next((part for part in first if part in found), None)
         opened.append(replace(source, data=data, split=split).build())
         names.append(data if split is None else f"{data} ({split})")
-    if names[0] == names[1]:
+    if opened[0].digest() == opened[1].digest():
         raise ValueError(
-            f"--fit-on and --score-on are both {names[0]}: a picture would find itself. Give two "
-            "sets, or one DATA without these options (it is split, or leaves one out)"
+            f"--fit-on and --score-on are the same pictures ({names[1]}): a picture would find "
+            "itself. Give two sets, or one DATA without these options (it is split, or leaves one "
+            "out)"
         )
     return Parts(opened[0], opened[1], names[0], names[1])
 

@@ -87,6 +87,8 @@ def evaluate(
     shown = Input(channels=channels, size=input_size)
     opened = _told_apart([open_model(str(word), shown) for word in words], words)
     opened = [_prepared(model, device, crop_pct, out) for model in opened]
+    if data and fit_on is not None and score_on is not None:
+        raise UsageError(f"DATA {data} beside --fit-on: leave one of them out")
     data = data or _common_data(opened, fit_on)
     _check_networks(opened, wanted or {})
 
@@ -193,7 +195,13 @@ def _evaluate(
     results = []
     asked = _named(possible_tasks(parts)) if tasks is None else dict(tasks)
     for name, task in (asked | _named(_beside(asked, parts))).items():
-        result = replace(comparison.run(task), name=_own(name, task), model=model.name)
+        try:
+            result = replace(comparison.run(task), name=_own(name, task), model=model.name)
+        except ValueError as error:
+            if name in (tasks or {}) or (tasks is None and len(asked) == 1):
+                raise
+            logger.warning("%s is left out: %s", name, error)
+            continue
         if model.folder is not None:
             write_result(result, model.folder)
         results.append(result)
@@ -269,6 +277,8 @@ def _open_parts(
     if (fit_on is None) != (score_on is None):
         raise UsageError("--fit-on and --score-on belong together: give both, or only DATA")
     if fit_on is not None and score_on is not None:
+        if split is not None:
+            raise UsageError("--split is of DATA: leave it out beside --fit-on and --score-on")
         return fit_on_and_score_on(source, fit_on, score_on).load()
     if data != source.data:
         source = replace(source, data=data, split=None)

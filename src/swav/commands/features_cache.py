@@ -1,8 +1,8 @@
 """Features kept in a folder, so that the same network sees the same pictures once.
 
-The name of a file is a digest of everything its content depends on: the network's weights, the
-evaluation transform, the pictures, which features of them, the kind of device and the versions of
-the packages.
+The name of a file is a digest of everything its content depends on: the network's layers and
+weights, the evaluation transform, the pictures, which features of them, the kind of device and
+the versions of the packages.
 """
 
 import os
@@ -59,7 +59,7 @@ def _digest(subject: Subject, pictures: Pictures, name: str) -> str:
     versions = installed_versions()
     parts = (
         name,
-        str(type(subject.backbone)),
+        repr(subject.backbone),  # weights alone do not tell padding, strides or activations
         weights_digest(subject.backbone),
         str(subject.transform),
         pictures.digest(),

@@ -38,6 +38,10 @@ from swav.ops.metrics import (
 JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
 _VIEWS_STREAM = 0x636C7573  # an "epoch" that no training reaches: its draws are never these
 
+OF_OWN_CLUSTERS = ("nmi", "ami", "ari", "accuracy", "purity", "silhouette", "stability")
+"""Metrics of a method's clusters, which grow or fall with their number: k-means of a baseline has
+another number, so these stand alone, and the ``kmeans_`` ones beside the baselines."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClustersConfig:
@@ -156,7 +160,10 @@ def run(
             "kmeans_clusters": number,
             "features": features.values.shape[1],
         },
-        details={"clusters_of": "k-means" if assignment is None else "the method"},
+        details={
+            "clusters_of": "k-means" if assignment is None else "the method",
+            "without_baseline": [] if assignment is None else list(OF_OWN_CLUSTERS),
+        },
     )
 
 

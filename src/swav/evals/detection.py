@@ -131,6 +131,9 @@ def run(
         ValueError: if the packages that score are missing, or sets are too small.
     """
     average_precision_class()
+    for part, sets in (("fit", fit), ("score", score)):
+        if not any(len(each.labels) for each in sets.objects):
+            raise ValueError(f"the pictures to {part} have not one box: detection needs some")
     detector = trained_detector(config, backbone, transform, fit, folder=folder)
     found = find(detector, score)
     precision = mean_average_precision(found, score)

@@ -116,6 +116,12 @@ def features_of(
     values: Float[Tensor, "images features"], pictures: Pictures, kept: Sequence[int]
 ) -> Features:
     """Return values with what is known of the pictures, at the positions ``kept``, they are of."""
+    broken = int((~values.flatten(1).isfinite().all(dim=1)).sum())
+    if broken:
+        raise ValueError(
+            f"the features of {broken} of {len(kept)} pictures are not finite: the network has "
+            "diverged, or its file is damaged; take an earlier checkpoint or another file"
+        )
     rows = np.asarray(kept)
     return Features(
         values=values,

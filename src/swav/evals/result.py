@@ -59,6 +59,8 @@ class Result:
     def with_baseline(self, name: str, baseline: "Result") -> "Result":
         """Return this result with the metrics of ``baseline`` beside it.
 
+        Those that ``details`` names as ``without_baseline`` cannot be compared and are left out.
+
         Raises:
             ValueError: if the baseline was not made under the same protocol.
         """
@@ -67,7 +69,9 @@ class Result:
                 f"baseline {name!r} of {baseline.task} was made under {dict(baseline.protocol)}, "
                 f"this {self.task} under {dict(self.protocol)}: evaluate both the same way"
             )
-        return replace(self, baselines={**self.baselines, name: dict(baseline.metrics)})
+        alone = self.details.get("without_baseline", ())
+        metrics = {key: value for key, value in baseline.metrics.items() if key not in alone}
+        return replace(self, baselines={**self.baselines, name: metrics})
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``eval/NAME.json`` holds."""

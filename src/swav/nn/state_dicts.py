@@ -50,6 +50,9 @@ Candidate = tuple[Callable[[], nn.Module], Callable[[nn.Module], Mapping[str, Te
 def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Module, nn.Module]:
     """Return the network with the weights of a file, and the same untrained (of a fixed seed).
 
+    The ``pretrained_cfg`` of both says what the network is shown: as timm's weights where a network
+    of timm was named, as torchvision's where the file itself told which network it is of.
+
     Args:
         path: a state dict, bare or below the key ``state_dict`` or ``model``.
         name: of timm or torchvision; None: what the tensors or the name of the file say.
@@ -60,6 +63,7 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
             network is missing or has another shape.
     """
     tensors = read_state_dict(path)
+    is_named = name is not None
     name = name or guess_network(tensors, path)
     problems = []
     for build, fitting in _candidates(name, tensors, channels):
@@ -69,6 +73,8 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
         untrained = build()
         problem = _fill(network, fitting(network))
         if not problem:
+            if _is_torchvision(name) and not (is_named and hasattr(network, "pretrained_cfg")):
+                network.pretrained_cfg = untrained.pretrained_cfg = _shown(name, path.name)  # type: ignore[assignment]
             return network, untrained
         problems.append(problem)
     if problems:
@@ -83,10 +89,9 @@ def _candidates(name: str, tensors: Mapping[str, Tensor], channels: int) -> Iter
     """Yield how to build each network of that name, and which of the tensors are for it."""
     if timm.is_model(name):
         config = BackboneConfig(name=name)
-        kept = {key: each for key, each in tensors.items() if not key.startswith(HEADS)}
-        if "conv1.weight" in kept:
-            channels = kept["conv1.weight"].shape[1]
-        yield lambda: config.build(channels), lambda _: kept
+        if "conv1.weight" in tensors:
+            channels = tensors["conv1.weight"].shape[1]
+        yield lambda: config.build(channels), lambda made: _without_heads(made, tensors)
     if _is_torchvision(name):
         yield lambda: torchvision_network(name), lambda made: _without_last_layer(made, tensors)
 
@@ -105,7 +110,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except Exception as error:  # pickles and archives fail in many ways
-        raise ValueError(f"{path} cannot be read as a state dict: {error}") from error
+        reason = str(error).splitlines()[0][:200]  # torch goes on to advise loading it unsafely
+        raise ValueError(f"{path} cannot be read as a state dict: {reason}") from error
     for wrapper in ("state_dict", "model"):
         values = values.get(wrapper, values) if isinstance(values, Mapping) else values
     if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
@@ -144,9 +150,8 @@ def guess_network(tensors: Mapping[str, Tensor], path: Path) -> str:
 def torchvision_network(name: str) -> nn.Module:
     """Return an untrained network without its last layer: (batch, 3, h, w) to (batch, features).
 
-    As of timm's networks, ``num_features`` is the size of what comes out and ``pretrained_cfg``
-    says what torchvision's own weights are shown; ``last_layer`` is the name of the one that is
-    gone. The stages of the network are not shown.
+    As of timm's networks, ``num_features`` is the size of what comes out; ``last_layer`` is the
+    name of the one that is gone. The stages of the network are not shown.
     """
     model: Any = torchvision.models.get_model(name, weights=None)
     model.last_layer, last = [
@@ -156,7 +161,6 @@ def torchvision_network(name: str) -> nn.Module:
     ][-1]
     model.set_submodule(model.last_layer, nn.Identity())
     model.num_features = last.weight.shape[1]
-    model.pretrained_cfg = _shown(name)
     network: nn.Module = model
     return network
 
@@ -165,10 +169,14 @@ def _is_torchvision(name: str) -> bool:
     return name not in AUXILIARY and name in torchvision.models.list_models(torchvision.models)
 
 
-def _shown(name: str) -> dict[str, Any]:
-    """Return what the newest published weights of this name are evaluated on."""
-    newest = list(torchvision.models.get_model_weights(name))[-1]
-    transform = newest.transforms()
+def _shown(name: str, file: str) -> dict[str, Any]:
+    """Return what torchvision's weights in this file are evaluated on, or its first of that name.
+
+    The first of a ResNet are shown 224 of 256 pixels, as those of most papers are.
+    """
+    published = list(torchvision.models.get_model_weights(name))
+    weights = next((each for each in published if each.url.endswith(f"/{file}")), published[0])
+    transform = weights.transforms()
     (side,), (resized,) = transform.crop_size, transform.resize_size
     return {
         "input_size": (3, side, side),
@@ -182,6 +190,12 @@ def _shown(name: str) -> dict[str, Any]:
 def _without_last_layer(network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = {OLD_DENSENET.sub(r"\1\2.", key): value for key, value in tensors.items()}
     return {key: each for key, each in named.items() if not key.startswith(network.last_layer)}
+
+
+def _without_heads(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without those of heads; some networks of timm have a norm called so."""
+    own = network.state_dict().keys()
+    return {key: each for key, each in tensors.items() if key in own or not key.startswith(HEADS)}
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:

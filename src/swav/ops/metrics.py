@@ -62,14 +62,15 @@ def jackknife_intervals(
     A bootstrap would not do: pictures drawn twice agree with themselves.
 
     Args:
-        values: the measures of all pictures, by name.
+        values: the measures of all pictures, by name; none is above 1 or below -1.
         measure: from the positions of some pictures to the same measures.
         number: of pictures, which are dealt to blocks by a fixed draw.
         blocks: of pictures that are left out together; at most ``number``.
         confidence: share of such intervals that hold the true value.
 
     Returns:
-        The interval of every measure that is defined without each of the blocks.
+        The interval of every measure that is defined without each of the blocks, and not the same
+        without each.
     """
     dealt = np.array_split(np.random.default_rng(0).permutation(number), min(blocks, number))
     if len(dealt) < 2:
@@ -80,7 +81,8 @@ def jackknife_intervals(
     for name, value in values.items():
         if all(name in found for found in rest):
             spread = scale * float(np.std([found[name] for found in rest]))
-            intervals[name] = (value - spread, value + spread)
+            if spread > 0:  # without any spread nothing is known of the next set either
+                intervals[name] = (max(-1.0, value - spread), min(1.0, value + spread))
     return intervals
 
 

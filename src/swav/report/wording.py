@@ -36,7 +36,7 @@ LEADS = {
     "knn": ("top1_k10", "top1_k20", "top1_k5", "top1_k100", "top1_k200"),
     "linear": ("top1",),
     "parts": ("recall_at_1", "recall1", "recall"),
-    "clusters": ("nmi", "accuracy"),
+    "clusters": ("kmeans_nmi", "kmeans_accuracy", "nmi", "accuracy"),
     "linear_sgd": ("top1",),
     "layers": ("top1",),
     "retrieval": ("map",),
