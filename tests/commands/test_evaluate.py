@@ -108,6 +108,8 @@ def test_pictures_must_be_named_where_no_run_tells_them() -> None:
         command.evaluate("pixels")
     with pytest.raises(UsageError, match="nothing to evaluate"):
         command.evaluate([])
+    with pytest.raises(UsageError, match="named twice"):
+        command.evaluate(["pixels", "pixels"], "emoji")
     with pytest.raises(UsageError, match="belong together"):
         command.evaluate("pixels", "emoji", fit_on="digits")
 
@@ -214,6 +216,9 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     changed.bn1.running_mean += 1  # a buffer, no parameter
     assert weights_digest(changed) != weights_digest(network())
     features_of(changed)
+    assert num_files() == 2
+    path.write_bytes(path.read_bytes()[:100])  # cut short by a full disk
+    assert torch.equal(features_of(network()), first)
     assert num_files() == 2
     other = network()
     other.layer1[0].act2 = torch.nn.GELU()  # the same weights, another network

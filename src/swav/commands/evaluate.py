@@ -84,6 +84,11 @@ def evaluate(
     words = [models] if isinstance(models, str | Path) else list(models)
     if not words:
         raise UsageError("nothing to evaluate: name a run folder or another model")
+    twice = [
+        str(word) for place, word in enumerate(words) if _same(word) in map(_same, words[:place])
+    ]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice: one model is one run, not two seeds")
     shown = Input(channels=channels, size=input_size)
     opened = _told_apart([open_model(str(word), shown) for word in words], words)
     opened = [_prepared(model, device, crop_pct, out) for model in opened]
@@ -220,6 +225,11 @@ def _beside(asked: Mapping[str, EvalConfig], parts: Parts) -> list[str]:
     if not all(map(is_labelled, sets)) or sum(map(len, sets)) > BESIDE_UP_TO:
         return []
     return [name for name in ("knn", "linear") if name not in done]
+
+
+def _same(word: str | Path) -> str:
+    """Return what two words for one model have in common."""
+    return str(Path(word).resolve()) if Path(word).exists() else str(word)
 
 
 def _told_apart(models: Sequence[Model], words: Sequence[str | Path]) -> list[Model]:

@@ -5,6 +5,7 @@ weights, the evaluation transform, the pictures, which features of them, the kin
 the versions of the packages.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from hashlib import blake2b
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from swav.data.sources import Pictures
 from swav.evals.result import installed_versions
 from swav.evals.subject import Recall, Rows, Subject
+
+logger = logging.getLogger(__name__)
 
 VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-headless")
 
@@ -33,8 +37,8 @@ def cached_in(folder: Path) -> Recall:
         if subject.backbone is None:
             return compute()
         path = folder / f"{_digest(subject, pictures, name)}.safetensors"
-        if path.exists():
-            tensors = safetensors.torch.load_file(path)
+        tensors = _read(path)
+        if tensors is not None:
             kept = tensors.pop("kept").tolist()
             return [tensors[f"values{place}"] for place in range(len(tensors))], kept
         values, kept = compute()
@@ -43,6 +47,15 @@ def cached_in(folder: Path) -> Recall:
         return values, kept
 
     return recall
+
+
+def _read(path: Path) -> dict[str, torch.Tensor] | None:
+    """Return the tensors of a file, or None where there is none or only a damaged one."""
+    try:
+        return safetensors.torch.load_file(path) if path.exists() else None
+    except SafetensorError:
+        logger.warning("%s is damaged: its features are computed again", path)
+        return None
 
 
 def weights_digest(network: nn.Module) -> str:
