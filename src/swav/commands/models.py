@@ -25,7 +25,6 @@ a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)"""
 UNTRAINED = "resnet18"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
