@@ -158,6 +158,11 @@ def test_tasks_nobody_named_are_left_out_where_pictures_are_too_few(tmp_path: Pa
     assert "linear is left out: " in caplog.text
     with pytest.raises(ValueError, match="too few"):
         command.evaluate("pixels", data, tasks=["linear"])
+    broken = timm.create_model("resnet10t")
+    broken.conv1[0].weight.data.fill_(torch.nan)
+    torch.save(broken.state_dict(), tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match="are not finite"):  # of which no task is possible
+        command.evaluate(f"resnet10t={tmp_path / 'broken.pth'}", data, input_size=16)
 
 
 def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path) -> None:

@@ -198,18 +198,22 @@ def _evaluate(
     subject = Subject(parts, model.network, model.transform, model.clusters, recall)
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
+    impossible: ValueError | None = None
     asked = _named(possible_tasks(parts)) if tasks is None else dict(tasks)
     for name, task in (asked | _named(_beside(asked, parts))).items():
         try:
             result = replace(comparison.run(task), name=_own(name, task), model=model.name)
         except ValueError as error:
-            if name in (tasks or {}) or (tasks is None and len(asked) == 1):
+            if name in (tasks or {}):
                 raise
             logger.warning("%s is left out: %s", name, error)
+            impossible = error
             continue
         if model.folder is not None:
             write_result(result, model.folder)
         results.append(result)
+    if impossible is not None and not results:
+        raise impossible
     return results
 
 

@@ -91,7 +91,7 @@ def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
     remedy = (
         "--views.groups.0.augment.jitter 0, --views.groups.0.augment.grey 0 and the same for each "
         f"group of crops: without them it is {without_jitter:.2f}"
-        if without_jitter < min(ALIKE, apart)
+        if without_jitter < ALIKE
         else "larger shares of the picture (--views.groups.0.scale 0.5 1.0), or other pictures"
     )
     return [

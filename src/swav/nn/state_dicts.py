@@ -110,7 +110,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except Exception as error:  # pickles and archives fail in many ways
-        reason = str(error).splitlines()[0][:200]  # torch goes on to advise loading it unsafely
+        reason = (str(error) or repr(error)).splitlines()[0][
+            :200
+        ]  # torch goes on to advise loading it unsafely
         raise ValueError(f"{path} cannot be read as a state dict: {reason}") from error
     for wrapper in ("state_dict", "model"):
         values = values.get(wrapper, values) if isinstance(values, Mapping) else values
