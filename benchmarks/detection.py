@@ -24,9 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from swav.commands.runs import load
-from swav.data.annotated import Annotated, open_annotated
+from swav.data.sources.annotated import Annotated, open_annotated
 from swav.evals import DetectionConfig, detection
+from swav.training.trained_run import load
 
 SEEDS = (0, 1)
 STARTS = ("swav", "random")

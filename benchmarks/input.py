@@ -14,15 +14,15 @@ from dataclasses import replace
 import numpy as np
 
 import swav
-from swav.commands.runs import load
-from swav.data.augment import AugmentConfig
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.decode import Decoded
 from swav.data.loader import StepViews
-from swav.data.sources import SourceConfig, from_arrays
-from swav.data.views import Shown, make_crops
+from swav.data.sources.decode import Decoded
+from swav.data.sources.open import SourceConfig, from_arrays
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.multicrop import Shown, make_crops
 from swav.evals import KNNConfig, extract, knn
 from swav.recipes import make_config
+from swav.training.trained_run import load
 
 PHOTOS, PICTURES, BATCH = 200, 20_000, 50
 SEEDS = (0, 1, 2)

@@ -29,12 +29,13 @@ import numpy as np
 from torch import nn
 
 import swav
-from swav.commands.runs import build_objective, transform_of
-from swav.data.sources import Pictures, SourceConfig, from_arrays
+from swav.data.sources.open import SourceConfig, from_arrays
+from swav.data.sources.pictures import Pictures
 from swav.evals import Features, KNNConfig, extract, knn, layers, linear, pixel_features
 from swav.evals.layers import LayersConfig, stage_features
 from swav.recipes import RECIPES, make_config
 from swav.recipes.train_config import TrainConfig
+from swav.training.trained_run import build_objective, transform_of
 
 PICTURES, HELD_OUT = 20_000, 5_000
 SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}

@@ -30,9 +30,9 @@ WARMUP_STEPS, STEPS = 4, 12
 
 def ours(folder: Path) -> float:
     """Return the pictures a second of ``swav``."""
-    from swav.data.crops import CropGroup, ViewsConfig
     from swav.data.loader import StepViews, loader
-    from swav.data.sources import SourceConfig
+    from swav.data.sources.open import SourceConfig
+    from swav.data.views.crops import CropGroup, ViewsConfig
     from swav.engine import Clock, fit
     from swav.engine.launch import available_cores, launch, prepare_network
     from swav.engine.optim import OptimConfig

@@ -1,4 +1,4 @@
-"""Rebuild the built-in pictures, ``src/swav/data/emoji.zip``, from the npm package they come from.
+"""Rebuild the built-in pictures, ``src/swav/data/sources/emoji.zip``, from the npm package they come from.
 
     python scripts/build_emoji.py emoji-datasource-google-16.0.0.tgz
 
@@ -27,7 +27,7 @@ ARCHIVE_SHA256 = "c222845aa4ccf0033e361ee5d943e273f3a7593c5f283e29d1e9efa1ab2464
 NUM_PICTURES = 1906
 MEAN_ERROR = 4.0
 """Grey levels that an encoded picture may be off, on average over the set."""
-ARCHIVE = Path(__file__).parents[1] / "src" / "swav" / "data" / "emoji.zip"
+ARCHIVE = Path(__file__).parents[1] / "src" / "swav" / "data" / "sources" / "emoji.zip"
 
 
 def main() -> None:

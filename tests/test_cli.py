@@ -11,10 +11,10 @@ import pytest
 
 import swav
 from swav import cli, config
-from swav.commands import train as train_command
-from swav.commands.train import StoppedBySignal
 from swav.recipes import RECIPES, TrainConfig, make_config
 from swav.recipes.options import TYPICAL
+from swav.training import run as train_command
+from swav.training.run import StoppedBySignal
 
 
 class Recorder:

@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from swav.data.augment import AugmentConfig
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.sources import Pictures, SourceConfig, from_arrays
+from swav.data.sources.open import SourceConfig, from_arrays
+from swav.data.sources.pictures import Pictures
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,

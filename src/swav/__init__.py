@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from swav.commands.cluster import cluster
     from swav.commands.embed import embed
-    from swav.commands.evaluate import evaluate
-    from swav.commands.runs import load
-    from swav.commands.train import train
     from swav.report import write_report
+    from swav.training.evaluation import evaluate
+    from swav.training.run import train
+    from swav.training.trained_run import load
 
 __version__ = "0.1.0"
 
@@ -18,9 +18,9 @@ __all__ = ["__version__", "cluster", "embed", "evaluate", "load", "train", "writ
 _HOMES = {
     "cluster": "swav.commands.cluster",
     "embed": "swav.commands.embed",
-    "evaluate": "swav.commands.evaluate",
-    "load": "swav.commands.runs",
-    "train": "swav.commands.train",
+    "evaluate": "swav.training.evaluation",
+    "load": "swav.training.trained_run",
+    "train": "swav.training.run",
     "write_report": "swav.report",
 }
 

@@ -199,7 +199,7 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
 def _to_the_end(run: Callable[[], Path]) -> int:
     """Train, print where the report (or the folder) of the run is, and return the exit code."""
     from swav import distributed
-    from swav.commands.train import StoppedBySignal
+    from swav.training.run import StoppedBySignal
 
     try:
         folder = run()
@@ -239,7 +239,7 @@ def _first_pass(words: Sequence[str]) -> "Start":
 
 def _evaluate_app() -> App:
     """Return the app of ``swav evaluate``, whose options are also those of every task."""
-    from swav.commands.evaluate import TASKS
+    from swav.training.evaluation import TASKS
 
     found = {
         _variable(f"{name}.{leaf.path}"): replace(leaf, path=f"{name}.{leaf.path}")
@@ -299,8 +299,8 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
 
 
 def _evaluate(words: Sequence[str], values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    from swav.commands.evaluate import configured, evaluate
-    from swav.commands.models import is_model
+    from swav.training.evaluation import configured, evaluate
+    from swav.training.open_model import is_model
 
     last_is_data = len(words) > 1 and not is_model(words[-1])
     rest = {name: given[name] for name in EVALUATE_OPTIONS if name in given and name != "tasks"}
@@ -365,7 +365,7 @@ def _train(start: "Start", values: Mapping[str, Any], given: Mapping[str, Any]) 
 
     config = complete(start, values, backbone=given.get("backbone"), crops=given.get("crops"))
 
-    from swav.commands.train import train as run_train
+    from swav.training.run import train as run_train
 
     run = partial(run_train, config.data.data, recipe=start.label, out=start.out, config=config)
     if given.get("dry_run"):

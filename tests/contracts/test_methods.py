@@ -18,8 +18,8 @@ from torch import Tensor
 
 from swav import config
 from swav.data.batch import Batch
-from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.loader import StepViews
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective, fit
 from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig

@@ -14,15 +14,15 @@ from tiny import METHOD_CLASSES, TINY_METHODS, WITH_BATCHNORM, WITHOUT_BATCHNORM
 from tiny import tiny_pictures as drawn_pictures
 from torch import Tensor
 
-from swav.commands import session as session_module
-from swav.commands import train as train_module
-from swav.commands.train import StoppedBySignal, train
 from swav.engine import Clock, StepOutput, fit
-from swav.engine.checkpoint import newest_checkpoint
-from swav.engine.signals import StopSignal
 from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder.checkpoint import newest_checkpoint
+from swav.training import run as train_module
+from swav.training import session as session_module
+from swav.training.run import StoppedBySignal, train
+from swav.training.stop_signal import StopSignal
 
 TOTAL_STEPS = 20
 QUEUE_AND_AVERAGE = replace(

@@ -9,9 +9,10 @@ from PIL import Image
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.loader import StepViews, epoch_order, loader
-from swav.data.sources import Pictures, SourceConfig, from_arrays, open_source
+from swav.data.sources.open import SourceConfig, from_arrays, open_source
+from swav.data.sources.pictures import Pictures
+from swav.data.views.crops import CropGroup, ViewsConfig
 
 VIEWS = ViewsConfig(
     groups=(

@@ -15,11 +15,11 @@ from forked import start_swav, swav
 from tiny import TINY_METHODS, tiny_config, write_pictures
 
 from swav import config
-from swav.commands.train import StoppedBySignal, train
 from swav.data.batch import Batch
-from swav.engine.checkpoint import newest_checkpoint
 from swav.methods import DeepCluster, DeepClusterConfig
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder.checkpoint import newest_checkpoint
+from swav.training.run import StoppedBySignal, train
 
 EPOCHS, STEPS, SAVE_EVERY = 10, 40, 4
 
@@ -160,7 +160,7 @@ from pathlib import Path
 import swav
 from swav import config
 from swav.recipes.train_config import TrainConfig
-import swav.commands.train as verb
+import swav.training.run as verb
 
 class Reporter(verb.Reporter):
     def log(self, *given):

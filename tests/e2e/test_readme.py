@@ -15,7 +15,7 @@ from forked import swav
 from PIL import Image
 
 import swav as package
-from swav.data.sources import SourceConfig
+from swav.data.sources.open import SourceConfig
 from swav.recipes import make_config
 
 README = Path(__file__).parents[2] / "README.md"

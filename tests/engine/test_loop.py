@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
+from swav.engine.divergence import NotFiniteError
 from swav.engine.launch import launch
 from swav.engine.loop import due, fit
 from swav.engine.objective import Clock, Objective, StepOutput
-from swav.engine.watch import NotFiniteError
 from swav.methods.swav import SwAV, SwAVConfig
 
 EMBED = 8

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from swav.data.sources import Pictures, from_arrays
-from swav.evals.features import Features
+from swav.data.sources.open import from_arrays
+from swav.data.sources.pictures import Pictures
+from swav.evals.harness.extract import Features
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

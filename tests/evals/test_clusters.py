@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from swav.evals import ClustersConfig, Parts, Subject, clusters
-from swav.evals.subject import Clusters
+from swav.evals.harness.subject import Clusters
 
 MEASURES = ("nmi", "ami", "ari", "accuracy", "purity")
 

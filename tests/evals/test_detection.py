@@ -10,14 +10,14 @@ from tiny import WITH_BATCHNORM
 from torch import nn
 from voc import write_voc
 
-from swav.data.annotated import Annotated, Objects, open_annotated
-from swav.data.listing import PackedNames
-from swav.data.pictures import Pictures
-from swav.data.readers import Contents, Stack
-from swav.data.transform import EvalTransform
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.annotated import Annotated, Objects, open_annotated
+from swav.data.sources.listing import PackedNames
+from swav.data.sources.pictures import Pictures
+from swav.data.sources.readers import Contents, Stack
 from swav.evals import DetectionConfig, detection
 from swav.evals.boxes import Found, mean_average_precision
-from swav.evals.subject import Parts, Subject
+from swav.evals.harness.subject import Parts, Subject
 
 TRANSFORM = EvalTransform(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 SMALL = DetectionConfig(

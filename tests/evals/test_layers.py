@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from swav.data.transform import EvalTransform
+from swav.data.eval_transform import EvalTransform
 from swav.evals import LayersConfig, LinearConfig, Subject, layers, linear
-from swav.evals.subject import Parts
+from swav.evals.harness.subject import Parts
 from swav.nn.backbones import BackboneConfig
 
 TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)

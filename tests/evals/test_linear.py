@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit
 
 from swav.evals import LinearConfig, linear
-from swav.evals.splits import stratified_folds, stratified_split
+from swav.evals.harness.splits import stratified_folds, stratified_split
 from swav.ops.metrics import wilson_interval
 
 

@@ -8,7 +8,7 @@ import torch
 
 from swav.data.loader import epoch_order
 from swav.evals import LinearSGDConfig, Subject, linear_sgd
-from swav.evals.subject import Parts
+from swav.evals.harness.subject import Parts
 
 
 def by_hand(config, views, labels, num_classes):

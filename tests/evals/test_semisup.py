@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from swav.data.listing import PackedNames
-from swav.data.sources import from_arrays
-from swav.data.transform import EvalTransform
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.listing import PackedNames
+from swav.data.sources.open import from_arrays
 from swav.evals import SemisupConfig, semisup
-from swav.evals.finetune import FineTuneConfig, finetune, num_right
-from swav.evals.subject import Parts, Subject
+from swav.evals.harness.finetune import FineTuneConfig, finetune, num_right
+from swav.evals.harness.subject import Parts, Subject
 
 QUICK = FineTuneConfig(trunk_rate=0.05, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)
 SIDE = 8
@@ -186,7 +186,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
             raise KeyboardInterrupt
         return loss(*given)
 
-    monkeypatch.setattr("swav.evals.finetune.F.cross_entropy", stops_at_the_fourth)
+    monkeypatch.setattr("swav.evals.harness.finetune.F.cross_entropy", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path)
     resumed = trained(tmp_path)

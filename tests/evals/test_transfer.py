@@ -13,12 +13,12 @@ from sklearn.svm import LinearSVC
 from tiny import WITHOUT_BATCHNORM
 from voc import write_voc, xml
 
-from swav.data.annotated import open_annotated
-from swav.data.sources import from_arrays
-from swav.data.transform import EvalTransform
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.annotated import open_annotated
+from swav.data.sources.open import from_arrays
 from swav.evals import TransferConfig, transfer
-from swav.evals.finetune import FineTuneConfig
-from swav.evals.subject import Parts, Subject
+from swav.evals.harness.finetune import FineTuneConfig
+from swav.evals.harness.subject import Parts, Subject
 from swav.evals.transfer import SeveralLabels
 
 QUICK = FineTuneConfig(trunk_rate=0.0, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)

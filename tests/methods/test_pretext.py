@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.data.crops import CropGroup, ViewsConfig
 from swav.data.loader import StepViews
-from swav.data.sources import from_arrays
+from swav.data.sources.open import from_arrays
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective
 from swav.methods import JigsawConfig, MethodConfig, RelativeConfig, RotationConfig
 from swav.methods.jigsaw import side_by_side

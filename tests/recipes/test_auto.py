@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from swav.data.sources import DataFacts
+from swav.data.sources.pictures import DataFacts
 from swav.recipes import explain, make_config
 from swav.recipes.auto import CPU_SECONDS, _cpu_row
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swav.data.tiles import JigsawViews
+from swav.data.views.pretext_tasks import JigsawViews
 from swav.methods import JigsawConfig, PIRLConfig
 from swav.recipes import RECIPES, make_config
 

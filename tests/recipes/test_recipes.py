@@ -6,7 +6,7 @@ import pytest
 
 from swav import config
 from swav.config import UnknownNameError
-from swav.data.sources import DataFacts
+from swav.data.sources.pictures import DataFacts
 from swav.recipes import RECIPES, TrainConfig, make_config, with_channels
 from swav.recipes.options import TYPICAL
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swav.data.sources import Pictures, SourceConfig
+from swav.data.sources.open import SourceConfig
+from swav.data.sources.pictures import Pictures
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swav.data.sources import Pictures
+from swav.data.sources.pictures import Pictures
 from swav.report import write_report
 from swav.report.wording import shown
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from swav.report.run_files import Evaluation
 from swav.report.wording import (
     count,
     duration,
@@ -16,6 +15,7 @@ from swav.report.wording import (
     shown,
     warning,
 )
+from swav.run_folder.readers import Evaluation
 
 
 def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluation:

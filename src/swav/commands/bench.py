@@ -12,11 +12,12 @@ from jaxtyping import Int64
 from rich.console import Console
 from rich.table import Table
 
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.decode import Decoded
 from swav.data.loader import StepViews, loader
-from swav.data.sources import Pictures, Pipeline, SourceConfig
-from swav.data.views import Shown, finish, make_crops, reduction
+from swav.data.sources.decode import Decoded
+from swav.data.sources.open import Pipeline, SourceConfig
+from swav.data.sources.pictures import Pictures
+from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.multicrop import Shown, finish, make_crops, reduction
 from swav.engine.launch import available_cores
 
 LARGE_SCALE, SMALL_SCALE = (0.14, 1.0), (0.05, 0.14)

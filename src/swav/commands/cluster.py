@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from swav.commands.runs import load, open_pictures
 from swav.evals import Features
+from swav.training.trained_run import load, open_pictures
 
 
 def cluster(run: str | Path, data: str | None = None, *, to: str | Path | None = None) -> Path:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from swav.commands.train import train
 from swav.recipes import make_config
+from swav.training.run import train
 
 
 def demo(out: str | Path | None = None, seed: int = 0) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from swav.commands.runs import Run, load, open_pictures
 from swav.evals import Features
+from swav.training.trained_run import Run, load, open_pictures
 
 __all__ = ["Run", "embed", "load", "write_embeddings"]
 

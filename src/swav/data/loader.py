@@ -23,12 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.data.crops import ViewsConfig
-from swav.data.decode import Decoded, Reduction
-from swav.data.positives import Positives
-from swav.data.sources import BadFile, Pictures, Pipeline, UnreadablePicture
-from swav.data.tiles import Pretext
-from swav.data.views import Crops, Shown, finish, make_crops, reduction
+from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture
+from swav.data.sources.groups import Positives
+from swav.data.sources.listing import BadFile
+from swav.data.sources.open import Pipeline
+from swav.data.sources.pictures import Pictures
+from swav.data.views.crops import ViewsConfig
+from swav.data.views.multicrop import Crops, Shown, finish, make_crops, reduction
+from swav.data.views.pretext_tasks import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed

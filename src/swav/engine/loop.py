@@ -10,8 +10,8 @@ from torch import Tensor
 
 from swav import distributed
 from swav.data.batch import Batch
+from swav.engine.divergence import check_finite
 from swav.engine.objective import Clock, Objective, StepOutput
-from swav.engine.watch import check_finite
 
 
 def fit(

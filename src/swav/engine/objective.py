@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.data.tiles import Pretext
+from swav.data.views.pretext_tasks import Pretext
 
 Targets = tuple[Tensor, ...]
 """What a method wants a micro-batch to predict, one tensor per target view and head."""

@@ -2,7 +2,7 @@
 
 from swav.evals.clusters import ClustersConfig
 from swav.evals.detection import DetectionConfig
-from swav.evals.features import (
+from swav.evals.harness.extract import (
     Encode,
     Features,
     evaluating,
@@ -11,16 +11,16 @@ from swav.evals.features import (
     pixel_encoder,
     pixel_features,
 )
+from swav.evals.harness.subject import Parts, Subject
 from swav.evals.knn import KNNConfig
 from swav.evals.layers import LayersConfig
 from swav.evals.linear import LinearConfig
 from swav.evals.linear_sgd import LinearSGDConfig
-from swav.evals.parts import PartsConfig
-from swav.evals.result import Result
+from swav.evals.part_retrieval import PartsConfig
 from swav.evals.retrieval import RetrievalConfig
 from swav.evals.semisup import SemisupConfig
-from swav.evals.subject import Parts, Subject
 from swav.evals.transfer import TransferConfig
+from swav.run_folder.result import Result
 
 EvalConfig = (
     KNNConfig

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.data.annotated import Annotated
+from swav.data.sources.annotated import Annotated
 
 
 class Found(NamedTuple):

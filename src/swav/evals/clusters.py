@@ -20,11 +20,10 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from swav.data.augment import AugmentConfig
-from swav.evals.features import Features
-from swav.evals.result import Result
-from swav.evals.subject import ROWS, Clusters, Subject, assignment_of
-from swav.evals.views import view_features
+from swav.data.views.augment import AugmentConfig
+from swav.evals.harness.extract import Features
+from swav.evals.harness.subject import ROWS, Clusters, Subject, assignment_of
+from swav.evals.harness.views import view_features
 from swav.ops.metrics import (
     alignment,
     effective_rank,
@@ -34,6 +33,7 @@ from swav.ops.metrics import (
     uniformity,
     wilson_interval,
 )
+from swav.run_folder.result import Result
 
 JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
 _VIEWS_STREAM = 0x636C7573  # an "epoch" that no training reaches: its draws are never these

@@ -15,20 +15,20 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from swav.data import philox
-from swav.data.annotated import Annotated
+from swav.data import random
 from swav.data.batch import Batch
-from swav.data.padded import PaddedPictures, read_steps
-from swav.data.sources import UnreadablePicture
-from swav.data.transform import EvalTransform
+from swav.data.detection_loader import PaddedPictures, read_steps
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.annotated import Annotated
+from swav.data.sources.decode import UnreadablePicture
 from swav.engine import Clock, Objective, StepOutput
 from swav.evals.boxes import Found, average_precision_class, mean_average_precision
-from swav.evals.finetune import network_of
-from swav.evals.result import Result
-from swav.evals.subject import Subject
-from swav.evals.training import step_rate, train
-from swav.nn.detectors import build_detector
+from swav.evals.detectors import build_detector
+from swav.evals.harness.finetune import network_of
+from swav.evals.harness.subject import Subject
+from swav.evals.harness.training import step_rate, train
 from swav.ops.metrics import jackknife_intervals
+from swav.run_folder.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class Detection(Objective):
         del targets
         (padded,) = batch.views
         indices = batch.indices.cpu().numpy()
-        draws = philox.uniforms(
+        draws = random.uniforms(
             seed=self._seed, epoch=clock.epoch, indices=indices, view=0, num_draws=1
         )
         pairs = [

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from swav.evals.features import Features
-from swav.evals.result import Result
-from swav.evals.splits import check_comparable, labels_of
-from swav.evals.subject import Subject
+from swav.evals.harness.extract import Features
+from swav.evals.harness.splits import check_comparable, labels_of
+from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
+from swav.run_folder.result import Result
 
 VOTERS = 8192
 """Queries whose votes are counted at a time: a table of these by classes is in memory."""

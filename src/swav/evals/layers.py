@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swav.data.sources import Pictures
-from swav.data.transform import EvalTransform
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.pictures import Pictures
 from swav.evals import linear
-from swav.evals.features import Features, evaluating, features_of, readable
+from swav.evals.harness.extract import Features, evaluating, features_of, readable
+from swav.evals.harness.subject import Rows, Subject
 from swav.evals.linear import LinearConfig
-from swav.evals.result import Result
-from swav.evals.subject import Rows, Subject
+from swav.run_folder.result import Result
 
 Maps = list[Float[Tensor, "batch _ _ _"]]
 

@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.evals.features import Features
-from swav.evals.result import Result
-from swav.evals.splits import (
+from swav.evals.harness.extract import Features
+from swav.evals.harness.splits import (
     check_comparable,
     labels_of,
     stratified_folds,
     stratified_split,
     take,
 )
-from swav.evals.subject import Subject
+from swav.evals.harness.subject import Subject
 from swav.ops.logistic import Axes, Probe, fit_logistic, principal_axes
 from swav.ops.metrics import wilson_interval
+from swav.run_folder.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
-from swav.evals.features import Features
-from swav.evals.result import Result
-from swav.evals.splits import check_comparable, labels_of, stratified_split, take
-from swav.evals.subject import Subject
-from swav.evals.views import view_features
+from swav.evals.harness.extract import Features
+from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
+from swav.evals.harness.subject import Subject
+from swav.evals.harness.views import view_features
 from swav.ops.metrics import wilson_interval
+from swav.run_folder.result import Result
 
 _VIEWS_STREAM = 0x6C696E00  # an "epoch" that no training reaches: its draws are never these
 

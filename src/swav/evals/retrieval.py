@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from swav.evals.features import Features
-from swav.evals.result import Result
-from swav.evals.splits import check_comparable
-from swav.evals.subject import Subject
+from swav.evals.harness.extract import Features
+from swav.evals.harness.splits import check_comparable
+from swav.evals.harness.subject import Subject
 from swav.ops.metrics import average_precision, mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size
+from swav.run_folder.result import Result
 
 MOST_LISTED = 100
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Int64
 from torch import nn
 
-from swav.data.sources import Pictures
-from swav.data.transform import EvalTransform
-from swav.evals.finetune import (
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.pictures import Pictures
+from swav.evals.harness.finetune import (
     FineTuneConfig,
     finetune,
     labelled_parts,
@@ -26,9 +26,9 @@ from swav.evals.finetune import (
     num_classes,
     num_right,
 )
-from swav.evals.result import Result
-from swav.evals.subject import Subject
+from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
+from swav.run_folder.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,11 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from swav.data.annotated import Annotated
-from swav.data.sources import Pictures
-from swav.data.transform import EvalTransform
-from swav.evals.features import Features
-from swav.evals.finetune import (
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.annotated import Annotated
+from swav.data.sources.pictures import Pictures
+from swav.evals.harness.extract import Features
+from swav.evals.harness.finetune import (
     FineTuneConfig,
     finetune,
     labelled_parts,
@@ -30,10 +30,10 @@ from swav.evals.finetune import (
     num_classes,
     num_right,
 )
-from swav.evals.result import Result
-from swav.evals.subject import Subject
+from swav.evals.harness.subject import Subject
+from swav.ops.average_precision import average_precision, eleven_point_precision
 from swav.ops.metrics import jackknife_intervals, wilson_interval
-from swav.ops.precision import average_precision, eleven_point_precision
+from swav.run_folder.result import Result
 
 FOLDS = 3
 

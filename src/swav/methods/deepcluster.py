@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
-from swav.nn.clusters import EpochClusters
+from swav.nn.epoch_clusters import EpochClusters
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.prototypes import Prototypes
 from swav.ops.kmeans import spherical_kmeans

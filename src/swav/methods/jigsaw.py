@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.data.tiles import NUM_TILES, JigsawViews
+from swav.data.views.pretext_tasks import NUM_TILES, JigsawViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 

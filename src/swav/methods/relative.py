@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.data.tiles import NEIGHBOURS, PatchPairs
+from swav.data.views.pretext_tasks import NEIGHBOURS, PatchPairs
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 

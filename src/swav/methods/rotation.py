@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.data.tiles import RotatedViews
+from swav.data.views.pretext_tasks import RotatedViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
 from swav.nn.backbones import encode_views
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 
 from swav.config import differences
-from swav.data.augment import AugmentConfig
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.sources import DataFacts
+from swav.data.sources.pictures import DataFacts
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
-from swav.recipes.small import HALF_JITTER, SMALL_RESNET
+from swav.recipes.small_gpu import HALF_JITTER, SMALL_RESNET
 from swav.recipes.train_config import TrainConfig
 
 

@@ -1,11 +1,11 @@
 """The recipe of ``swav demo``: the built-in pictures on a CPU, within minutes."""
 
-from swav.data.augment import AugmentConfig
-from swav.data.crops import CropGroup, ViewsConfig
-from swav.data.sources import SourceConfig
+from swav.data.sources.open import SourceConfig
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
-from swav.recipes.small import SMALL_RESNET
+from swav.recipes.small_gpu import SMALL_RESNET
 from swav.recipes.train_config import TrainConfig
 
 

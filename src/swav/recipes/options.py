@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from swav.config import UnknownNameError, UsageError, load, with_values
-from swav.data.sources import DataFacts
+from swav.data.sources.pictures import DataFacts
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import RECIPES, make_config, with_channels

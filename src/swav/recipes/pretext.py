@@ -8,12 +8,12 @@ cut a square, the largest square is resized. What could not be read in a source 
 
 from dataclasses import replace
 
-from swav.data.augment import AugmentConfig
-from swav.data.crops import CropGroup, ViewsConfig
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import JigsawConfig, MethodConfig, PIRLConfig, RelativeConfig, RotationConfig
 from swav.nn.backbones import BackboneConfig
-from swav.recipes.small import CIFAR_MEAN, CIFAR_STD, HALF_JITTER, cifar10_cpu
+from swav.recipes.small_gpu import CIFAR_MEAN, CIFAR_STD, HALF_JITTER, cifar10_cpu
 from swav.recipes.train_config import TrainConfig
 
 ONLY_FLIPS = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swav.data.crops import ViewsConfig
-from swav.data.sources import SourceConfig
+from swav.data.sources.open import SourceConfig
+from swav.data.views.crops import ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig

@@ -10,15 +10,9 @@ import torch
 
 from swav.ops import neighbours
 from swav.report.figures import Picture, cluster_sizes
-from swav.report.run_files import (
-    Absent,
-    Embeddings,
-    ViewGroup,
-    read_clusters,
-    read_views,
-)
 from swav.report.thumbnails import Album, Tile, picture_tile
 from swav.report.wording import count, shown
+from swav.run_folder.readers import Absent, Embeddings, ViewGroup, read_clusters, read_views
 
 NUM_SHEETS, NUM_MEMBERS = 24, 12
 NUM_QUERIES, NUM_NEIGHBOURS = 10, 8

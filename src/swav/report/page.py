@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from swav.data.sources import Pictures
+from swav.data.sources.pictures import Pictures
 from swav.report import figures, galleries, wording
-from swav.report.run_files import (
+from swav.report.thumbnails import Album
+from swav.run_folder.readers import (
     Absent,
     Evaluation,
     read_curves,
@@ -22,7 +23,6 @@ from swav.report.run_files import (
     read_run,
     read_text,
 )
-from swav.report.thumbnails import Album
 
 MOST_BAD_FILES = 200
 

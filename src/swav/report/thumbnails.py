@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from swav.data.sources import Pictures, UnreadablePicture
+from swav.data.sources.decode import UnreadablePicture
+from swav.data.sources.pictures import Pictures
 from swav.report.wording import shown
 
 TINY = 48

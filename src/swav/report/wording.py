@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from swav.report.run_files import Evaluation
+from swav.run_folder.readers import Evaluation
 
 BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
 

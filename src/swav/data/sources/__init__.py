@@ -1,0 +1,1 @@
+"""What a set of pictures is: opened from DATA, listed, decoded."""

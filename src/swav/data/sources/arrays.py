@@ -1,0 +1,269 @@
+"""Pictures as arrays: ``.npy``, ``.npz``, and what Python programs hold in memory."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from numpy.typing import ArrayLike
+from PIL import Image
+from torch import Tensor
+
+from swav.data.sources.listing import Labels, PackedNames, number
+from swav.data.sources.readers import Arrays, Contents, Images, Reader, Stack, match_channels
+
+SUFFIXES = (".npy", ".npz")
+_PICTURE_KEYS = ("pictures", "images", "x", "arr_0")
+_SAMPLED = 256
+_DAMAGE = (OSError, ValueError, EOFError, BadZipFile, KeyError, MemoryError)
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Rows with named columns, as of a Hugging Face ``Dataset``."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns."""
+        ...
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """The types of the columns."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A column whose numbers have names."""
+
+    names: list[str]
+
+
+Pixels = Shaped[np.ndarray, "images ..."] | Shaped[Tensor, "images ..."]
+InMemory = Pixels | Sequence[Image.Image] | Sequence[Shaped[np.ndarray, "..."]] | Table
+
+
+def contents_of(pictures: InMemory, labels: ArrayLike | None, *, channels: int) -> Contents:
+    """Return pictures that a program holds; ``labels`` are numbers or names, one a picture.
+
+    Raises:
+        ValueError: If they cannot be taken for pictures, or labels and pictures differ in number.
+    """
+    classes: Sequence[str] = ()
+    reader: Reader
+    if isinstance(pictures, np.ndarray):
+        reader = array_reader(pictures, channels=channels)
+    elif isinstance(pictures, Tensor):
+        reader = array_reader(pictures.detach().cpu().numpy(), channels=channels, first=True)
+    elif isinstance(pictures, Table):
+        column = _column(pictures, ("image", "img", "picture"))
+        reader = Images(_Rows(pictures, column), len(pictures))
+        if labels is None and "label" in pictures.column_names:
+            labels = pictures["label"]
+            feature = pictures.features["label"]
+            classes = feature.names if isinstance(feature, Named) else ()
+    else:
+        reader = _list_reader(pictures, channels)
+    labelled = None if labels is None else to_labels(labels, len(reader), classes)
+    return Contents(reader, numbered_names(len(reader)), labelled)
+
+
+def array_reader(
+    values: Shaped[np.ndarray, "images ..."], *, channels: int, first: bool = False
+) -> Reader:
+    """Return pictures from (images, height, width) with or without channels, first or last.
+
+    ``first`` says which of the two it is when the shape allows both.
+
+    Raises:
+        ValueError: If shape, type or range are not those of pictures.
+    """
+    channels_last = _check(values, channels, first)
+    if values.dtype != np.uint8:
+        return Arrays(
+            values.__getitem__, len(values), channels_last=channels_last, unit=_is_unit(values)
+        )
+    if values.ndim == 3:
+        values = values[:, None]
+    elif channels_last:
+        values = values.transpose(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    return Stack(match_channels(pixels, channels))
+
+
+def open_array(path: Path, *, channels: int, split: str | None, max_bytes: int) -> Contents:
+    """Return the pictures of a ``.npy`` or ``.npz`` file, never with pickled objects in it.
+
+    Raises:
+        ValueError: If it is damaged, or holds no pictures.
+    """
+    labels: np.ndarray | None = None
+    if path.suffix.lower() == ".npz":
+        values, labels = _read_npz(path, split or ("train" if npz_splits(path) else None))
+        reader = array_reader(values, channels=channels)
+    else:
+        values = _map_npy(path)
+        if values.dtype.kind == "f" or values.nbytes > max_bytes:
+            channels_last = _check(values, channels, first=False)
+            unit = _is_unit(values)
+            reader = Arrays(_NpyRows(path), len(values), channels_last=channels_last, unit=unit)
+        else:
+            reader = array_reader(np.array(values), channels=channels)
+    labelled = None if labels is None else to_labels(labels, len(reader))
+    return Contents(reader, numbered_names(len(reader)), labelled)
+
+
+def npz_splits(path: Path) -> tuple[str, ...]:
+    """Return the parts of a file with arrays such as ``train_images`` and ``test_images``."""
+    with _loaded_npz(path) as archive:
+        keys = set(archive.files)
+    parts = [part for part in ("train", "val", "test") if f"{part}_images" in keys]
+    return tuple(parts) if "train" in parts else ()
+
+
+def numbered_names(num_images: int) -> PackedNames:
+    """Return ``000000``, ``000001``...: names for what has none."""
+    return PackedNames(f"{place:06d}" for place in range(num_images))
+
+
+def to_labels(values: ArrayLike, num_images: int, classes: Sequence[str] = ()) -> Labels:
+    """Return class numbers as they are, and names numbered in order.
+
+    Raises:
+        ValueError: If there is not one label a picture, or one is negative or a fraction.
+    """
+    labels = np.asarray(values)
+    if labels.size != num_images or labels.ndim not in (1, 2) or len(labels) != num_images:
+        raise ValueError(f"labels of shape {labels.shape} for {num_images} pictures: give one each")
+    labels = labels.reshape(-1)
+    if labels.dtype.kind in "US":
+        return number([str(label) for label in labels.astype(str)])
+    if labels.dtype.kind not in "iub" or labels.min() < 0:
+        raise ValueError(
+            f"labels of type {labels.dtype} from {labels.min()}: they must be names, or whole "
+            "numbers from 0 up"
+        )
+    labels = labels.astype(np.int64)
+    names = list(classes) or [str(place) for place in range(int(labels.max()) + 1)]
+    return Labels(labels, tuple(names))
+
+
+class _Rows:
+    def __init__(self, table: Table, column: str) -> None:
+        self._table = table
+        self._column = column
+
+    def __call__(self, row: int) -> Image.Image:
+        image = self._table[row][self._column]
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"column {self._column!r} holds {type(image).__name__}, no image")
+        return image
+
+
+class _NpyRows:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, row: int) -> Shaped[np.ndarray, "..."]:
+        picture: np.ndarray = _map_npy(self._path)[row]
+        return picture
+
+
+@lru_cache(maxsize=4)
+def _map_npy(path: Path) -> Shaped[np.ndarray, "..."]:
+    try:
+        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as an array: {error}") from error
+    return values
+
+
+def _loaded_npz(path: Path) -> "np.lib.npyio.NpzFile":
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is no .npz file: rename it to .npy if it is one array")
+    return archive
+
+
+def _read_npz(
+    path: Path, split: str | None
+) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."] | None]:
+    with _loaded_npz(path) as archive:
+        wanted = [f"{split}_images"] if split else list(_PICTURE_KEYS)
+        label_key = f"{split}_labels" if split else "labels"
+        found = [key for key in wanted if key in archive.files]
+        if not found:
+            raise ValueError(
+                f"{path} holds {archive.files}: name the pictures 'pictures' and their labels, if "
+                "any, 'labels'"
+            )
+        try:
+            labels = archive[label_key] if label_key in archive.files else None
+            return archive[found[0]], labels
+        except _DAMAGE as error:
+            raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+
+
+def _check(values: Shaped[np.ndarray, "..."], channels: int, first: bool) -> bool:
+    """Return whether channels come last, after making sure that these can be pictures."""
+    if values.ndim not in (3, 4) or 0 in values.shape:
+        raise ValueError(
+            f"an array of shape {values.shape}: pictures are (images, height, width), (images, "
+            "height, width, channels) or (images, channels, height, width)"
+        )
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"an array of {values.dtype}: pictures are uint8, uint16 or float")
+    if values.ndim == 3:
+        return False
+    known = {1, 3, channels}
+    maybe_last, maybe_first = values.shape[3] in known, values.shape[1] in known
+    if not maybe_last and not maybe_first:
+        raise ValueError(
+            f"an array of shape {values.shape} has neither 1, 3 nor {channels} channels: set "
+            f"channels to {min(values.shape[1], values.shape[3])}"
+        )
+    return not first if maybe_last and maybe_first else maybe_last
+
+
+def _is_unit(values: Shaped[np.ndarray, "images ..."]) -> bool:
+    """Say whether floats are of 0..1 rather than of 0..255, by a sample over the whole set."""
+    rows = np.linspace(0, len(values) - 1, min(len(values), _SAMPLED)).astype(np.int64)
+    return bool(max(values[row].max() for row in rows) <= 1)
+
+
+def _column(table: Table, wanted: Sequence[str]) -> str:
+    found = [column for column in wanted if column in table.column_names]
+    if not found:
+        raise ValueError(
+            f"the data set has the columns {table.column_names}, none of {list(wanted)}: rename "
+            "the one that holds the images"
+        )
+    return found[0]
+
+
+def _list_reader(
+    pictures: Sequence[Image.Image] | Sequence[Shaped[np.ndarray, "..."]], channels: int
+) -> Reader:
+    if not isinstance(pictures, list | tuple) or not pictures:
+        raise ValueError(
+            f"pictures of type {type(pictures).__name__}: give an array, a list of images or "
+            "arrays that is not empty, or a data set with a column 'image'"
+        )
+    first = pictures[0]
+    if isinstance(first, Image.Image):
+        return Images(pictures.__getitem__, len(pictures))
+    sample = np.asarray(first)
+    channels_last = _check(sample[None], channels, first=isinstance(first, Tensor))
+    unit = all(float(np.asarray(picture).max()) <= 1 for picture in pictures[:_SAMPLED])
+    return Arrays(pictures.__getitem__, len(pictures), channels_last=channels_last, unit=unit)

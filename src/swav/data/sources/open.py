@@ -1,0 +1,246 @@
+"""From DATA as people type it, or arrays that a program holds, to a set of pictures."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from numpy.typing import ArrayLike
+
+from swav.data.sources import archives, arrays, folders, groups, lists, named
+from swav.data.sources.decode import UnreadablePicture, decode
+from swav.data.sources.folders import check_split
+from swav.data.sources.groups import Positives
+from swav.data.sources.listing import BadFile, is_picture
+from swav.data.sources.pictures import DataFacts, Pictures
+from swav.data.sources.readers import Contents
+
+__all__ = [
+    "BadFile",
+    "DataFacts",
+    "Pictures",
+    "SourceConfig",
+    "UnreadablePicture",
+    "decode",
+    "from_arrays",
+    "open_source",
+    "splits",
+]
+
+FORMS = f"""\
+a folder of pictures (flat, nested, one folder a class, or with train/ and test/ inside)
+a list of paths ({", ".join(lists.SUFFIXES)}; in a table the columns 'path' and 'label')
+an archive ({", ".join(archives.SUFFIXES)})
+arrays ({", ".join(arrays.SUFFIXES)})
+emoji or digits, which are built in
+a set of torchvision as NAME:FOLDER ({", ".join(named.TORCHVISION)}), or imagenet:FOLDER"""
+_NAMES = (*named.BUILT_IN, *named.TORCHVISION, "imagenet")
+
+
+Pipeline = Literal["fused", "device", "pillow"]
+"""What makes views: a compiled kernel; that for crops and the network's device for colours; Pillow
+and torchvision, the slow reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """The pictures that a run reads."""
+
+    data: str = ""
+    """A folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``."""
+    channels: int = 3
+    """1 is grey, 3 is colour; anything else must be what the files hold."""
+    split: str | None = None
+    """Which part of DATA, of those that ``splits`` names; by default the one to train on."""
+    max_bad_fraction: float = 0.01
+    """Share of the pictures that may be unreadable."""
+    max_memory_gib: float = 1.0
+    """Sets that take less are held decoded in memory."""
+    cache_gib: float = 0.0
+    """Of a set that takes more, as many decoded pictures are kept as fit into this."""
+    pipeline: Pipeline = "fused"
+    """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
+    group: Literal["folder", "column"] | None = None
+    """Take every second view of a picture from another of its group: those in one folder, or with
+    the same text in the column ``group`` of a table. By default from itself."""
+    time_window: float | None = None
+    """Pair pictures of a group only if the column ``time`` (numbers, or dates as seconds) puts
+    them at most this far apart."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels {self.channels} must be 1 or more")
+        if not 0 <= self.max_bad_fraction < 1:
+            raise ValueError(f"max_bad_fraction {self.max_bad_fraction} must lie in [0, 1)")
+        if self.max_memory_gib < 0:
+            raise ValueError(f"max_memory_gib {self.max_memory_gib} must be 0 or more")
+        if self.cache_gib < 0:
+            raise ValueError(f"cache_gib {self.cache_gib} must be 0 or more")
+        if self.time_window is not None and self.group is None:
+            raise ValueError("time_window is about the pictures of a group: give group as well")
+        if self.time_window is not None and not self.time_window >= 0:
+            raise ValueError(f"time_window {self.time_window} must be 0 or more")
+
+    def build(self) -> Pictures:
+        """Return the pictures; ``load`` them to hold them decoded."""
+        return open_source(self)
+
+    def positives(self, pictures: Pictures) -> Positives | None:
+        """Return which of these pictures count as views of each other; None for no groups.
+
+        Raises:
+            ValueError: if a column is missing, or no picture has another in its group.
+        """
+        if self.group is None:
+            return None
+        if self.group == "folder":
+            group_ids = groups.folder_groups(pictures.names)
+        else:
+            group_ids = groups.column_groups(_column(pictures, "group"))
+        times = None
+        if self.time_window is not None:
+            times = groups.read_times(_column(pictures, "time"))
+        found = Positives(group_ids, times, window=self.time_window)
+        if found.num_paired == 0:
+            wider = "" if self.time_window is None else " or a larger data.time_window"
+            raise ValueError(
+                f"no picture of {pictures.data} has another one in its group: give other groups"
+                f"{wider}, or leave data.group out"
+            )
+        return found
+
+
+def splits(data: str) -> tuple[str, ...]:
+    """Return the parts that DATA comes in, such as train and test; none if it is one set.
+
+    Raises:
+        ValueError: If DATA is not understood.
+    """
+    name, folder = _named(data)
+    if name in named.TORCHVISION:
+        return named.TORCHVISION[name].splits
+    if name in named.BUILT_IN:
+        return ()
+    path = _existing(folder or data)
+    if path.is_dir():
+        return tuple(folders.folder_splits(path))
+    if path.suffix.lower() == ".npz":
+        return arrays.npz_splits(path)
+    if path.name.lower().endswith(archives.SUFFIXES):
+        return folders.archive_splits(path)
+    return ()
+
+
+def open_source(config: SourceConfig) -> Pictures:
+    """Return the pictures of DATA, with labels where it has them.
+
+    Raises:
+        ValueError: If DATA is not understood, or holds no picture.
+    """
+    name, folder = _named(config.data)
+    if name in named.BUILT_IN:
+        check_split(config.data, config.split, ())
+        contents = named.open_built_in(name, channels=config.channels)
+    elif name in named.TORCHVISION:
+        check_split(config.data, config.split, named.TORCHVISION[name].splits)
+        place = Path(folder).expanduser()
+        contents = named.open_torchvision(name, place, config.split, channels=config.channels)
+    else:
+        contents = _open_path(_existing(folder or config.data), config)
+    return _pictures(config, contents)
+
+
+def from_arrays(
+    pictures: arrays.InMemory,
+    labels: ArrayLike | None = None,
+    *,
+    channels: int = 3,
+    max_memory_gib: float = 1.0,
+) -> Pictures:
+    """Return pictures that a program holds.
+
+    They are an array or tensor (images, height, width[, channels], or channels second), a list of
+    Pillow images or of arrays, or a Hugging Face ``Dataset`` with a column ``image``. Labels are
+    numbers or names.
+
+    Raises:
+        ValueError: If they cannot be taken for pictures, or labels do not fit them.
+    """
+    config = SourceConfig(data="arrays", channels=channels, max_memory_gib=max_memory_gib)
+    return _pictures(config, arrays.contents_of(pictures, labels, channels=channels))
+
+
+def _column(pictures: Pictures, name: str) -> Sequence[str]:
+    if name not in pictures.columns:
+        raise ValueError(
+            f"{pictures.data} has no column {name!r}: give a CSV or TSV file whose first line "
+            f"names the columns 'path' and {name!r}"
+        )
+    return pictures.columns[name]
+
+
+def _pictures(config: SourceConfig, contents: Contents) -> Pictures:
+    return Pictures(
+        config.data,
+        contents,
+        channels=config.channels,
+        max_bad_fraction=config.max_bad_fraction,
+        max_memory_gib=config.max_memory_gib,
+        cache_gib=config.cache_gib,
+    )
+
+
+def _named(data: str) -> tuple[str, str]:
+    """Return name and folder of ``NAME:FOLDER``, or two empty texts."""
+    if data in named.BUILT_IN:
+        return data, ""
+    name, _, folder = data.partition(":")
+    return (name, folder) if folder and name in _NAMES else ("", "")
+
+
+def _existing(data: str) -> Path:
+    path = Path(data).expanduser()
+    if data and path.exists():
+        return path
+    raise ValueError(
+        f"DATA {data!r} is no file, folder or set that is known.{_suggestion(data, path)} "
+        f"DATA is one of:\n{FORMS}"
+    )
+
+
+def _suggestion(data: str, path: Path) -> str:
+    name, colon, folder = data.partition(":")
+    if name in named.TORCHVISION or name == "imagenet":
+        return f" {name} needs the folder of its files: {name}:FOLDER."
+    close = get_close_matches(name.lower(), _NAMES, n=1, cutoff=0.7)
+    if close:
+        full = close[0] if close[0] in named.BUILT_IN else f"{close[0]}:{folder or 'FOLDER'}"
+        return f" Did you mean {full}?"
+    if colon or not path.parent.is_dir():
+        return ""
+    close = get_close_matches(path.name, sorted(os.listdir(path.parent)), n=1)
+    return f" Did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _open_path(path: Path, config: SourceConfig) -> Contents:
+    name = path.name.lower()
+    max_bytes = int(config.max_memory_gib * 2**30)
+    if path.is_dir():
+        return folders.open_folder(path, config.split)
+    if name.endswith(archives.SUFFIXES):
+        return folders.open_archive(path, config.split, max_bytes=max_bytes)
+    if name.endswith(arrays.SUFFIXES):
+        check_split(
+            config.data, config.split, arrays.npz_splits(path) if name.endswith(".npz") else ()
+        )
+        return arrays.open_array(
+            path, channels=config.channels, split=config.split, max_bytes=max_bytes
+        )
+    check_split(config.data, config.split, ())
+    if name.endswith(lists.SUFFIXES):
+        return lists.open_list(path)
+    if is_picture(name):
+        raise ValueError(f"{path} is one picture, not a set: give a folder or a list")
+    raise ValueError(f"DATA {path} is of no kind that is known. DATA is one of:\n{FORMS}")

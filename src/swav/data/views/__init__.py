@@ -1,0 +1,1 @@
+"""What is drawn of a picture, and the views that are made of it."""

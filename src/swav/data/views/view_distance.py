@@ -1,0 +1,47 @@
+"""How alike the views of different pictures are: whether a training has anything to go by."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from swav.data.sources.decode import UnreadablePicture
+from swav.data.sources.pictures import Pictures
+from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.multicrop import Shown, make_crops, reduction
+
+CELLS = 4
+VIEWS = 8
+
+
+def distance_within(
+    pictures: Pictures, group: CropGroup, *, seed: int = 0, num_images: int = 128
+) -> float:
+    """Return how far apart views of a picture are, in units of views of two pictures.
+
+    The mean squared distance between views averaged over 4 x 4 cells: near 0 when a picture is
+    known by its colours whatever the crop, 1 when two views of it have no more in common than
+    those of two pictures. Of eight views as ``group`` has them of each of ``num_images`` pictures,
+    evenly through the set.
+    """
+    views = ViewsConfig(groups=(replace(group, count=VIEWS),))
+    places = np.unique(np.linspace(0, len(pictures) - 1, num_images).round().astype(np.int64))
+    kept, read = [], []
+    for place in places.tolist():
+        try:
+            read.append(pictures.reduced(place, partial(reduction, views)))
+        except UnreadablePicture:
+            continue
+        kept.append(place)
+    if len(kept) < 2:
+        return 0.0
+    made = make_crops(Shown(read), np.array(kept), views, seed=seed, epoch=0).views
+    cells = torch.cat([F.adaptive_avg_pool2d(view.double(), CELLS).flatten(1) for view in made])
+    distances = torch.cdist(cells, cells).square()
+    owner = torch.arange(len(kept)).repeat(VIEWS)
+    same = owner[:, None] == owner
+    between = distances[~same].mean()
+    within = distances[same & ~torch.eye(len(owner), dtype=torch.bool)].mean()
+    return 1.0 if between == 0 else float(within / between)

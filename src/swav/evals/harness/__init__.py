@@ -1,0 +1,1 @@
+"""What evaluations share: who is evaluated on what, features, splits, baselines."""

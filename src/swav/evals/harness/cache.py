@@ -1,0 +1,90 @@
+"""Features kept in a folder, so that the same network sees the same pictures once.
+
+The name of a file is a digest of everything its content depends on: the network's layers and
+weights, the evaluation transform, the pictures, which features of them, the kind of device and
+the versions of the packages.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from swav.data.sources.pictures import Pictures
+from swav.evals.harness.subject import Recall, Rows, Subject
+from swav.run_folder.result import installed_versions
+
+logger = logging.getLogger(__name__)
+
+VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-headless")
+
+
+def cached_in(folder: Path) -> Recall:
+    """Return how a subject's features are read from ``folder``, or computed and written there.
+
+    Raw pixels are not kept: they cost less than a file.
+    """
+
+    def recall(
+        subject: Subject, pictures: Pictures, name: str, compute: Callable[[], Rows]
+    ) -> Rows:
+        if subject.backbone is None:
+            return compute()
+        path = folder / f"{_digest(subject, pictures, name)}.safetensors"
+        tensors = _read(path)
+        if tensors is not None:
+            kept = tensors.pop("kept").tolist()
+            return [tensors[f"values{place}"] for place in range(len(tensors))], kept
+        values, kept = compute()
+        named = {f"values{place}": each for place, each in enumerate(values)}
+        _write({**named, "kept": torch.tensor(kept)}, path)
+        return values, kept
+
+    return recall
+
+
+def _read(path: Path) -> dict[str, torch.Tensor] | None:
+    """Return the tensors of a file, or None where there is none or only a damaged one."""
+    try:
+        return safetensors.torch.load_file(path) if path.exists() else None
+    except SafetensorError:
+        logger.warning("%s is damaged: its features are computed again", path)
+        return None
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Return a text that changes when any parameter or buffer of a network does."""
+    found = blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _digest(subject: Subject, pictures: Pictures, name: str) -> str:
+    assert subject.backbone is not None
+    versions = installed_versions()
+    parts = (
+        name,
+        repr(subject.backbone),  # weights alone do not tell padding, strides or activations
+        weights_digest(subject.backbone),
+        str(subject.transform),
+        pictures.digest(),
+        subject.device.type,
+        *(versions[package] for package in VERSIONS),
+    )
+    return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file; a reader sees none or the whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    safetensors.torch.save_file(tensors, unfinished)
+    unfinished.replace(path)

@@ -1,0 +1,57 @@
+"""Features of random views of pictures, for evaluations that augment."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from swav.data.sources.decode import Decoded
+from swav.data.sources.pictures import Pictures
+from swav.data.views.augment import AugmentConfig
+from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.multicrop import Shown, make_crops
+from swav.evals.harness.extract import PIXELS_SIZE, readable
+from swav.evals.harness.subject import Subject
+
+Crops = UInt8[Tensor, "batch channels height width"]
+CROP_AND_FLIP = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)
+
+
+def view_features(
+    subject: Subject,
+    pictures: Pictures,
+    *,
+    scale: tuple[float, float],
+    augment: AugmentConfig = CROP_AND_FLIP,
+    seed: int,
+    epoch: int,
+) -> tuple[Float[Tensor, "images features"], Float[Tensor, "images features"]]:
+    """Return the features of two random views of every readable picture, in the set's order.
+
+    The views are those of a training: a function of (seed, epoch, position of the picture).
+    """
+    size = (PIXELS_SIZE,) * 2 if subject.transform is None else subject.transform.input_size[1:]
+    drawn = draw_views(pictures, size=size, scale=scale, augment=augment, seed=seed, epoch=epoch)
+    encoded = [[subject.encode_views(list(crops)) for crops in views] for views in drawn]
+    first, second = zip(*encoded, strict=True)
+    return torch.cat(first), torch.cat(second)
+
+
+def draw_views(
+    pictures: Pictures,
+    *,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+) -> Iterator[tuple[Crops, Crops]]:
+    """Yield two random views of every readable picture, batch after batch, as bytes."""
+    group = CropGroup(count=2, size=size, scale=scale, augment=augment)
+    views = ViewsConfig(groups=(group,))
+    for indices, batch in readable(pictures):
+        shown = Shown([Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch])
+        first, second = make_crops(shown, np.array(indices), views, seed=seed, epoch=epoch).views
+        yield first, second

@@ -1,0 +1,206 @@
+"""Finding a picture again from an unseen part of it.
+
+A random part of a picture, its colours shifted, is looked up among all whole pictures. It needs
+no labels, and it asks for what pixels cannot give: knowing a thing by a piece of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import functional as photometric
+
+from swav.data.random import uniforms
+from swav.data.sources.pictures import Pictures
+from swav.evals.harness.extract import BATCH_SIZE, Encode, readable
+from swav.evals.harness.subject import Subject
+from swav.ops.metrics import wilson_interval
+from swav.ops.neighbours import nearest
+from swav.run_folder.result import Result
+
+RANKS = (1, 5)
+_PARTS_STREAM = 0x70617274  # an "epoch" that no training reaches: its draws are never these
+_NUM_DRAWS = 8
+
+Picture = UInt8[Tensor, "channels _ _"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsConfig:
+    """Recall of whole pictures from a random, colour-jittered part of them."""
+
+    name: ClassVar[str] = "parts"
+    needs_labels: ClassVar[bool] = False
+    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    area: tuple[float, float] = (0.1, 0.3)
+    """Share of the picture that a part shows."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a part."""
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    """The first three scale by 1 +- x, hue turns by +- x of the circle."""
+    max_parts: int = 2000
+    """Pictures that are looked up, drawn by seed; all are in the gallery."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.area
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"area {self.area} must be two rising shares between 0 and 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must be two rising numbers above 0")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= asdict(self)[name] <= 1:
+                raise ValueError(f"{name} {asdict(self)[name]} must be between 0 and 1")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue {self.hue} must be between 0 and 0.5")
+        if self.max_parts < 1:
+            raise ValueError(f"max_parts {self.max_parts} must be 1 or more")
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result of ``run`` on the pictures that are scored."""
+        return run(self, subject.encode, subject.parts.scored)
+
+
+def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
+    """Return the recall at 1 and at 5 of the whole picture, by cosine among all pictures.
+
+    The parts depend on the seed and the positions of the pictures only, so every ``encode``
+    (a network's, the untrained network's, ``pixel_encoder``'s) is asked the same questions.
+
+    Raises:
+        ValueError: if there are fewer than two readable pictures, or none of those looked up.
+    """
+    lookup = _encoded(config, encode, pictures)
+    num_gallery = len(lookup.gallery)
+    if num_gallery < 2:
+        raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
+    found = nearest(
+        lookup.queries, lookup.gallery, num_neighbours=min(max(RANKS), num_gallery)
+    ).indices
+    hits = found == lookup.answers[:, None]
+    num_found = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
+    return Result(
+        task="parts",
+        protocol=_protocol(config),
+        metrics={metric: right / len(hits) for metric, right in num_found.items()},
+        intervals={
+            metric: wilson_interval(right, len(hits)) for metric, right in num_found.items()
+        },
+        seeds=(config.seed,),
+        counts={"gallery": num_gallery, "parts": len(hits)},
+    )
+
+
+def chosen(num_images: int, config: PartsConfig) -> Int64[np.ndarray, " images"]:
+    """Return the positions of the pictures that are looked up, all if there are few enough."""
+    if num_images <= config.max_parts:
+        return np.arange(num_images)
+    generator = np.random.default_rng(config.seed)
+    return np.sort(generator.choice(num_images, config.max_parts, replace=False))
+
+
+def parts(
+    pictures: Sequence[Picture], indices: Sequence[int], config: PartsConfig
+) -> list[Picture]:
+    """Return a random, colour-jittered part of each picture, at its own resolution."""
+    draws = uniforms(
+        seed=config.seed,
+        epoch=_PARTS_STREAM,
+        indices=np.asarray(indices),
+        view=0,
+        num_draws=_NUM_DRAWS,
+    )
+    return [
+        _jittered(_cropped(picture, draw, config), draw, config)
+        for picture, draw in zip(pictures, draws, strict=True)
+    ]
+
+
+class _Lookup(NamedTuple):
+    gallery: Float[Tensor, "images features"]
+    queries: Float[Tensor, "batch features"]
+    answers: Int64[Tensor, " batch"]
+    """Row of the gallery that each query is a part of."""
+
+
+def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup:
+    """Return the features of every readable picture and of the parts that are looked up."""
+    asked = set(chosen(len(pictures), config).tolist())
+    gallery: list[Tensor] = []
+    queries: list[Tensor] = []
+    answers: list[int] = []
+    num_gallery = 0
+    for indices, batch in readable(pictures, batch_size=BATCH_SIZE):
+        gallery.append(encode(batch))
+        places = [place for place, index in enumerate(indices) if index in asked]
+        shown = [batch[place] for place in places]
+        if places:
+            queries.append(encode(parts(shown, [indices[place] for place in places], config)))
+        answers.extend(num_gallery + place for place in places)
+        num_gallery += len(indices)
+    if not answers:
+        raise ValueError(
+            f"{pictures.data}: none of the {len(asked)} pictures to look up can be read"
+        )
+    return _Lookup(torch.cat(gallery), torch.cat(queries), torch.tensor(answers))
+
+
+def _cropped(
+    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartsConfig
+) -> Picture:
+    """Return a part of the drawn area and ratio; a side that would not fit is cut short."""
+    _, tall, wide = picture.shape
+    area = tall * wide * _between(config.area, draws[0])
+    ratio = float(np.exp(_between((np.log(config.ratio[0]), np.log(config.ratio[1])), draws[1])))
+    height = min(max(round((area / ratio) ** 0.5), 1), tall)
+    width = min(max(round((area * ratio) ** 0.5), 1), wide)
+    top, left = int(draws[2] * (tall - height + 1)), int(draws[3] * (wide - width + 1))
+    return picture[:, top : top + height, left : left + width].contiguous()
+
+
+def _jittered(
+    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartsConfig
+) -> Picture:
+    """Return the picture with brightness, contrast, saturation and hue shifted, in this order.
+
+    Colour means nothing outside red, green and blue: any other channel is a grey picture.
+    """
+    brightness, contrast, saturation = (
+        _between((1 - strength, 1 + strength), draw)
+        for strength, draw in zip(
+            (config.brightness, config.contrast, config.saturation), draws[4:7], strict=True
+        )
+    )
+    coloured = picture.shape[0] == 3
+    # on small pictures Pillow does this three times as fast as tensors
+    shifted = photometric.to_pil_image(picture) if coloured else picture[:, None]
+    shifted = photometric.adjust_brightness(shifted, brightness)
+    shifted = photometric.adjust_contrast(shifted, contrast)
+    if coloured:
+        shifted = photometric.adjust_saturation(shifted, saturation)
+        if config.hue:
+            shifted = photometric.adjust_hue(shifted, _between((-config.hue, config.hue), draws[7]))
+        shifted = photometric.pil_to_tensor(shifted)
+    found: Tensor = shifted.view(picture.shape)
+    return found
+
+
+def _between(ends: tuple[float, float], draw: float) -> float:
+    return float(ends[0] + (ends[1] - ends[0]) * draw)
+
+
+def _protocol(config: PartsConfig) -> dict[str, Any]:
+    settings = {name: _plain(value) for name, value in asdict(config).items()}
+    question = "which whole picture is this part of, by cosine"
+    return {"question": question, "jitter": "by Pillow"} | settings
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,102 @@
+"""The table on the screen: every score beside the untrained network's and the pixels'."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean, stdev
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from swav import config
+from swav.evals import Result
+from swav.training.open_model import Model
+
+WIDE = 200
+Groups = Mapping[str, Sequence[Sequence[Result]]]
+"""The results of each model of a group, by what the group is called."""
+
+
+def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
+    """Print one line for each metric of each group: runs that differ by their seed alone.
+
+    Of one run the interval over pictures is shown, of several the deviation between them.
+    """
+    several = len(groups) > 1
+    repeated = any(len(runs) > 1 for runs in groups.values())
+    names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
+    sure = "95 %, +- runs" if repeated else "95 %"
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("task", "metric", *names)),
+        *(Column(name, no_wrap=True) for name in ("value", sure, "untrained", "pixels")),
+        title=title,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown = ""
+    for task, metric in _metrics(groups):
+        for label, runs in groups.items():
+            found = [
+                result
+                for results in runs
+                for result in results
+                if result.label == task and metric in result.metrics
+            ]
+            if not found:
+                continue
+            named = {"model": label, "runs": str(len(found))}
+            first = "" if task == shown else task
+            table.add_row(first, metric, *(named[name] for name in names), *_cells(found, metric))
+            shown = task
+    console = Console(stderr=stderr)
+    if not console.is_terminal:  # a file has lines of any length
+        console.width = WIDE
+    console.print(table)
+
+
+def grouped(models: Sequence[Model], results: Sequence[Sequence[Result]]) -> dict[str, list]:  # type: ignore[type-arg]
+    """Return the results by group; the first run's name stands for its group."""
+    first_of: dict[object, str] = {}
+    groups: dict[str, list[Sequence[Result]]] = {}
+    for model, found in zip(models, results, strict=True):
+        same = model.name if model.config is None else repr(replace(model.config, seed=0))
+        label = model.name if model.name not in groups else str(model.folder or model.name)
+        groups.setdefault(first_of.setdefault(same, label), []).append(found)
+    return groups
+
+
+def differing_settings(models: Sequence[Model]) -> dict[str, list[str]]:
+    """Return the settings in which runs differ, with the value of each run."""
+    runs = [model.config for model in models if model.config is not None]
+    paths = dict.fromkeys(
+        path for run in runs[1:] for path in config.differences(runs[0], run) if path != "seed"
+    )
+    values = [dict(config.flatten(config.to_dict(run))) for run in runs]
+    return {path: [str(each.get(path)) for each in values] for path in paths}
+
+
+def _metrics(groups: Groups) -> list[tuple[str, str]]:
+    """Return every task and metric once, in the order in which they were asked for."""
+    return list(
+        dict.fromkeys(
+            (result.label, metric)
+            for runs in groups.values()
+            for results in runs
+            for result in results
+            for metric in result.metrics
+        )
+    )
+
+
+def _cells(results: Sequence[Result], metric: str) -> list[str]:
+    values = [result.metrics[metric] for result in results]
+    sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
+    low_high = results[0].intervals.get(metric)
+    if len(values) == 1 and low_high is not None:
+        sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
+    beside = []
+    for name in ("random", "pixels"):
+        found = [result.baselines.get(name, {}).get(metric) for result in results]
+        known = [value for value in found if value is not None]
+        beside.append(f"{mean(known):.4f}" if known else "")
+    return [f"{mean(values):.4f}", sure, *beside]

@@ -1,0 +1,1 @@
+"""A run folder: every path, file name, reader and writer of it."""

@@ -1,0 +1,169 @@
+"""What can be evaluated: run folders, timm's networks and folders, state dicts, the baselines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.open import SourceConfig
+from swav.evals.harness.subject import Clusters
+from swav.exchange.from_state_dict import ENDINGS, load_networks
+from swav.nn.backbones import BackboneConfig
+from swav.recipes.train_config import TrainConfig
+from swav.training.trained_run import clusters_of_method, load
+
+FORMS = """\
+a run folder (the --out of a training)
+a folder that timm opens (with config.json), such as a run's model/
+a timm name, for its published weights
+a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
+random (an untrained resnet18), or random:NAME
+pixels (no network at all)"""
+UNTRAINED = "resnet18"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One thing to evaluate, and how it reads pictures."""
+
+    name: str
+    network: nn.Module | None = None
+    """None for raw pixels."""
+    untrained: nn.Module | None = None
+    """The same network before training, None for raw pixels."""
+    transform: EvalTransform | None = None
+    clusters: Clusters | None = None
+    source: SourceConfig = field(default_factory=SourceConfig)
+    seed: int = 0
+    folder: Path | None = None
+    """The run folder, which keeps results and features."""
+    config: TrainConfig | None = None
+    """Of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What a network that is no run is shown."""
+
+    channels: int = 3
+    size: int | None = None
+    """Height and width; None: what the network was trained at, 224 for one that was not."""
+
+
+def is_model(word: str) -> bool:
+    """Return whether a word of the command line names a model, and so is not the DATA."""
+    path = Path(word)
+    if path.exists():
+        settings = (path / "config.yaml", path / "config.json")
+        return path.name.endswith(ENDINGS) or any(each.exists() for each in settings)
+    is_named = word == "pixels" or word.partition(":")[0] == "random" or timm.is_model(word)
+    return is_named or "=" in word
+
+
+def open_model(word: str, shown: Input) -> Model:
+    """Open what a word of the command line names.
+
+    Raises:
+        ValueError: if it names nothing, or what it names cannot be opened.
+    """
+    path = Path(word)
+    name, equals, file = word.partition("=")
+    kind, _, network = word.partition(":")
+    if (path / "config.yaml").exists():
+        return _run(path)
+    if (path / "config.json").exists():
+        return _timm(f"local-dir:{path}", shown, name=path.name)
+    if equals or path.is_file():
+        return _state_dict(Path(file) if equals else path, name if equals else None, shown)
+    if word == "pixels":
+        return Model(name="pixels", source=SourceConfig(channels=shown.channels))
+    if kind == "random":
+        return _random(network or UNTRAINED, shown)
+    if timm.is_model(word):
+        return _timm(word, shown, name=word)
+    raise ValueError(
+        f"{word} is no run folder (no config.yaml): give the --out of a training, or another "
+        f"model. A model is one of:\n{FORMS}"
+    )
+
+
+def _run(path: Path) -> Model:
+    run = load(path)
+    return Model(
+        name=path.resolve().name,
+        network=run.backbone,
+        untrained=run.untrained(),
+        transform=run.transform,
+        clusters=clusters_of_method(run.objective),
+        source=run.config.data,
+        seed=run.config.seed,
+        folder=path,
+        config=run.config,
+    )
+
+
+def _timm(address: str, shown: Input, *, name: str) -> Model:
+    """Return a network with timm's weights, from a folder or from where timm publishes them."""
+    is_folder = address.startswith("local-dir:")
+    args: dict[str, Any] = {} if is_folder else {"in_chans": shown.channels}
+    torch.manual_seed(0)
+    untrained = timm.create_model(address, pretrained=False, num_classes=0, **args)
+    try:
+        network = timm.create_model(address, pretrained=True, num_classes=0, **args)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{name}: timm cannot get the weights ({error}). Without a network connection give "
+            f"a folder or a file of weights, or random:{name}"
+        ) from error
+    if is_folder:
+        shown = replace(shown, channels=_settings(network)["input_size"][0])
+    return _model(name, network, untrained, shown)
+
+
+def _random(name: str, shown: Input) -> Model:
+    torch.manual_seed(0)
+    network = BackboneConfig(name=name).build(shown.channels)
+    model = _model(f"random:{name}", network, network, shown)
+    return replace(model, name="random" if name == UNTRAINED else model.name)
+
+
+def _model(name: str, network: nn.Module, untrained: nn.Module, shown: Input) -> Model:
+    """Return a model that is shown what its weights were trained on; its channels are known."""
+    settings = {"crop_pct": 1.0, "interpolation": "bicubic", **_settings(network)}
+    channels = shown.channels
+    size = settings["input_size"][1:] if shown.size is None else (shown.size, shown.size)
+    for each in {network, untrained}:
+        if hasattr(each, "set_input_size") and tuple(size) != tuple(settings["input_size"][1:]):
+            each.set_input_size(tuple(size))  # type: ignore[operator]  # of position embeddings
+    known = len(settings["mean"]) == channels
+    transform = EvalTransform.from_timm(
+        {
+            **settings,
+            "input_size": (channels, *size),
+            "mean": settings["mean"] if known else (0.5,) * channels,
+            "std": settings["std"] if known else (0.25,) * channels,
+        }
+    )
+    return Model(
+        name=name,
+        network=network.eval(),
+        untrained=untrained.eval(),
+        transform=transform,
+        source=SourceConfig(channels=channels),
+    )
+
+
+def _settings(network: nn.Module) -> Mapping[str, Any]:
+    return network.pretrained_cfg  # type: ignore[return-value]
+
+
+def _state_dict(path: Path, name: str | None, shown: Input) -> Model:
+    """Return a network with the weights of a file; every weight of the network must be there."""
+    network, untrained = load_networks(path, name, shown.channels)
+    stem = next(each for each in network.modules() if isinstance(each, nn.Conv2d))
+    return _model(path.name, network, untrained, replace(shown, channels=stem.in_channels))

@@ -1,0 +1,217 @@
+"""What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swav.commands.cluster import write_clusters
+from swav.commands.embed import write_embeddings
+from swav.data.sources.decode import Decoded, UnreadablePicture
+from swav.data.sources.pictures import Pictures
+from swav.data.views.crops import ViewsConfig
+from swav.data.views.multicrop import Shown, finish, make_crops
+from swav.engine.objective import Objective
+from swav.evals import extract
+from swav.evals.harness.baselines import Comparison, PixelBaseline, fit_and_score, one_set
+from swav.evals.harness.subject import Parts, Subject
+from swav.evals.presets import PRESETS
+from swav.exchange.to_timm import save_timm
+from swav.recipes.train_config import TrainConfig
+from swav.report import write_report
+from swav.report.score_table import print_table
+from swav.training.evaluation import TASKS, possible_tasks, task_config, write_result
+from swav.training.trained_run import (
+    clusters_of,
+    clusters_of_method,
+    read_record,
+    transform_of,
+    untrained_network,
+    write_record,
+)
+
+logger = logging.getLogger(__name__)
+
+SHOWN_PICTURES = 6
+REPORT = "report.html"
+FILES = (REPORT, "embeddings.npz", "clusters.csv", "clusters.npz")
+
+
+def write_outputs(
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    pictures: Pictures,
+    *,
+    reopen: bool,
+    seconds: float,
+) -> None:
+    """Export, embed, cluster, evaluate (unless told not to) and report; what is there stays.
+
+    Args:
+        folder: run folder.
+        config: settings of the run.
+        objective: trained.
+        pictures: that it was trained on.
+        reopen: whether they came from ``config.data``, which may hold a part to score.
+        seconds: of the training, for the run's record.
+    """
+    before = _present(folder)
+    if not (folder / "model").exists() and ":" not in config.backbone.name:
+        _export(folder, config, objective)  # timm cannot build another package's network
+    _embed_and_cluster(folder, config, objective, pictures)
+    if config.evaluate_at_end:
+        parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
+        _evaluate(folder, config, objective, parts)
+    if read_record(folder).get("status") != "finished":
+        write_record(folder, status="finished", seconds=seconds)
+    if _present(folder) != before or not (folder / REPORT).exists():
+        write_report(folder, pictures)
+
+
+def remove_outputs(folder: Path) -> None:
+    """Remove what an earlier state of the network left; evaluations of other names stay."""
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    for name in (*FILES, "eval/layers.svg", *(f"eval/{task}.json" for task in (*TASKS, *PRESETS))):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _present(folder: Path) -> set[Path]:
+    return {
+        path
+        for path in (folder / "model", *folder.glob("*.*"), *folder.glob("eval/*.json"))
+        if path.exists()
+    }
+
+
+def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
+    save_timm(
+        objective.encoder,
+        folder / "model",
+        config=config.backbone,
+        transform=transform_of(config),
+        readme=_model_readme(config),
+    )
+
+
+def _embed_and_cluster(
+    folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
+) -> None:
+    wanted = [name for name in ("embeddings.npz", "clusters.csv") if not (folder / name).exists()]
+    if not wanted:
+        return
+    backbone = objective.encoder
+    device = next(backbone.parameters()).device
+    features = extract(backbone, pictures, transform_of(config), device=device)
+    if "embeddings.npz" in wanted:
+        write_embeddings(features, folder / "embeddings.npz")
+    if "clusters.csv" in wanted:
+        probabilities = clusters_of(objective, features.values)
+        write_clusters(features, probabilities, folder / "clusters.csv")
+
+
+def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
+    """Write the views of a few pictures, as the first epoch sees them, for the report."""
+    wanted = np.linspace(0, len(pictures) - 1, min(SHOWN_PICTURES, len(pictures))).astype(np.int64)
+    indices, shown = [], []
+    for index in wanted.tolist():
+        try:
+            picture = pictures[index]
+        except UnreadablePicture:
+            continue
+        shown.append(Decoded(picture, (picture.shape[1], picture.shape[2])))
+        indices.append(index)
+    if not shown:
+        return
+    made = make_crops(
+        Shown(shown),
+        np.array(indices),
+        config.views,
+        seed=config.seed,
+        epoch=0,
+        pipeline=config.data.pipeline,
+    )
+    views = finish(made, config.views).views
+    names = [pictures.names[i].encode("utf-8", "backslashreplace").decode() for i in indices]
+    arrays = {"names": np.array(names), **_by_group(views, config.views)}
+    path = folder / "pictures" / "views.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(".views.unfinished.npz")
+    np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
+    unfinished.replace(path)
+
+
+def _by_group(views: tuple[torch.Tensor, ...], config: ViewsConfig) -> dict[str, np.ndarray]:
+    """Return the views of each group as bytes, (pictures, views, height, width, channels)."""
+    mean, std = (
+        torch.tensor(config.mean)[:, None, None],
+        torch.tensor(config.std)[:, None, None],
+    )
+    rest = list(views)
+    arrays = {}
+    for place, group in enumerate(config.groups):
+        together, rest = torch.stack(rest[: group.count], dim=1), rest[group.count :]
+        visible = ((together * std + mean) * 255).round().clamp(0, 255).byte()
+        arrays[f"group{place}"] = visible.permute(0, 1, 3, 4, 2).numpy()
+    return arrays
+
+
+def _evaluate(
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    parts: Parts,
+) -> None:
+    """Measure what the labels allow; a task that they do not is left out with a warning."""
+    tasks = dict.fromkeys((*possible_tasks(parts), "parts"))
+    missing = [name for name in tasks if not (folder / "eval" / f"{name}.json").exists()]
+    if not missing:
+        return
+
+    parts = parts.load()
+    subject = Subject(
+        parts,
+        objective.encoder,
+        transform_of(config),
+        clusters_of_method(objective),
+    )
+    untrained = untrained_network(config, num_images=len(parts.fit))
+    comparison = Comparison(subject, untrained, config.seed, PixelBaseline(parts))
+    results = []
+    for name in missing:
+        try:
+            result = comparison.run(task_config(name))
+        except ValueError as error:
+            logger.warning("the evaluation %s is left out: %s", name, error)
+            continue
+        results.append(replace(result, model=folder.resolve().name))
+        write_result(results[-1], folder)
+    if results:
+        print_table({folder.name: [results]}, title=str(folder), stderr=True)
+
+
+def _model_readme(config: TrainConfig) -> str:
+    own = config.backbone.name in (
+        "cifar_resnet18",
+        "resnet50w2",
+        "resnet50w4",
+        "resnet50w5",
+    )
+    first = "import swav.nn  # registers the network with timm\n" if own else ""
+    return f"""# {config.backbone.name}, pre-trained without labels
+
+Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`.
+
+```python
+{first}import timm
+
+model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True, num_classes=0).eval()
+config = timm.data.resolve_data_config({{}}, model=model)
+transform = timm.data.create_transform(**config, is_training=False)
+features = model(transform(picture)[None])  # (1, {{model.num_features}})
+```
+"""

@@ -1,0 +1,284 @@
+"""``swav train``: the main job, from pictures to a backbone and everything a run leaves behind."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import swav.config
+from swav import distributed
+from swav.data.batch import Batch
+from swav.data.loader import StepViews, loader
+from swav.data.sources.open import SourceConfig
+from swav.data.sources.pictures import Pictures
+from swav.engine import due, fit
+from swav.engine.launch import available_cores, launch
+from swav.nn.batchnorm import synchronise_statistics
+from swav.recipes import explain, make_config
+from swav.recipes.auto import is_gpu
+from swav.recipes.train_config import TrainConfig
+from swav.run_folder.bad_files import check_bad_files, write_bad_files
+from swav.run_folder.lock import RunLock
+from swav.run_folder.text_log import RunLog
+from swav.training.checks import check_groups, check_plan, check_views, print_plan
+from swav.training.online_evaluation import PeriodicEvaluation
+from swav.training.outputs import write_outputs
+from swav.training.progress import Reporter
+from swav.training.session import Session, check_folder, on_any_rank, save, start_session
+from swav.training.stop_signal import StopSignal
+from swav.training.trained_run import load, transform_of, write_record
+
+__all__ = ["StoppedBySignal", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+class StoppedBySignal(Exception):
+    """The run was asked to stop; it has saved its state and can be continued."""
+
+
+def train(
+    data: str,
+    *,
+    recipe: str = "auto",
+    out: str | Path | None = None,
+    config: TrainConfig | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    dry_run: bool = False,
+    pictures: Pictures | None = None,
+) -> Path:
+    """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
+
+    Args:
+        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``.
+        recipe: settings to start from; ``auto`` chooses by the pictures and the device.
+        out: run folder; by default a new one under ``runs/``.
+        config: complete settings, in place of ``recipe``.
+        resume: continue the interrupted run in ``out``.
+        init_from: run folder whose backbone weights to start from; head and prototypes are new.
+        dry_run: print the plan, with time and memory, and stop.
+        pictures: an opened set (``swav.data.sources.open.from_arrays``), in place of ``data``.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ValueError: naming what does not fit and what to do about it.
+        StoppedBySignal: after SIGTERM or Ctrl-C, when the state has been saved.
+    """
+    if resume and out is None:
+        raise ValueError("--resume needs the run folder to continue: give --out")
+    opened = pictures
+    if config is None:
+        config = _config(data, recipe, pictures, Path(out) if resume and out else None)
+    pictures = (config.data.build() if opened is None else opened).load()
+    facts = pictures.facts()
+    remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
+    if dry_run:
+        for remark in [*remarks, *check_views(config, pictures)]:
+            logger.warning(remark)
+        print_plan(config, facts, pictures)
+        return Path(out or "runs")
+    weights = None if init_from is None else _backbone_weights(init_from, config)
+    fabric = launch(device=config.device, precision=config.precision, threads=_num_threads(config))
+    with ExitStack() as stack:
+        folder = _run_folder(fabric, config, out)
+        if fabric.is_global_zero:
+            stack.enter_context(RunLock(folder))
+            check_folder(folder, config, pictures, resume=resume)
+            stack.enter_context(RunLog(folder))
+            for remark in remarks if resume else [*remarks, *check_views(config, pictures)]:
+                logger.warning(remark)
+            if recipe == "auto" and not resume:
+                logger.info("\n".join(explain(config, facts)))
+            stack.enter_context(_recorded(folder))
+        with StopSignal() as stop:  # before the first state is read and the workers are forked
+            session = start_session(
+                fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
+            )
+            _run(session, stop)
+        if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
+            _finish(session, reopen=opened is None)
+    return folder
+
+
+def _config(
+    data: str, recipe: str, pictures: Pictures | None, continued: Path | None
+) -> TrainConfig:
+    """Return the settings of the run to continue, or else of the recipe for these pictures."""
+    if continued is not None and (continued / "config.yaml").exists():
+        config = swav.config.load(TrainConfig, continued / "config.yaml")
+    else:
+        opened = SourceConfig(data=data).build() if pictures is None else pictures
+        config = make_config(recipe, opened)
+    return replace(config, data=replace(config.data, data=data))
+
+
+def _backbone_weights(run: str | Path, config: TrainConfig) -> Mapping[str, Tensor]:
+    """Return the weights of a run's backbone.
+
+    Raises:
+        ValueError: if it is not the backbone of ``config``.
+    """
+    source = load(run)
+    channels = source.config.data.channels, config.data.channels
+    if (source.config.backbone, channels[0]) != (config.backbone, channels[1]):
+        raise ValueError(
+            f"--init-from {run} holds {source.config.backbone.name} with "
+            f"{source.config.backbone.args} for {channels[0]} channels, this run has "
+            f"{config.backbone.name} with {config.backbone.args} for {channels[1]}: use the same "
+            f"backbone (--config {Path(run) / 'config.yaml'} takes all settings of that run)"
+        )
+    return source.backbone.state_dict()
+
+
+def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> Path:
+    """Return the run folder, the same on all ranks; without ``out`` a new numbered one."""
+    if out is not None:
+        return Path(out)
+    number = torch.tensor(0)
+    stem = Path(config.data.data.rstrip("/").split(":")[0]).name.split(".")[0] or "pictures"
+    name = f"{stem}-{config.method.name}"
+    if fabric.is_global_zero:
+        taken = [path.name for path in Path("runs").glob(f"{name}-[0-9][0-9][0-9]")]
+        number = torch.tensor(max((int(each[-3:]) for each in taken), default=0) + 1)
+    number = distributed.all_reduce_max(number)
+    return Path("runs") / f"{name}-{int(number):03d}"
+
+
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """Write into ``run.json`` how the run ended if it did not come to its end."""
+    try:
+        yield
+    except BaseException as error:
+        if (folder / "run.json").exists():
+            stopped = isinstance(error, StoppedBySignal | KeyboardInterrupt)
+            write_record(folder, status="stopped" if stopped else "failed")
+        raise
+
+
+def _run(session: Session, stop: StopSignal) -> None:
+    """Train what is left, or until a signal asks to stop."""
+    if session.is_trained:
+        return
+    if on_any_rank(stop.requested):
+        raise _stopped(session, saved=True)
+    with Reporter(session) as report:
+        try:
+            _train(session, stop, report)
+        except ValueError:  # of a worker perhaps, wrapped in its traceback
+            source = session.config.data
+            check_bad_files(session.folder, source, num_listed=session.num_listed)
+            raise
+    session.seconds = report.seconds
+
+
+def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
+    """Yield the target views of one epoch, for the method that asks for them."""
+    targets = StepViews(
+        session.pictures,
+        replace(session.config.views, groups=session.config.views.groups[:1]),
+        global_batch=session.config.optim.batch_size,
+        accumulate=session.config.optim.accumulate,
+        seed=session.config.seed,
+        pipeline=session.config.data.pipeline,
+        positives=session.views.positives,
+    )
+    number = targets.steps_per_epoch
+    workers = _num_workers(session.config)
+    device = session.fabric.device
+    made = loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
+    for batch in made:
+        if on_any_rank(stop.requested):
+            raise _stopped(session, saved=True)  # there is nothing to save yet
+        yield batch
+
+
+def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
+    config = session.config
+    if session.clock.step == 0:  # later steps have it from their checkpoint
+        session.objective.to(session.fabric.device).train()
+        with session.fabric.autocast():
+            session.objective.prepare(_first_pass(session, stop))
+    batches = loader(
+        session.views,
+        start_step=session.clock.step,
+        total_steps=session.clock.total_steps,
+        workers=_num_workers(config),
+        device=session.fabric.device,
+    )
+    evaluation = PeriodicEvaluation(session.pictures, transform_of(config))
+    steps = fit(
+        session.objective,
+        batches,
+        session.optimizer,
+        session.clock,
+        learning_rate=config.optim.learning_rate_at,
+        fabric=session.fabric,
+        accumulate=config.optim.accumulate,
+        clip_norm=config.optim.clip_norm,
+        seed=config.seed,
+    )
+    for clock, output in steps:
+        session.clock = clock
+        stopping = on_any_rank(stop.requested)
+        every = config.evaluate_every * clock.steps_per_epoch
+        evaluating = every > 0 and due(clock, every)
+        if evaluating or due(clock, config.log_every):
+            report.log(output, _scores(session, evaluation) if evaluating else {})
+        if stopping or due(clock, session.save_every_steps):
+            saved = save(session, report.seconds)
+        if stopping and not session.is_trained:
+            raise _stopped(session, saved=saved)
+
+
+def _stopped(session: Session, *, saved: bool) -> Exception:
+    where = f"stopped after step {session.clock.step} of {session.clock.total_steps}"
+    if saved:
+        return StoppedBySignal(f"{where}; continue with --resume --out {session.folder}")
+    return OSError(f"{where}, but this step could not be saved: --resume continues an earlier one")
+
+
+def _finish(session: Session, *, reopen: bool) -> None:
+    """Make what is missing of a trained run, the report last; it says that the run is finished."""
+    folder = session.folder
+    write_bad_files(folder, session.pictures.bad_files)
+    write_outputs(
+        folder,
+        session.config,
+        session.objective,
+        session.pictures,
+        reopen=reopen,
+        seconds=round(session.seconds, 1),
+    )
+
+
+def _num_workers(config: TrainConfig) -> int:
+    """Return the loading processes of this rank: on a CPU the network needs most of the cores."""
+    if config.workers >= 0:
+        return config.workers
+    cores = available_cores() // distributed.local_world_size()
+    return max(1, cores - 1 if is_gpu(config.device) else cores // 4)
+
+
+def _num_threads(config: TrainConfig) -> int:
+    """Return the network's threads: all cores of this rank, as compiled views take few percent.
+
+    With Pillow's, a thread that waits for a core would hold up all the others.
+    """
+    cores = available_cores() // distributed.local_world_size()
+    loading = _num_workers(config) if config.data.pipeline == "pillow" else 0
+    return config.threads or max(1, cores - loading)
+
+
+def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:
+    """Return how good the encoder is so far; all ranks take part, the first one measures."""
+    synchronise_statistics(session.objective)
+    return evaluation.measure(session.objective.encoder) if session.fabric.is_global_zero else {}

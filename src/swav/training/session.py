@@ -1,0 +1,304 @@
+"""A training in progress: built anew, or from the newest checkpoint of its folder."""
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import swav.config
+from swav import distributed
+from swav.data.loader import StepViews
+from swav.data.sources.pictures import Pictures
+from swav.engine import Clock, Objective
+from swav.engine.launch import available_cores, prepare_network
+from swav.nn.batchnorm import synchronise_statistics
+from swav.recipes.train_config import TrainConfig
+from swav.run_folder.bad_files import BAD_FILES, write_bad_files
+from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from swav.run_folder.result import installed_versions
+from swav.run_folder.state import flatten, restore
+from swav.training.outputs import remove_outputs, write_views
+from swav.training.trained_run import build_objective, read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+SAVES_PER_RUN = 20
+FREE_TO_CHANGE = (
+    "log_every",
+    "save_every",
+    "evaluate_every",
+    "evaluate_at_end",
+    "workers",
+    "tensorboard",
+    "data.data",
+    "data.cache_gib",
+)
+"""Settings that may differ when a run is continued: they do not change what is learned."""
+
+
+@dataclass
+class Session:
+    """A run in progress, on this rank."""
+
+    fabric: Fabric
+    folder: Path
+    config: TrainConfig
+    pictures: Pictures
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    views: StepViews
+    clock: Clock
+    num_listed: int
+    """Pictures of the source, those left out as unreadable included."""
+    seconds: float = 0.0
+    """Spent in training so far, interruptions left out."""
+    saved_step: int = -1
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether every step is done."""
+        return self.clock.step >= self.clock.total_steps
+
+    @property
+    def save_every_steps(self) -> int:
+        """Steps between checkpoints."""
+        automatic = max(self.clock.steps_per_epoch, self.clock.total_steps // SAVES_PER_RUN, 1)
+        return self.config.save_every or automatic
+
+
+def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resume: bool) -> None:
+    """Refuse a folder that cannot take this run. Call it on one rank, holding the lock.
+
+    Raises:
+        ValueError: if it holds a run that is not to be continued, or one of other settings.
+    """
+    stored = folder / "config.yaml"
+    if not resume and (stored.exists() or (folder / "checkpoints").exists()):
+        raise ValueError(
+            f"{folder} already holds a run: continue it with --resume, or choose another --out"
+        )
+    if stored.exists():
+        _check_same(swav.config.load(TrainConfig, stored), config)
+    before, now = read_record(folder).get("num_images"), len(pictures)
+    if before not in (None, now):
+        raise ValueError(
+            f"the run to continue learns from {before} pictures, {pictures.data} now has {now}: "
+            "bring the others back, or start a new run with another --out"
+        )
+
+
+def start_session(
+    fabric: Fabric,
+    folder: Path,
+    config: TrainConfig,
+    pictures: Pictures,
+    *,
+    recipe: str,
+    resume: bool,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Session:
+    """Build everything, from the newest checkpoint if there is one to continue.
+
+    Args:
+        fabric: where to compute.
+        folder: run folder; ``check_folder`` has passed it.
+        config: complete settings.
+        pictures: what to learn from.
+        recipe: what the run's record calls the settings.
+        resume: whether to look for a checkpoint.
+        weights: of the backbone, to start from.
+    """
+    num_listed = len(pictures) + len(pictures.bad_files)
+    objective = build_objective(config, num_images=len(pictures), weights=weights)
+    prepare_network(
+        objective,
+        fabric,
+        sync_batchnorm=config.sync_batchnorm,
+        compile_network=_compiles(config, fabric),
+    )
+    optim = config.optim
+    views = StepViews(
+        pictures,
+        config.views,
+        global_batch=optim.batch_size,
+        accumulate=optim.accumulate,
+        seed=config.seed,
+        pipeline=config.data.pipeline,
+        bad_files=folder / BAD_FILES,
+        pretext=config.method.pretext,
+        positives=config.data.positives(pictures),
+    )
+    clock = Clock(
+        step=0,
+        epoch=0,
+        steps_per_epoch=views.steps_per_epoch,
+        total_steps=views.steps_per_epoch * config.epochs,
+        images=0,
+        warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
+    )
+    optimizer = optim.build(objective, objective.rates)
+    session = Session(
+        fabric, folder, config, pictures, objective, optimizer, views, clock, num_listed
+    )
+    if resume:
+        _continue(session)
+    if fabric.is_global_zero and not session.is_trained:
+        _write_start(session, recipe)
+    return session
+
+
+def save(session: Session, seconds: float) -> bool:
+    """Publish a checkpoint; a full disk costs the checkpoint, not the run. Same on all ranks."""
+    if session.saved_step == session.clock.step:
+        return True
+    synchronise_statistics(session.objective)
+    state = session.objective.state_dict()  # on every rank: memory banks are gathered
+    failed = on_any_rank(session.fabric.is_global_zero and not _publish(session, state, seconds))
+    session.saved_step = session.saved_step if failed else session.clock.step
+    return not failed
+
+
+def on_any_rank(flag: bool) -> bool:
+    """Return whether ``flag`` holds on any rank."""
+    if distributed.world_size() == 1:
+        return flag
+    return bool(distributed.all_reduce_max(torch.tensor(int(flag))))
+
+
+def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool:
+    clock, named = session.clock, session.objective.named_parameters()
+    meta = {
+        "step": clock.step,
+        "epoch": clock.epoch,
+        "images": clock.images,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "ranks": distributed.world_size(),
+        "versions": dict(installed_versions()),
+    }
+    tensors = flatten(state, session.optimizer, named)
+    try:
+        save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
+    except OSError as error:
+        logger.warning("could not save step %d (%s): training goes on", clock.step, error)
+        return False
+    return True
+
+
+def _compiles(config: TrainConfig, fabric: Fabric) -> bool:
+    """On a CPU compiling costs minutes and was not seen to gain anything (docs/decisions)."""
+    return config.compile == "on" or (config.compile == "auto" and fabric.device.type == "cuda")
+
+
+def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
+    """Refuse to continue a run under settings that change what it learns."""
+    changed = {
+        path: values
+        for path, values in swav.config.differences(stored, given).items()
+        if not path.startswith(FREE_TO_CHANGE)
+    }
+    if changed:
+        listed = "; ".join(
+            f"{path} was {old!r}, now {new!r}" for path, (old, new) in changed.items()
+        )
+        raise ValueError(
+            f"the run to continue has other settings ({listed}): leave these options out, or "
+            "start a new run with another --out (--init-from keeps the weights)"
+        )
+
+
+def _continue(session: Session) -> None:
+    """Load the newest valid checkpoint into the session, on every rank the same."""
+    found = newest_checkpoint(session.folder) if session.fabric.is_global_zero else None
+    newest = torch.tensor(-1 if found is None else found.step)
+    step = int(distributed.all_reduce_max(newest))
+    if step < 0:
+        logger.info("no checkpoint yet: starting at step 0")
+        return
+    checkpoint = found or load_checkpoint(session.folder / "checkpoints" / f"step-{step:08d}")
+    restore(checkpoint.tensors, session.objective, session.optimizer)
+    _restore_machine(checkpoint.meta)
+    session.clock = session.clock.at(step, global_batch=session.config.optim.batch_size)
+    session.seconds = float(checkpoint.meta["seconds"])
+    session.saved_step = step
+    if session.is_trained:
+        logger.info("all %d steps are done: making what is missing", step)
+        return
+    if session.fabric.is_global_zero:
+        resumes = read_record(session.folder).get("resumes", [])
+        write_record(session.folder, resumes=[*resumes, {"step": step, "time": now()}])
+    logger.info("continuing at step %d of %d", step, session.clock.total_steps)
+
+
+def _restore_machine(meta: Mapping[str, Any]) -> None:
+    """Restore the number of threads, and say what keeps the run from going on bit for bit."""
+    same_ranks = meta["ranks"] == distributed.world_size()
+    if same_ranks and meta["threads"] <= available_cores():
+        torch.set_num_threads(meta["threads"])
+    here = {
+        "ranks": distributed.world_size(),
+        "threads": torch.get_num_threads(),
+        **installed_versions(),
+    }
+    there = {"ranks": meta["ranks"], "threads": meta["threads"], **meta["versions"]}
+    other = [
+        f"{name} {there.get(name)} -> {value}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if other:
+        logger.warning(
+            "going on under other conditions (%s): close to an uninterrupted run, not equal to it "
+            "bit for bit",
+            ", ".join(other),
+        )
+
+
+def _write_start(session: Session, recipe: str) -> None:
+    config, folder = session.config, session.folder
+    unfinished = folder / ".config.yaml.tmp"
+    swav.config.dump(config, unfinished)
+    unfinished.replace(folder / "config.yaml")
+    if not read_record(folder):
+        write_record(
+            folder,
+            data=config.data.data,
+            recipe=recipe,
+            method=config.method.name,
+            backbone=config.backbone.name,
+            num_images=len(session.pictures),
+            seed=config.seed,
+            command=shlex.join(sys.argv),
+            started=now(),
+            versions=dict(installed_versions()),
+            machine=_machine(session),
+            resumes=[],
+        )
+    write_record(folder, status="running")
+    write_bad_files(folder, session.pictures.bad_files)
+    remove_outputs(folder)  # of an unfinished network, if any
+    write_views(folder, session.pictures, config)
+
+
+def _machine(session: Session) -> dict[str, Any]:
+    return {
+        "device": str(session.fabric.device),
+        "ranks": distributed.world_size(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "precision": session.config.precision,
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+def now() -> str:
+    """Return the time as the run's record writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

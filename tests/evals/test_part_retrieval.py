@@ -1,0 +1,136 @@
+"""Finding pictures again: known answers for known encoders, and what a part is."""
+
+import numpy as np
+import pytest
+import torch
+
+from swav.data.sources.open import from_arrays
+from swav.evals import PartsConfig, part_retrieval, pixel_encoder
+
+PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+
+
+def flat_pictures(num_images: int) -> torch.Tensor:
+    """Return pictures of one grey each, so that any part shows which picture it is of."""
+    greys = torch.linspace(10, 250, num_images).byte()
+    return greys[:, None, None, None].expand(-1, 3, 20, 20).contiguous()
+
+
+def grey_as_angle(pictures):
+    """Return a direction for each picture's mean grey, not fooled by its size."""
+    greys = torch.stack([picture.float().mean() for picture in pictures]) / 255
+    return torch.stack([greys.cos(), greys.sin()], dim=1)
+
+
+def test_an_encoder_that_knows_a_picture_by_any_part_finds_all():
+    pictures = from_arrays(flat_pictures(50))
+    result = part_retrieval.run(PartsConfig(**PLAIN), grey_as_angle, pictures)
+    assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
+    assert result.counts == {"gallery": 50, "parts": 50}
+
+
+def test_an_encoder_that_knows_nothing_is_at_chance():
+    generator = torch.Generator().manual_seed(0)
+
+    def guess(pictures):
+        return torch.randn(len(pictures), 16, generator=generator)
+
+    result = part_retrieval.run(PartsConfig(), guess, from_arrays(flat_pictures(200)))
+    assert result.metrics["recall_at_1"] <= 0.03
+    low, high = result.intervals["recall_at_5"]
+    assert low < 5 / 200 < high
+
+
+def test_the_whole_picture_unchanged_is_found_by_its_pixels(made):
+    whole = PartsConfig(**PLAIN, area=(1.0, 1.0), ratio=(1.0, 1.0))
+    pictures = made.pictures_of(60)
+    assert part_retrieval.run(whole, pixel_encoder(pictures), pictures).metrics["recall_at_1"] == 1
+    hard = part_retrieval.run(PartsConfig(), pixel_encoder(pictures), pictures).metrics
+    assert hard["recall_at_1"] < 0.5
+
+
+def test_parts_lie_inside_and_have_the_asked_area_and_ratio():
+    rows, columns = torch.meshgrid(torch.arange(90), torch.arange(120), indexing="ij")
+    picture = torch.stack([rows, columns, rows * 0]).byte()  # each pixel says where it is
+    config = PartsConfig(**PLAIN)
+    found = part_retrieval.parts([picture] * 300, range(300), config)
+    areas = [each.shape[1] * each.shape[2] / (90 * 120) for each in found]
+    ratios = [each.shape[2] / each.shape[1] for each in found]
+    assert 0.095 < min(areas) < 0.12
+    assert 0.28 < max(areas) < 0.305
+    assert 0.72 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.38
+    for each in found:
+        top, left = each[0, 0, 0], each[1, 0, 0]
+        height, width = each.shape[1:]
+        assert torch.equal(each, picture[:, top : top + height, left : left + width])
+    tops, lefts = (np.array([int(each[axis, 0, 0]) for each in found]) for axis in (0, 1))
+    assert len(set(tops)) > 30
+    assert len(set(lefts)) > 30
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (200, 2), (3, 300)])
+def test_any_picture_has_a_part(size):
+    picture = torch.zeros(3, *size, dtype=torch.uint8)
+    (found,) = part_retrieval.parts([picture], [0], PartsConfig())
+    assert found.numel() > 0
+    assert found.shape[1] <= size[0]
+    assert found.shape[2] <= size[1]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_jitter_changes_values_of_any_number_of_channels(made, channels):
+    picture = made.pictures_of(1, channels=channels)[0]
+    plain, jittered, again = (
+        part_retrieval.parts([picture], [4], config)[0]
+        for config in (PartsConfig(**PLAIN), PartsConfig(), PartsConfig())
+    )
+    assert plain.shape == jittered.shape
+    assert not torch.equal(plain, jittered)
+    assert torch.equal(jittered, again)
+
+
+def test_a_part_depends_on_seed_and_position_only(made):
+    pictures = made.pictures_of(8)
+    together = part_retrieval.parts([pictures[row] for row in range(8)], range(8), PartsConfig())
+    for row in range(8):
+        (alone,) = part_retrieval.parts([pictures[row]], [row], PartsConfig())
+        assert torch.equal(alone, together[row])
+    (other,) = part_retrieval.parts([pictures[0]], [0], PartsConfig(seed=1))
+    assert other.shape != together[0].shape or not torch.equal(other, together[0])
+
+
+def test_only_so_many_are_looked_up_but_among_all():
+    config = PartsConfig(**PLAIN, max_parts=7)
+    pictures = from_arrays(flat_pictures(40))
+    result = part_retrieval.run(config, grey_as_angle, pictures)
+    assert result.counts == {"gallery": 40, "parts": 7}
+    assert result.metrics["recall_at_1"] == 1
+    drawn = [
+        tuple(part_retrieval.chosen(40, PartsConfig(max_parts=7, seed=seed))) for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_fewer_pictures_than_ranks_still_count():
+    result = part_retrieval.run(PartsConfig(**PLAIN), grey_as_angle, from_arrays(flat_pictures(3)))
+    assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
+    with pytest.raises(ValueError, match="too few"):
+        part_retrieval.run(PartsConfig(), grey_as_angle, from_arrays(flat_pictures(1)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"area": (0.3, 0.1)},
+        {"area": (0.0, 0.1)},
+        {"ratio": (0.0, 1.0)},
+        {"contrast": 2.0},
+        {"hue": 0.7},
+        {"max_parts": 0},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PartsConfig(**wrong)

@@ -1,0 +1,289 @@
+"""Models on pictures: baselines, tables, options, and features that are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from tiny import WITH_BATCHNORM, drawn, tiny_config, tiny_pictures, write_pictures
+
+from swav.config import UsageError
+from swav.data.eval_transform import EvalTransform
+from swav.data.sources.open import from_arrays
+from swav.evals import (
+    EvalConfig,
+    KNNConfig,
+    LayersConfig,
+    LinearConfig,
+    Parts,
+    Result,
+    SemisupConfig,
+    Subject,
+    extract,
+    knn,
+)
+from swav.evals.harness.baselines import Comparison, PixelBaseline
+from swav.evals.harness.cache import cached_in, weights_digest
+from swav.evals.harness.finetune import FineTuneConfig
+from swav.report.score_table import differing_settings, grouped, print_table
+from swav.training import evaluation as command
+from swav.training.online_evaluation import PeriodicEvaluation
+from swav.training.open_model import Model
+
+TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
+KNN = KNNConfig(k=(5,))
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return WITH_BATCHNORM.build().eval()
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts(tiny_pictures(), None, "drawn", "drawn")
+
+
+def test_every_task_tells_what_it_needs() -> None:
+    for config in (task() for task in command.TASKS.values()):
+        assert isinstance(config.needs_labels, bool)
+        assert set(config.baselines) <= {"random", "pixels"}
+        assert type(config).__doc__
+
+
+def test_the_baselines_are_the_untrained_network_and_the_pixels(parts: Parts) -> None:
+    trained, untrained = network(0), network(1)
+    subject, pixels = Subject(parts, trained, TRANSFORM), PixelBaseline(parts)
+    result = Comparison(subject, untrained, 7, pixels).run(KNN)
+    expected = knn.run(KNN, extract(untrained, parts.fit, TRANSFORM)).metrics
+    assert result.baselines["random"] == expected
+    assert result.baselines["pixels"] == knn.run(KNN, Subject(parts).fit).metrics
+    assert result.seeds == (7,)
+    assert result.protocol["fit_on"] == "drawn"
+    alone = Comparison(Subject(parts), None, 0, pixels).run(KNN)
+    assert alone.metrics == alone.baselines["pixels"]
+    assert "random" not in alone.baselines
+
+
+def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, capsys) -> None:
+    data = write_pictures(tmp_path)
+    results = command.evaluate(
+        ["random:resnet10t", "pixels"], data, tasks=[KNN], out=tmp_path / "out", input_size=16
+    )
+    assert [result.model for result in results] == ["random:resnet10t", "pixels"]
+    shown = capsys.readouterr().out
+    assert shown.count("top1_k5") == 2
+    assert "random:resnet10t" in shown
+    written = json.loads((tmp_path / "out/random_resnet10t/eval/knn.json").read_text())
+    assert written == json.loads(json.dumps(results[0].to_json()))
+    assert written["baselines"]["random"] == written["metrics"]
+    assert (tmp_path / "out/pixels/eval/knn.json").exists()
+
+
+def test_unlabelled_pictures_get_the_tasks_that_need_no_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", pictures=drawn()[0])
+    results = command.evaluate("pixels", str(tmp_path / "plain.npz"))
+    assert [result.task for result in results] == ["clusters", "parts"]
+    assert "nmi" not in results[0].metrics
+    with pytest.raises(ValueError, match="linear needs labels"):
+        command.evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
+
+
+def test_tasks_that_train_have_pixels_beside_them(tmp_path: Path) -> None:
+    short = FineTuneConfig(epochs=1, trunk_rate=0.05, head_rate=0.1)
+    few = SemisupConfig(per_class=(1,), training=short)
+    common = {"input_size": 32, "out": tmp_path}
+    found = command.evaluate("random:resnet10t", "digits", tasks=[few], **common)
+    assert [result.task for result in found] == ["semisup", "knn", "linear"]
+    assert set(found[2].baselines) == {"random", "pixels"}
+
+
+def test_pictures_must_be_named_where_no_run_tells_them() -> None:
+    with pytest.raises(UsageError, match="name them after the models"):
+        command.evaluate("pixels")
+    with pytest.raises(UsageError, match="nothing to evaluate"):
+        command.evaluate([])
+    with pytest.raises(UsageError, match="named twice"):
+        command.evaluate(["pixels", "pixels"], "emoji")
+    with pytest.raises(UsageError, match="belong together"):
+        command.evaluate("pixels", "emoji", fit_on="digits")
+
+
+def test_two_folders_of_one_name_are_two_models(tmp_path: Path, capsys) -> None:
+    data = write_pictures(tmp_path)
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        network = timm.create_model("resnet10t")
+        (tmp_path / name).mkdir()
+        torch.save(network.state_dict(), tmp_path / name / "net.pth")
+    words = [f"resnet10t={tmp_path / name / 'net.pth'}" for name in ("a", "b")]
+    results = command.evaluate(words, data, tasks=[KNN], out=tmp_path / "out", input_size=16)
+    assert [result.model for result in results] == words
+    assert len(list((tmp_path / "out").rglob("knn.json"))) == 2
+    assert "runs" not in capsys.readouterr().out
+
+
+def test_parts_are_fitted_on_train_and_scored_on_what_was_held_out(tmp_path: Path) -> None:
+    for part, number in (("data/train", 12), ("data/test", 6), ("other", 8)):
+        for row in range(number):
+            folder = tmp_path / part / f"class{row % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn()[0][row]).save(folder / f"{row}.png")
+    data, other = str(tmp_path / "data"), str(tmp_path / "other")
+    (found,) = command.evaluate("pixels", fit_on=data, score_on=data, tasks=[KNNConfig(k=(3,))])
+    assert (found.counts["fit"], found.counts["score"]) == (12, 6)
+    assert found.protocol["score_on"] == f"{data} (test)"
+    with pytest.raises(ValueError, match="a picture would find itself"):
+        command.evaluate("pixels", fit_on=other, score_on=other)
+    with pytest.raises(ValueError, match="a picture would find itself"):
+        command.evaluate("pixels", fit_on=other, score_on=f"{other}/")
+    with pytest.raises(UsageError, match="beside --fit-on"):
+        command.evaluate("pixels", data, fit_on=data, score_on=other)
+    with pytest.raises(UsageError, match="--split is of DATA"):
+        command.evaluate("pixels", fit_on=data, score_on=other, split="test")
+
+
+def test_tasks_nobody_named_are_left_out_where_pictures_are_too_few(tmp_path: Path, caplog) -> None:
+    pictures, labels = drawn()
+    rows = np.concatenate([np.flatnonzero(labels == label)[:2] for label in range(4)])
+    np.savez(tmp_path / "few.npz", pictures=pictures[rows], labels=labels[rows])
+    data = str(tmp_path / "few.npz")
+    found = command.evaluate("pixels", data)
+    assert [result.task for result in found] == ["knn", "clusters"]
+    assert "linear is left out: " in caplog.text
+    with pytest.raises(ValueError, match="too few"):
+        command.evaluate("pixels", data, tasks=["linear"])
+    broken = timm.create_model("resnet10t")
+    broken.conv1[0].weight.data.fill_(torch.nan)
+    torch.save(broken.state_dict(), tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match="are not finite"):  # of which no task is possible
+        command.evaluate(f"resnet10t={tmp_path / 'broken.pth'}", data, input_size=16)
+
+
+def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path) -> None:
+    (found,) = command.evaluate(
+        "random:resnet10t",
+        write_pictures(tmp_path),
+        tasks=[LinearConfig(seed=3, folds=2)],
+        input_size=16,
+        crop_pct=0.875,
+    )
+    assert found.details["input"]["crop_pct"] == 0.875
+    assert found.details["input"]["input_size"] == (3, 16, 16)
+    assert (found.protocol["seed"], found.seeds) == (3, (0,))
+
+
+def test_pixels_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pixels cannot be measured by semisup"):
+        command.evaluate(["random", "pixels"], write_pictures(tmp_path), tasks=["semisup", "knn"])
+    with pytest.raises(ValueError, match="device 'cuda9' is not here"):
+        command.evaluate("random", "digits", device="cuda9")
+
+
+def test_options_of_a_task_change_that_value_alone() -> None:
+    configs = command.configured("knn,linear-sgd,layers", {"layers.probe.folds": 5, "knn.k": [3]})
+    assert configs is not None
+    layers = command.TASKS["layers"]()
+    expected: list[EvalConfig] = [
+        KNNConfig(k=(3,)),
+        command.TASKS["linear_sgd"](),
+        replace(layers, probe=replace(layers.probe, folds=5)),
+    ]
+    assert list(configs) == ["knn", "linear_sgd", "layers"]
+    assert list(configs.values()) == expected
+    assert command.configured(None, {}) is None
+    with pytest.raises(UsageError, match="option of linear: add linear to --tasks"):
+        command.configured("knn", {"linear.folds": 5})
+
+
+def test_features_are_read_back_until_weights_or_pictures_change(
+    parts: Parts, tmp_path: Path
+) -> None:
+    kept = cached_in(tmp_path / "features")
+
+    def features_of(net: torch.nn.Module, which: Parts = parts) -> torch.Tensor:
+        return Subject(which, net, TRANSFORM, recall=kept).fit.values
+
+    def num_files() -> int:
+        return len(list((tmp_path / "features").iterdir()))
+
+    first = features_of(network())
+    (path,) = (tmp_path / "features").iterdir()
+    tensors = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({**tensors, "values0": tensors["values0"] + 1}, path)
+    assert torch.equal(features_of(network()), first + 1)  # read, not computed
+    changed = network()
+    changed.bn1.running_mean += 1  # a buffer, no parameter
+    assert weights_digest(changed) != weights_digest(network())
+    features_of(changed)
+    assert num_files() == 2
+    path.write_bytes(path.read_bytes()[:100])  # cut short by a full disk
+    assert torch.equal(features_of(network()), first)
+    assert num_files() == 2
+    other = network()
+    other.layer1[0].act2 = torch.nn.GELU()  # the same weights, another network
+    assert not torch.equal(features_of(other), first)
+    assert num_files() == 3
+    pixels = parts.fit.pixels.clone()
+    pixels[3, 0, 0, 0] ^= 1
+    features_of(network(), parts._replace(fit=from_arrays(pixels)))
+    assert num_files() == 4
+    Subject(parts, recall=kept).fit  # noqa: B018
+    assert num_files() == 4
+    subject = Subject(parts, network(), TRANSFORM, recall=kept)
+    stages = LayersConfig(max_features=32)
+    found = stages.evaluate(subject).metrics
+    assert num_files() == 5
+    assert stages.evaluate(subject).metrics == found  # of features that were read
+    assert num_files() == 5
+    LayersConfig(max_features=64).evaluate(subject)
+    assert num_files() == 6
+
+
+def _results(value: float, *, task: str = "knn") -> list[Result]:
+    return [Result(task=task, protocol={}, metrics={"top1": value}, intervals={"top1": (0.1, 0.9)})]
+
+
+def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys) -> None:
+    base = tiny_config("photos")
+    sharp = replace(base, method=replace(base.method, epsilon=0.01))
+    models = [
+        Model(name=name, config=config)
+        for name, config in (
+            ("a0", base),
+            ("a1", replace(base, seed=1)),
+            ("a2", replace(base, seed=2)),
+            ("b", sharp),
+        )
+    ]
+    values = (0.5, 0.6, 0.7, 0.9)
+    groups = grouped(models, [_results(value) for value in values])
+    assert {label: len(runs) for label, runs in groups.items()} == {"a0": 3, "b": 1}
+    print_table(groups, title="ablation")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line]
+    assert lines[0] == ["knn", "top1", "a0", "3", "0.6000", "+-0.1000"]
+    assert lines[1] == ["top1", "b", "1", "0.9000", "0.100-0.900"]
+    epsilon = str(base.method.epsilon)
+    assert differing_settings(models) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
+
+
+def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(
+    parts: Parts,
+) -> None:
+    evaluation, net = PeriodicEvaluation(parts.fit, TRANSFORM), network().train()
+    first, second = evaluation.measure(net), evaluation.measure(net)
+    assert net.training
+    assert first.pop("evaluation_seconds") >= 0
+    second.pop("evaluation_seconds")
+    assert first == second
+    features = extract(net, parts.fit, TRANSFORM)
+    expected = knn.run(KNNConfig(k=(10, 20)), features).metrics
+    assert {name: first[f"knn_{name}"] for name in expected} == expected
+    unlabelled = PeriodicEvaluation(from_arrays(drawn()[0]), TRANSFORM).measure(net)
+    assert unlabelled.keys() == {"rankme", "alignment", "uniformity", "evaluation_seconds"}
+    assert unlabelled["rankme"] == first["rankme"]

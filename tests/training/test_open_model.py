@@ -1,0 +1,94 @@
+"""Everything that can be named to be evaluated, opened."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from swav.training.open_model import Input, is_model, open_model
+
+SHOWN = Input(size=32)
+PICTURES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_torchvision_state_dict_gives_torchvisions_features(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = torchvision.models.resnet18()
+    wrapped = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    wrapped["module.prototypes.weight"] = torch.ones(3, 4)
+    path = tmp_path / "swav.pth.tar"
+    torch.save({"state_dict": wrapped, "epoch": 3}, path)
+    model = open_model(str(path), SHOWN)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        expected = theirs.eval()(PICTURES)
+        torch.testing.assert_close(model.network(PICTURES), expected)
+        assert not torch.allclose(model.untrained(PICTURES), expected)
+    assert (model.name, model.transform.input_size) == ("swav.pth.tar", (3, 32, 32))
+    assert model.clusters is None
+
+
+def test_another_network_is_named_by_hand_and_wrong_weights_are_refused(tmp_path: Path) -> None:
+    network = timm.create_model("resnet10t", num_classes=0)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path)
+    with pytest.raises(ValueError, match=r"is no ResNet.*NAME="):
+        open_model(str(path), SHOWN)
+    opened = open_model(f"resnet10t={path}", SHOWN)
+    with torch.no_grad():
+        torch.testing.assert_close(opened.network(PICTURES), network.eval()(PICTURES))
+    with pytest.raises(ValueError, match="does not hold the weights of resnet18"):
+        open_model(f"resnet18={path}", SHOWN)
+
+
+def test_a_folder_of_timm_is_opened_with_its_own_transform(tmp_path: Path) -> None:
+    network = timm.create_model("resnet10t", num_classes=0)
+    settings = {"input_size": (3, 24, 24), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    settings |= {"interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center"}
+    config = {"pretrained_cfg": settings}
+    timm.models.save_for_hf(network, str(tmp_path / "net"), model_config=config)
+    model = open_model(str(tmp_path / "net"), Input())
+    assert model.transform.input_size == (3, 24, 24)
+    assert model.transform.mean == (0.1, 0.2, 0.3)
+    assert (model.transform.interpolation, model.transform.crop_pct) == ("bilinear", 0.9)
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(PICTURES), network.eval()(PICTURES))
+
+
+def test_random_is_untrained_the_same_each_time_and_of_any_channels() -> None:
+    one, two = (open_model("random:resnet10t", Input(channels=1, size=16)) for _ in range(2))
+    assert one.network is one.untrained
+    for key, value in one.network.state_dict().items():
+        assert torch.equal(value, two.network.state_dict()[key]), key
+    assert one.transform.input_size == (1, 16, 16)
+    assert one.source.channels == 1
+    pixels = open_model("pixels", Input(channels=1))
+    assert (pixels.network, pixels.untrained, pixels.source.channels) == (None, None, 1)
+
+
+def test_a_word_is_a_model_or_the_data(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("run/config.yaml", "net/config.json", "weights.pth", "photos.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    models = ("run", "net", "weights.pth")
+    assert all(is_model(str(tmp_path / name)) for name in models)
+    assert all(is_model(word) for word in ("random", "random:vit_tiny", "pixels", "resnet50"))
+    assert not any(is_model(str(tmp_path / name)) for name in ("photos", "photos.tar", "nowhere"))
+    assert not any(is_model(word) for word in ("emoji", "cifar10:data", "photos/"))
+
+
+def test_what_is_nothing_is_told_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"nowhere is no run folder.*--out(.|\n)*random"):
+        open_model("nowhere", SHOWN)
+
+
+def test_a_transformer_with_a_class_token_reads_coloured_pictures_of_any_size() -> None:
+    for size, expected in ((None, 224), (32, 32)):
+        model = open_model("random:vit_tiny_patch16_224", Input(size=size))
+        assert model.transform.input_size == (3, expected, expected)
+        with torch.no_grad():
+            assert model.network(torch.zeros(1, 3, expected, expected)).shape == (1, 192)
