@@ -1,4 +1,4 @@
-"""Rebuild the built-in pictures, ``src/swav/data/sources/emoji.zip``, from the npm package they come from.
+"""Rebuild the built-in pictures, ``data/sources/emoji.zip``, from the npm package they come from.
 
     python scripts/build_emoji.py emoji-datasource-google-16.0.0.tgz
 

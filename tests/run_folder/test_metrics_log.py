@@ -1,31 +1,17 @@
 """What a run writes: whole lines, each step once, and never a reason to stop."""
 
 import errno
-import io
 import json
 import os
-import pty
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from swav.engine.objective import Clock
-from swav.run_folder.metrics_log import MetricsLog, Progress
-
-CLOCK = Clock(step=0, epoch=0, steps_per_epoch=10, total_steps=100, images=0)
-VALUES: dict[str, float | Tensor] = {
-    "loss": 3.2,
-    "ln_k": 4.0,
-    "code_entropy": torch.tensor(0.41),
-    "prototypes_used": 0.97,
-    "images_per_second": 812.4,
-}
+from swav.run_folder.metrics_log import MetricsLog
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
@@ -123,60 +109,3 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
         log.write({"step": 8, "loss": 0.25})
     folder = str(tmp_path / "tensorboard")
     assert seen == [(folder, 7), ("loss", 0.5, 7), ("loss", 0.25, 8), "closed"]
-
-
-def test_plain_lines_when_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = 0.0
-    with Progress(CLOCK, now=lambda: seconds) as progress:
-        for step in range(5, 101, 5):
-            seconds = step * 0.8  # 4 s an update
-            progress.update(replace(CLOCK, step=step, epoch=step // 10), VALUES)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    lines = captured.err.splitlines()
-    assert [line.split()[1] for line in lines] == [
-        f"{step}/100" for step in (5, 20, 35, 50, 65, 80, 95, 100)
-    ]
-    assert lines[1] == (
-        "step 20/100  epoch 2  loss 3.200 (0.800 below ln K)  code entropy 0.41  "
-        "prototypes used 97%  812 images/s  0:01:04 left"
-    )
-    assert "\x1b" not in captured.err
-
-
-def test_a_resumed_run_does_not_count_the_steps_before(capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = 0.0
-    with Progress(replace(CLOCK, step=80), now=lambda: seconds) as progress:
-        seconds = 10.0
-        progress.update(replace(CLOCK, step=90), {"loss": 1.0})
-    assert capsys.readouterr().err == "step 90/100  epoch 0  loss 1.000  0:00:10 left\n"
-
-
-def test_a_bar_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with Progress(CLOCK) as progress:
-            progress.update(replace(CLOCK, step=20), VALUES)
-            print("a result")
-        monkeypatch.undo()
-        shown = os.read(ours, 100_000).decode()
-    os.close(ours)
-    for part in ("20/100", "loss 3.200 (0.800 below ln K)", "prototypes used 97%", "left"):
-        assert part in shown
-    assert "a result" not in shown
-    assert capsys.readouterr().out == "a result\n"
-
-
-def test_a_stderr_that_went_away_does_not_stop_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone(io.StringIO):
-        def write(self, *_: str) -> int:
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    monkeypatch.setattr(sys, "stderr", Gone())
-    with Progress(CLOCK) as progress:
-        progress.update(replace(CLOCK, step=1), VALUES)

@@ -6,13 +6,11 @@ bit of a sum may differ), and resuming needs no replay.
 """
 
 import atexit
-import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from weakref import WeakSet
 
 import numpy as np
@@ -57,7 +55,7 @@ class StepViews(Dataset[Crops | Batch]):
         accumulate: int = 1,
         seed: int = 0,
         pipeline: Pipeline = "fused",
-        bad_files: Path | None = None,
+        on_bad_file: Callable[[BadFile], None] | None = None,
         pretext: Pretext | None = None,
         positives: Positives | None = None,
     ) -> None:
@@ -77,7 +75,7 @@ class StepViews(Dataset[Crops | Batch]):
         self.views = views
         self.seed = seed
         self.pipeline: Pipeline = pipeline
-        self.bad_files = bad_files
+        self._on_bad_file = on_bad_file
         self.pretext = pretext
         self.positives = positives
         if pretext is not None:
@@ -145,7 +143,7 @@ class StepViews(Dataset[Crops | Batch]):
             try:
                 found.append(self.pictures.reduced(partner, self._allowed))
             except UnreadablePicture as error:
-                self._note(BadFile(error.name, error.reason))
+                self._note(error)
                 found.append(picture)
         return Shown(found)
 
@@ -156,21 +154,18 @@ class StepViews(Dataset[Crops | Batch]):
             try:
                 return index, self.pictures.reduced(index, self._allowed)
             except UnreadablePicture as error:
-                self._note(BadFile(error.name, error.reason))
-        raise ValueError("none of the pictures can be read: see bad_files.txt for the reasons")
+                self._note(error)
+        raise ValueError("none of the pictures can be read: see the list of bad files")
+
+    def _note(self, error: UnreadablePicture) -> None:
+        if self._on_bad_file is not None:
+            self._on_bad_file(BadFile(error.name, error.reason))
 
     @property
     def _allowed(self) -> Reduction | None:
         if self.pipeline == "pillow":
             return None
         return lambda height, width: reduction(self.views, height, width)
-
-    def _note(self, bad: BadFile) -> None:
-        if self.bad_files is not None:
-            line = f"{bad.name!r}\t{bad.reason}\n".encode(errors="backslashreplace")
-            descriptor = os.open(self.bad_files, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            os.write(descriptor, line)  # one write: lines of several workers never mix
-            os.close(descriptor)
 
 
 def loader(

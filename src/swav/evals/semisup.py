@@ -28,6 +28,7 @@ from swav.evals.harness.finetune import (
 )
 from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
+from swav.run_folder.atomic import write_atomically
 from swav.run_folder.result import Result
 
 
@@ -164,10 +165,7 @@ def write_list(path: Path, names: Sequence[str]) -> None:
     broken = [name for name in names if "\n" in name]
     if broken:
         raise ValueError(f"{broken[0]!r} cannot stand in a list: rename it without a line break")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_bytes("".join(f"{name}\n" for name in names).encode("utf-8", "surrogatepass"))
-    unfinished.replace(path)
+    write_atomically(path, "".join(f"{name}\n" for name in names))
 
 
 def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:

@@ -9,6 +9,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from swav.nn.backbones import BackboneConfig
+from swav.run_folder.atomic import flush_to_disk
 
 
 @runtime_checkable
@@ -58,11 +59,11 @@ def save_timm(
         _write(fresh, unfinished, transform)
         (unfinished / "README.md").write_text(readme, encoding="utf-8")
         for path in unfinished.iterdir():
-            _flush_to_disk(path)
+            flush_to_disk(path)
         if folder.exists():
             folder.rename(replaced)
         unfinished.rename(folder)
-        _flush_to_disk(folder.parent)
+        flush_to_disk(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -107,11 +108,3 @@ def _write(model: nn.Module, folder: Path, transform: InputSettings) -> None:
         safe_serialization=True,
         data_config=settings,
     )
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

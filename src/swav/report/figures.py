@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from swav.run_folder.atomic import write_atomically
+
 # Colours matplotlib draws with, and the variables of page.css that replace them.
 INK, MUTED, RULE = "#000001", "#000002", "#000003"
 ACCENT, WARM, COOL = "#000004", "#000005", "#000006"
@@ -183,9 +185,7 @@ def write_stages(
     svg = written.getvalue()
     for colour, visible in ON_WHITE.items():
         svg = svg.replace(colour, visible)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(svg, encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, svg)
 
 
 def _draw_stages(

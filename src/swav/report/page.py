@@ -1,7 +1,6 @@
 """From a run folder to ``report.html``: gather the sections, fill the template, write one file."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +13,8 @@ from markupsafe import Markup
 from swav.data.sources.pictures import Pictures
 from swav.report import figures, galleries, wording
 from swav.report.thumbnails import Album
+from swav.run_folder import layout
+from swav.run_folder.atomic import write_atomically
 from swav.run_folder.readers import (
     Absent,
     Evaluation,
@@ -64,10 +65,8 @@ def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
     if not run_folder.is_dir():
         raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
     page = _template().render(_content(run_folder, pictures))
-    target = run_folder / "report.html"
-    unfinished = run_folder / ".report.html.tmp"
-    unfinished.write_bytes(page.encode("utf-8", "backslashreplace"))
-    os.replace(unfinished, target)
+    target = run_folder / layout.REPORT
+    write_atomically(target, page.encode("utf-8", "backslashreplace"))
     return target
 
 
@@ -179,7 +178,7 @@ def _row(evaluation: Evaluation, metric: str) -> Row:
 
 def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:
     """Return names and reasons of the first files in ``bad_files.txt``; how many more there are."""
-    path = run_folder / "bad_files.txt"
+    path = run_folder / layout.BAD_FILES
     if not path.is_file():
         raise Absent("Every picture could be read.")
     lines = dict.fromkeys(line for line in read_text(path).split("\n") if line.strip())
@@ -190,7 +189,7 @@ def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:
 
 def _settings(run_folder: Path) -> str:
     """Return ``config.yaml`` as it stands, but for the folders of absolute paths."""
-    text = read_text(run_folder / "config.yaml")
+    text = read_text(run_folder / layout.CONFIG)
     return "\n".join(wording.shown(wording.private(line)) for line in text.split("\n"))
 
 

@@ -17,6 +17,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from swav.run_folder import layout
+from swav.run_folder.layout import MANIFEST, META, STATE
 from swav.run_folder.state import CheckpointError
 
 __all__ = [
@@ -29,7 +31,6 @@ __all__ = [
 ]
 
 SCHEMA = 1
-FOLDER, STATE, META, MANIFEST = "checkpoints", "state.safetensors", "meta.json", "MANIFEST.json"
 CHUNK_BYTES = 16 * 2**20
 MANIFEST_BYTES = 2**16
 """A manifest is never longer; a file that is was not written by us."""
@@ -78,14 +79,14 @@ def save_checkpoint(
         META: json.dumps(dict(meta), indent=1).encode(),
     }
     contents[MANIFEST] = _manifest(step, contents)
-    folder = run_folder / FOLDER
+    folder = run_folder / layout.CHECKPOINTS
     if not folder.is_dir():
         folder.mkdir(parents=True)
         _sync_folder(run_folder)
     _sweep(folder)
     _make_room(folder, sum(len(content) for content in contents.values()))
     temporary = folder / _hidden_name(f"{step:08d}")
-    target = folder / f"step-{step:08d}"
+    target = layout.checkpoint(run_folder, step)
     try:
         temporary.mkdir()
         for name, content in contents.items():
@@ -119,7 +120,7 @@ def newest_checkpoint(run_folder: Path, *, repair: bool = True) -> Checkpoint | 
         CheckpointError: if there are checkpoints and none can be used. A run never starts anew
             in silence.
     """
-    folder = run_folder / FOLDER
+    folder = run_folder / layout.CHECKPOINTS
     reasons = [f"{path.name}: found damaged before" for path in sorted(folder.glob("*.bad"))]
     for candidate in _checkpoints(folder):
         try:

@@ -9,7 +9,7 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-LOCK = "run.lock"
+from swav.run_folder import layout
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ class RunLock:
         self._folder = self._folder.resolve()
         if self._folder in _held:
             raise self._in_use({"host": socket.gethostname(), "pid": os.getpid()})
-        descriptor = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(
+            self._folder / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+        )
         try:
             self._lock(descriptor)
             self._sign(descriptor)
@@ -60,7 +62,7 @@ class RunLock:
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError as error:
-            logger.warning("could not empty %s: %s", self._folder / LOCK, error)
+            logger.warning("could not empty %s: %s", self._folder / layout.LOCK, error)
         finally:
             os.close(self._descriptor)
 
@@ -96,7 +98,7 @@ class RunLock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text.encode(), 0)
         except OSError as error:
-            logger.warning("could not write into %s: %s", self._folder / LOCK, error)
+            logger.warning("could not write into %s: %s", self._folder / layout.LOCK, error)
 
     def _in_use(self, holder: dict[str, object]) -> FolderInUseError:
         return FolderInUseError(

@@ -12,6 +12,8 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from swav.run_folder import layout
+
 
 class Absent(ValueError):
     """Why a section of the page has nothing to show, in one plain sentence."""
@@ -69,7 +71,7 @@ def read_text(path: Path) -> str:
 
 def read_run(run_folder: Path) -> dict[str, Any]:
     """Return ``run.json``."""
-    return _json_object(read_text(run_folder / "run.json"), "run.json")
+    return _json_object(read_text(run_folder / layout.RECORD), layout.RECORD)
 
 
 def read_curves(run_folder: Path) -> dict[str, Float[np.ndarray, " _"]]:
@@ -79,15 +81,15 @@ def read_curves(run_folder: Path) -> dict[str, Float[np.ndarray, " _"]]:
     is skipped.
     """
     rows = []
-    for line in read_text(run_folder / "metrics.jsonl").splitlines():
+    for line in read_text(run_folder / layout.METRICS).splitlines():
         try:
-            row = _json_object(line, "metrics.jsonl")
+            row = _json_object(line, layout.METRICS)
         except Absent:
             continue
         if _is_number(row.get("step")):
             rows.append(row)
     if not rows:
-        raise Absent("metrics.jsonl holds no step yet.")
+        raise Absent(f"{layout.METRICS} holds no step yet.")
     names = {name for row in rows for name, value in row.items() if _is_number(value)}
     return {
         name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
@@ -99,7 +101,7 @@ def read_evaluations(run_folder: Path) -> tuple[list[Evaluation], list[str]]:
     """Return what ``eval/*.json`` holds, by task, and the names of files that cannot be read."""
     evaluations: list[Evaluation] = []
     unreadable: list[str] = []
-    for path in sorted((run_folder / "eval").glob("*.json")):
+    for path in sorted((run_folder / layout.EVALUATIONS).glob("*.json")):
         try:
             evaluations.append(_evaluation(_json_object(read_text(path), path.name), path.stem))
         except Absent:
@@ -111,33 +113,33 @@ def read_evaluations(run_folder: Path) -> tuple[list[Evaluation], list[str]]:
 
 def read_clusters(run_folder: Path) -> list[Cluster]:
     """Return the clusters of ``clusters.csv``, the largest first."""
-    path = run_folder / "clusters.csv"
+    path = run_folder / layout.CLUSTERS
     if not path.is_file():
-        raise Absent("The run has no clusters.csv: swav cluster makes it.")
+        raise Absent(f"The run has no {layout.CLUSTERS}: swav cluster makes it.")
     members: dict[str, list[tuple[float, str]]] = {}
     for row in _csv_rows(path):
         if not {"path", "cluster", "probability"} <= row.keys():
-            raise Absent("clusters.csv does not have the columns path, cluster, probability.")
+            raise Absent(f"{layout.CLUSTERS} does not have the columns path, cluster, probability.")
         if row["cluster"]:
             member = (_number(row["probability"]), row["path"])
             members.setdefault(row["cluster"], []).append(member)
     if not members:
-        raise Absent("clusters.csv assigns no picture.")
+        raise Absent(f"{layout.CLUSTERS} assigns no picture.")
     by_size = sorted(members.items(), key=lambda item: -len(item[1]))
     return [_cluster(name, rows) for name, rows in by_size]
 
 
 def read_embeddings(run_folder: Path) -> Embeddings:
     """Return the rows of ``embeddings.npz``."""
-    arrays = _arrays(run_folder / "embeddings.npz", "swav embed makes it")
+    arrays = _arrays(run_folder / layout.EMBEDDINGS, "swav embed makes it")
     if not {"embeddings", "paths"} <= arrays.keys():
-        raise Absent("embeddings.npz does not hold the arrays embeddings and paths.")
+        raise Absent(f"{layout.EMBEDDINGS} does not hold the arrays embeddings and paths.")
     values, paths = arrays["embeddings"], _names(arrays["paths"])
     if values.ndim != 2 or len(values) != len(paths):
-        raise Absent("The embeddings and the paths of embeddings.npz do not belong together.")
+        raise Absent(f"The embeddings and the paths of {layout.EMBEDDINGS} do not belong together.")
     values = values.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
-        raise Absent("embeddings.npz holds values that are not finite.")
+        raise Absent(f"{layout.EMBEDDINGS} holds values that are not finite.")
     labels = arrays.get("labels")
     if labels is not None and (labels.shape != (len(paths),) or labels.dtype.kind not in "iu"):
         labels = None
@@ -147,7 +149,7 @@ def read_embeddings(run_folder: Path) -> Embeddings:
 
 def read_views(run_folder: Path) -> list[ViewGroup]:
     """Return the groups of ``pictures/views.npz``, the target views first."""
-    arrays = _arrays(run_folder / "pictures" / "views.npz", "swav train draws it")
+    arrays = _arrays(run_folder / layout.VIEWS, "swav train draws it")
     names = _names(arrays["names"]) if "names" in arrays else ()
     groups = []
     for key in sorted((key for key in arrays if key.startswith("group")), key=_group_number):

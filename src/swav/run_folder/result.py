@@ -1,7 +1,6 @@
 """What an evaluation found, with everything needed to believe it."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from swav.run_folder.atomic import write_atomically
 
 PACKAGES = (
     *("swav", "torch", "torchvision", "timm", "torchmetrics", "pycocotools", "scikit-learn"),
@@ -78,9 +79,5 @@ class Result:
         return asdict(self)
 
     def write(self, path: Path) -> None:
-        """Write the JSON file; a reader sees the old file or the whole new one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        """Write the JSON file."""
+        write_atomically(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-TRAIN_LOG = "train.log"
+from swav.run_folder import layout
 
 
 class RunLog:
@@ -16,7 +16,7 @@ class RunLog:
     """
 
     def __init__(self, run_folder: Path) -> None:
-        self._path = run_folder / TRAIN_LOG
+        self._path = run_folder / layout.LOG
         self._logger = logging.getLogger("swav")
         self._level = self._logger.level
         self._handlers: list[logging.Handler] = []

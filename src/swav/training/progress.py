@@ -1,20 +1,32 @@
-"""What a training says while it goes on: metrics, progress, warnings."""
+"""What a training writes down and shows while it goes on: metrics, progress, warnings."""
 
 import logging
+import math
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+from torch import Tensor
 
 from swav.engine import Clock, StepOutput
 from swav.engine.divergence import collapse
 from swav.run_folder.bad_files import check_bad_files
-from swav.run_folder.metrics_log import MetricsLog, Progress
+from swav.run_folder.metrics_log import MetricsLog
 from swav.training.session import Session
+
+PLAIN_EVERY_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
-class Reporter:
-    """Writes what a step has to say; rank 0 alone speaks. Use it as a context manager."""
+class TrainingLog:
+    """The numbers of each logged step, written by rank 0. Use it as a context manager."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -31,7 +43,7 @@ class Reporter:
         """Spent in training, earlier sessions included."""
         return self._before + time.monotonic() - self._started
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "TrainingLog":
         """Open the log, cut back to where the run is."""
         session = self._session
         if session.fabric.is_global_zero:
@@ -86,3 +98,82 @@ class Reporter:
         if warning:
             logger.warning(warning)
             self._has_warned = True
+
+
+class Progress:
+    """How far the run is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        every_seconds: float = PLAIN_EVERY_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = clock
+        self._now = now
+        self._start_time = now()
+        self._every_seconds = every_seconds
+        self._last_line_time = -math.inf
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Progress":
+        """Show the bar if stderr is a terminal."""
+        console = Console(stderr=True)
+        if sys.stderr.isatty() and not console.is_dumb_terminal:
+            self._live = Live(
+                console=console,
+                auto_refresh=False,  # no thread, so that workers can be forked at any time
+                redirect_stdout=False,  # results go to stdout as they are
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it is and the cursor below it."""
+        if self._live is not None:
+            with suppress(OSError):
+                self._live.stop()
+
+    def update(self, clock: Clock, values: Mapping[str, float | Tensor]) -> None:
+        """Show the position and the numbers of a line of ``metrics.jsonl``."""
+        numbers = _describe(clock, values, seconds_left=self._seconds_left(clock))
+        text = f"step {clock.step}/{clock.total_steps}  {numbers}"
+        with suppress(OSError):  # a terminal that went away is no reason to stop
+            if self._live is not None:
+                bar = ProgressBar(total=clock.total_steps, completed=clock.step)
+                self._live.update(Group(Text(text), bar), refresh=True)
+            elif self._is_line_due(clock):
+                self._last_line_time = self._now()
+                print(text, file=sys.stderr, flush=True)
+
+    def _is_line_due(self, clock: Clock) -> bool:
+        waited = self._now() - self._last_line_time
+        return waited >= self._every_seconds or clock.step >= clock.total_steps
+
+    def _seconds_left(self, clock: Clock) -> float | None:
+        steps = clock.step - self._start.step
+        if steps <= 0:
+            return None
+        return (clock.total_steps - clock.step) * (self._now() - self._start_time) / steps
+
+
+def _describe(
+    clock: Clock, values: Mapping[str, float | Tensor], *, seconds_left: float | None
+) -> str:
+    """Return the numbers that there are, as one line for people."""
+    shown = {name: float(value) for name, value in values.items()}
+    parts = [f"epoch {clock.epoch}"]
+    if "loss" in shown:
+        gap = shown["ln_k"] - shown["loss"] if "ln_k" in shown else math.nan
+        below = f" ({gap:.3f} below ln K)" if math.isfinite(gap) else ""
+        parts.append(f"loss {shown['loss']:.3f}{below}")
+    if "code_entropy" in shown:
+        parts.append(f"code entropy {shown['code_entropy']:.2f}")
+    if "prototypes_used" in shown:
+        parts.append(f"prototypes used {shown['prototypes_used']:.0%}")
+    if "images_per_second" in shown:
+        parts.append(f"{shown['images_per_second']:.0f} images/s")
+    if seconds_left is not None:
+        parts.append(f"{timedelta(seconds=round(seconds_left))} left")
+    return "  ".join(parts)

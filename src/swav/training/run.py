@@ -28,7 +28,7 @@ from swav.run_folder.text_log import RunLog
 from swav.training.checks import check_groups, check_plan, check_views, print_plan
 from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.outputs import write_outputs
-from swav.training.progress import Reporter
+from swav.training.progress import TrainingLog
 from swav.training.session import Session, check_folder, on_any_rank, save, start_session
 from swav.training.stop_signal import StopSignal
 from swav.training.trained_run import load, transform_of, write_record
@@ -170,14 +170,14 @@ def _run(session: Session, stop: StopSignal) -> None:
         return
     if on_any_rank(stop.requested):
         raise _stopped(session, saved=True)
-    with Reporter(session) as report:
+    with TrainingLog(session) as log:
         try:
-            _train(session, stop, report)
+            _train(session, stop, log)
         except ValueError:  # of a worker perhaps, wrapped in its traceback
             source = session.config.data
             check_bad_files(session.folder, source, num_listed=session.num_listed)
             raise
-    session.seconds = report.seconds
+    session.seconds = log.seconds
 
 
 def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
@@ -201,7 +201,7 @@ def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
         yield batch
 
 
-def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
+def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
     config = session.config
     if session.clock.step == 0:  # later steps have it from their checkpoint
         session.objective.to(session.fabric.device).train()
@@ -232,9 +232,9 @@ def _train(session: Session, stop: StopSignal, report: Reporter) -> None:
         every = config.evaluate_every * clock.steps_per_epoch
         evaluating = every > 0 and due(clock, every)
         if evaluating or due(clock, config.log_every):
-            report.log(output, _scores(session, evaluation) if evaluating else {})
+            log.log(output, _scores(session, evaluation) if evaluating else {})
         if stopping or due(clock, session.save_every_steps):
-            saved = save(session, report.seconds)
+            saved = save(session, log.seconds)
         if stopping and not session.is_trained:
             raise _stopped(session, saved=saved)
 

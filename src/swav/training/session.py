@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from swav.engine import Clock, Objective
 from swav.engine.launch import available_cores, prepare_network
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes.train_config import TrainConfig
-from swav.run_folder.bad_files import BAD_FILES, write_bad_files
+from swav.run_folder.bad_files import append_bad_file, write_bad_files
 from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
@@ -132,7 +133,7 @@ def start_session(
         accumulate=optim.accumulate,
         seed=config.seed,
         pipeline=config.data.pipeline,
-        bad_files=folder / BAD_FILES,
+        on_bad_file=partial(append_bad_file, folder),
         pretext=config.method.pretext,
         positives=config.data.positives(pictures),
     )

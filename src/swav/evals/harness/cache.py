@@ -6,7 +6,6 @@ the versions of the packages.
 """
 
 import logging
-import os
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.subject import Recall, Rows, Subject
+from swav.run_folder.atomic import replacing
 from swav.run_folder.result import installed_versions
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,5 @@ def _digest(subject: Subject, pictures: Pictures, name: str) -> str:
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a file; a reader sees none or the whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    safetensors.torch.save_file(tensors, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        safetensors.torch.save_file(tensors, unfinished)

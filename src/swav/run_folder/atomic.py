@@ -1,0 +1,41 @@
+"""Files that a reader sees in their old state or whole in the new one, whatever happens."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file (text as UTF-8, names that are not as they were read); its folder is made."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a hidden path of the same ending to write to, which then takes the place of ``path``.
+
+    It is flushed to the disk before: a rename that survives a power failure without the bytes
+    would leave an empty file. After an exception nothing has changed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the process number tells writers apart; the ending stays, as numpy adds one that is missing
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+    try:
+        yield unfinished
+        flush_to_disk(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

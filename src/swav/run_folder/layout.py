@@ -1,0 +1,44 @@
+"""Every path and file name of a run folder, once."""
+
+from pathlib import Path
+
+CONFIG = "config.yaml"
+"""Every option of the run."""
+RECORD = "run.json"
+"""What the run is and how it went: see ``record.py``."""
+METRICS = "metrics.jsonl"
+LOG = "train.log"
+LOCK = "run.lock"
+BAD_FILES = "bad_files.txt"
+TENSORBOARD = "tensorboard"
+
+CHECKPOINTS = "checkpoints"
+STATE, META, MANIFEST = "state.safetensors", "meta.json", "MANIFEST.json"
+"""Of one checkpoint."""
+
+MODEL = "model"
+"""The exported backbone, a folder that timm opens."""
+EMBEDDINGS = "embeddings.npz"
+CLUSTERS = "clusters.csv"
+CLUSTER_PROBABILITIES = "clusters.npz"
+EVALUATIONS = "eval"
+"""One JSON file for each result, and its picture if it has one."""
+FEATURES = "features"
+"""Of evaluations, so that the same network sees the same pictures once."""
+VIEWS = "pictures/views.npz"
+REPORT = "report.html"
+
+
+def checkpoint(run_folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return run_folder / CHECKPOINTS / f"step-{step:08d}"
+
+
+def evaluation(run_folder: Path, label: str, suffix: str = ".json") -> Path:
+    """Return where the result of a task or preset is, or the picture (``.svg``) beside it."""
+    return run_folder / EVALUATIONS / f"{label}{suffix}"
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return (folder / CONFIG).exists()
