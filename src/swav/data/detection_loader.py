@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from swav.data.batch import Batch
-from swav.data.loader import WORKER_TIMEOUT_SECONDS, epoch_order
+from swav.data.loader import epoch_order, items_of
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.decode import UnreadablePicture
 
@@ -50,13 +50,4 @@ class PaddedPictures(Dataset[Batch]):
 
 def read_steps(pictures: PaddedPictures, steps: range, *, workers: int) -> Iterator[Batch]:
     """Yield the batches of some steps; the bytes do not depend on the number of workers."""
-    return iter(
-        DataLoader(
-            pictures,
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-            multiprocessing_context="fork" if workers else None,
-        )
-    )
+    return items_of(pictures, steps, workers=workers)

@@ -72,9 +72,22 @@ class EvalTransform:
         Raises:
             ValueError: if a picture has another number of channels than the network.
         """
-        whole = torch.stack([self.fit(picture) for picture in pictures])
-        batch = whole.float().div_(255)  # in this order: what to_tensor and Normalize compute
-        return batch.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
+        return self.normalise(self.fit_all(pictures))
+
+    def fit_all(self, pictures: Sequence[Picture]) -> UInt8[Tensor, "batch channels height width"]:
+        """Return the pictures at the input size, as one batch of bytes."""
+        return torch.stack([self.fit(picture) for picture in pictures])
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return a batch with the mean taken off and divided by the deviation."""
+        mean, std = (
+            torch.tensor(values, device=batch.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
+        # in this order: what to_tensor and Normalize compute, to the bit
+        return batch.float().div_(255).sub_(mean).div_(std)
 
     def fit(self, picture: Picture) -> UInt8[Tensor, "channels height width"]:
         """Return the picture at the input size."""
@@ -99,7 +112,3 @@ class EvalTransform:
             normalize=False,
         )
         return geometry
-
-
-def _per_channel(values: tuple[float, ...]) -> Float[Tensor, "channels 1 1"]:
-    return torch.tensor(values)[:, None, None]

@@ -7,15 +7,16 @@ bit of a sum may differ), and resuming needs no replay.
 
 import atexit
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
+from typing import TypeVar, final
 from weakref import WeakSet
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +32,10 @@ from swav.data.views.multicrop import Crops, Shown, finish, make_crops, reductio
 from swav.data.views.pretext_tasks import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600
+
+Picture = UInt8[Tensor, "channels _ _"]
+Item = TypeVar("Item")
+
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
 
 
@@ -178,8 +183,66 @@ def loader(
 ) -> Iterator[Batch]:
     """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
+    pin_memory = device is not None and device.type == "cuda"
+    made = items_of(dataset, numbers, workers=workers, pin_memory=pin_memory)
+    return (dataset.finish(crops, device) for crops in made)
+
+
+def read_batches(
+    pictures: Pictures,
+    prepare: Callable[[list[Picture]], Tensor],
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield positions and what ``prepare`` makes of the pictures there, in the set's order.
+
+    Pictures that cannot be read are left out. ``prepare`` runs in the loading processes, if there
+    are any; a set that is decoded in memory needs none.
+    """
+    batches = _Readable(pictures, prepare, batch_size)
+    workers = workers if pictures.pixels is None else 0
+    items = items_of(batches, range(-(-len(pictures) // batch_size)), workers=workers)
+    return ((indices, batch) for indices, batch in items if batch is not None)
+
+
+@final
+class _Readable(Dataset[tuple[list[int], Tensor | None]]):
+    """The readable pictures of batch number ``n`` of a set; None where there is not one."""
+
+    def __init__(
+        self, pictures: Pictures, prepare: Callable[[list[Picture]], Tensor], batch_size: int
+    ) -> None:
+        self._pictures = pictures
+        self._prepare = prepare
+        self._batch_size = batch_size
+
+    def __getitem__(self, number: int) -> tuple[list[int], Tensor | None]:
+        start = number * self._batch_size
+        end = min(start + self._batch_size, len(self._pictures))
+        indices, batch = readable(self._pictures, range(start, end))
+        return indices, self._prepare(batch) if batch else None
+
+
+def readable(pictures: Pictures, indices: Iterable[int]) -> tuple[list[int], list[Picture]]:
+    """Return those of some positions whose pictures can be read, and the pictures."""
+    kept: list[int] = []
+    batch: list[Picture] = []
+    for index in indices:
+        try:
+            batch.append(pictures[index])
+        except UnreadablePicture:
+            continue
+        kept.append(index)
+    return kept, batch
+
+
+def items_of(
+    dataset: Dataset[Item], numbers: Sequence[int], *, workers: int, pin_memory: bool = False
+) -> Iterator[Item]:
+    """Yield some items of a dataset in order; they do not depend on the number of workers."""
     others = set(active_children())
-    made = iter(
+    items = iter(
         DataLoader(
             dataset,
             batch_size=None,
@@ -187,13 +250,13 @@ def loader(
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-            pin_memory=device is not None and device.type == "cuda",
+            pin_memory=pin_memory,
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_ignore_signals if workers else None,
         )
     )
     _workers.update(set(active_children()) - others)
-    return (dataset.finish(crops, device) for crops in made)
+    return items
 
 
 def _end_workers() -> None:

@@ -3,7 +3,7 @@
 from swav.evals.clusters import ClustersConfig
 from swav.evals.detection import DetectionConfig
 from swav.evals.harness.extract import (
-    Encode,
+    Encoder,
     Features,
     evaluating,
     extract,
@@ -39,7 +39,7 @@ EvalConfig = (
 __all__ = [
     "ClustersConfig",
     "DetectionConfig",
-    "Encode",
+    "Encoder",
     "EvalConfig",
     "Features",
     "KNNConfig",

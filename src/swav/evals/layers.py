@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.evals import linear
-from swav.evals.harness.extract import Features, evaluating, features_of, readable
-from swav.evals.harness.subject import Rows, Subject
+from swav.evals.harness.extract import Features, Rows, encode_rows, evaluating, features_of
+from swav.evals.harness.subject import Subject
 from swav.evals.linear import LinearConfig
 from swav.run_folder.result import Result
 
@@ -68,7 +68,13 @@ class LayersConfig:
             subject,
             pictures,
             f"stages of {self.max_features} features",
-            lambda: _stage_rows(network, pictures, transform, max_features=self.max_features),
+            lambda: _stage_rows(
+                network,
+                pictures,
+                transform,
+                max_features=self.max_features,
+                workers=subject.workers,
+            ),
         )
         return [features_of(stage, pictures, kept) for stage in values]
 
@@ -119,7 +125,12 @@ def stage_features(
 
 
 def _stage_rows(
-    network: nn.Module, pictures: Pictures, transform: EvalTransform, *, max_features: int
+    network: nn.Module,
+    pictures: Pictures,
+    transform: EvalTransform,
+    *,
+    max_features: int,
+    workers: int = 0,
 ) -> Rows:
     if not isinstance(network, HasStages):
         raise ValueError(
@@ -127,16 +138,16 @@ def _stage_rows(
             "them: use a timm backbone, or write forward_intermediates as timm's models have it"
         )
     device = next(network.parameters()).device
-    values: list[list[Tensor]] = []
-    kept: list[int] = []
-    for indices, batch in readable(pictures):
-        with torch.no_grad(), evaluating(network):
+
+    @torch.no_grad()
+    def encode(batch: Tensor) -> list[Tensor]:
+        with evaluating(network):
             maps = network.forward_intermediates(
-                transform(batch).to(device), intermediates_only=True, output_fmt="NCHW"
+                transform.normalise(batch.to(device)), intermediates_only=True, output_fmt="NCHW"
             )
-        values.append([pooled(each, max_features).cpu() for each in maps])
-        kept.extend(indices)
-    return [torch.cat(stage) for stage in zip(*values, strict=True)], kept
+        return [pooled(stage, max_features).cpu() for stage in maps]
+
+    return encode_rows(transform.fit_all, encode, pictures, workers=workers)
 
 
 def pooled(

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as photometric
 
 from swav.data.random import uniforms
 from swav.data.sources.pictures import Pictures
-from swav.evals.harness.extract import BATCH_SIZE, Encode, readable
+from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
 from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
@@ -80,7 +80,9 @@ def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
     lookup = _encoded(config, encode, pictures)
     num_gallery = len(lookup.gallery)
     if num_gallery < 2:
-        raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
+        raise ValueError(
+            f"{pictures.data}: {num_gallery} readable pictures are too few to confuse"
+        )
     found = nearest(
         lookup.queries, lookup.gallery, num_neighbours=min(max(RANKS), num_gallery)
     ).indices
@@ -137,7 +139,7 @@ def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup
     queries: list[Tensor] = []
     answers: list[int] = []
     num_gallery = 0
-    for indices, batch in readable(pictures, batch_size=BATCH_SIZE):
+    for indices, batch in readable_batches(pictures, batch_size=BATCH_SIZE):
         gallery.append(encode(batch))
         places = [place for place, index in enumerate(indices) if index in asked]
         shown = [batch[place] for place in places]

@@ -12,7 +12,7 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features, KNNConfig, evaluating, knn
 from swav.evals.clusters import JITTER
-from swav.evals.harness.extract import BATCH_SIZE, features_of, readable
+from swav.evals.harness.extract import BATCH_SIZE, features_of, readable_batches
 from swav.evals.harness.views import draw_views
 from swav.ops.metrics import alignment, effective_rank, uniformity
 
@@ -75,7 +75,7 @@ class PeriodicEvaluation:
     def _centres(self) -> tuple[Crops, list[int]]:
         crops: list[Tensor] = []
         kept: list[int] = []
-        for indices, batch in readable(self._scored):
+        for indices, batch in readable_batches(self._scored):
             crops += [self._transform.fit(picture) for picture in batch]
             kept += indices
         return torch.stack(crops), kept

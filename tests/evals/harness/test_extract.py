@@ -100,3 +100,15 @@ def test_features_that_are_not_finite_are_refused() -> None:
     values[1, 0] = torch.nan
     with pytest.raises(ValueError, match="features of 1 of 3 pictures are not finite"):
         features_of(values, pictures, [0, 1, 2])
+
+
+def test_any_number_of_loading_processes_gives_the_same_features(tmp_path):
+    for shade in range(7):
+        Image.new("RGB", (10 + shade, 12), (30 * shade, 0, 0)).save(tmp_path / f"{shade}.png")
+    (tmp_path / "2.png").write_bytes(b"not a picture")
+    pictures = SourceConfig(data=str(tmp_path), max_bad_fraction=0.5).build()
+    alone, beside = (
+        extract(network(), pictures, TRANSFORM, batch_size=2, workers=workers) for workers in (0, 2)
+    )
+    assert list(alone.names) == list(beside.names) == [f"{n}.png" for n in (0, 1, 3, 4, 5, 6)]
+    assert torch.equal(alone.values, beside.values)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from swav.data.sources.pictures import Pictures
-from swav.evals.harness.subject import Recall, Rows, Subject
+from swav.evals.harness.extract import Rows
+from swav.evals.harness.subject import Recall, Subject
 from swav.run_folder.atomic import replacing
 from swav.run_folder.result import installed_versions
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,29 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from swav.data.eval_transform import EvalTransform
-from swav.data.sources.decode import UnreadablePicture
+from swav.data.loader import read_batches, readable
 from swav.data.sources.pictures import Pictures
 
 Picture = UInt8[Tensor, "channels _ _"]
 Encode = Callable[[Sequence[Picture]], Float[Tensor, "batch features"]]
 """From decoded pictures to one row of features each."""
+Rows = tuple[list[Float[Tensor, "images _"]], list[int]]
+"""Features of one kind or several, a row for each readable picture, and where in the set it is."""
 
 BATCH_SIZE = 256
 PIXELS_SIZE = 32
+
+
+class Encoder(NamedTuple):
+    """From decoded pictures to one row of features each, in two steps."""
+
+    prepare: Callable[[Sequence[Picture]], Tensor]
+    """To one batch; done by the loading processes, if there are any."""
+    encode: Callable[[Tensor], Float[Tensor, "batch features"]]
+
+    def __call__(self, pictures: Sequence[Picture]) -> Float[Tensor, "batch features"]:
+        """Return the features of some pictures."""
+        return self.encode(self.prepare(pictures))
 
 
 class Features(NamedTuple):
@@ -39,14 +54,14 @@ def extract(
     *,
     batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
+    workers: int = 0,
 ) -> Features:
     """Return the pooled backbone features, not normalised; the backbone is left as it was.
 
     Pictures that cannot be read are left out.
     """
-    with evaluating(backbone):
-        encode = network_encoder(backbone, transform, device=device)
-        return encode_all(encode, pictures, batch_size=batch_size)
+    encode = network_encoder(backbone, transform, device=device)
+    return encode_all(encode, pictures, batch_size=batch_size, workers=workers)
 
 
 def pixel_features(
@@ -62,55 +77,66 @@ def pixel_features(
 
 def network_encoder(
     backbone: nn.Module, transform: EvalTransform, *, device: torch.device | str = "cpu"
-) -> Encode:
-    """Return the function from pictures to features; call it inside ``evaluating``."""
+) -> Encoder:
+    """Return what makes features of pictures, the network in evaluation mode."""
 
     @torch.no_grad()
-    def encode(pictures: Sequence[Picture]) -> Float[Tensor, "batch features"]:
-        features: Tensor = backbone(transform(pictures).to(device))
+    def encode(batch: Tensor) -> Float[Tensor, "batch features"]:
+        with evaluating(backbone):
+            features: Tensor = backbone(transform.normalise(batch.to(device)))
         return features.float().cpu()
 
-    return encode
+    return Encoder(transform.fit_all, encode)
 
 
-def pixel_encoder(fit: Pictures, *, size: int = PIXELS_SIZE) -> Encode:
-    """Return the function from pictures to pixels, each value standardised over ``fit``."""
-    pixels = encode_all(lambda pictures: _resized(pictures, size), fit).values
+def pixel_encoder(fit: Pictures, *, size: int = PIXELS_SIZE) -> Encoder:
+    """Return what makes pixels of pictures, each value standardised over ``fit``."""
+    resized = partial(_resized, size=size)
+    pixels = encode_all(Encoder(resized, lambda batch: batch), fit).values
     deviation, mean = torch.std_mean(pixels, dim=0, correction=0)
     deviation = deviation.where(deviation > 0, 1.0)  # a value that never changes says nothing
-
-    def encode(pictures: Sequence[Picture]) -> Float[Tensor, "batch features"]:
-        return (_resized(pictures, size) - mean) / deviation
-
-    return encode
+    return Encoder(resized, lambda batch: (batch - mean) / deviation)
 
 
-def encode_all(encode: Encode, pictures: Pictures, *, batch_size: int = BATCH_SIZE) -> Features:
-    """Return ``encode`` of every readable picture of the set.
+def encode_all(
+    encoder: Encoder, pictures: Pictures, *, batch_size: int = BATCH_SIZE, workers: int = 0
+) -> Features:
+    """Return a row of features for every readable picture of the set.
 
     Raises:
         ValueError: if not one picture can be read.
     """
-    values, kept = encode_rows(encode, pictures, batch_size=batch_size)
+    (values,), kept = encode_rows(
+        encoder.prepare,
+        lambda batch: [encoder.encode(batch)],
+        pictures,
+        batch_size=batch_size,
+        workers=workers,
+    )
     return features_of(values, pictures, kept)
 
 
 def encode_rows(
-    encode: Encode, pictures: Pictures, *, batch_size: int = BATCH_SIZE
-) -> tuple[Float[Tensor, "images features"], list[int]]:
-    """Return ``encode`` of every readable picture and the positions of these in the set.
+    prepare: Callable[[Sequence[Picture]], Tensor],
+    encode: Callable[[Tensor], Sequence[Float[Tensor, "batch _"]]],
+    pictures: Pictures,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+) -> Rows:
+    """Return one or several kinds of features of every readable picture, in one pass.
 
     Raises:
         ValueError: if not one picture can be read.
     """
-    values: list[Tensor] = []
+    values: list[Sequence[Tensor]] = []
     kept: list[int] = []
-    for indices, batch in readable(pictures, batch_size=batch_size):
+    for indices, batch in read_batches(pictures, prepare, batch_size=batch_size, workers=workers):
         values.append(encode(batch))
         kept.extend(indices)
     if not kept:
         raise ValueError(f"{pictures.data}: none of {len(pictures)} pictures can be read")
-    return torch.cat(values), kept
+    return [torch.cat(kind) for kind in zip(*values, strict=True)], kept
 
 
 def features_of(
@@ -132,19 +158,12 @@ def features_of(
     )
 
 
-def readable(
+def readable_batches(
     pictures: Pictures, *, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[list[int], list[Picture]]]:
     """Yield the positions and pictures of a set in batches, leaving out unreadable ones."""
     for start in range(0, len(pictures), batch_size):
-        indices: list[int] = []
-        batch: list[Picture] = []
-        for index in range(start, min(start + batch_size, len(pictures))):
-            try:
-                batch.append(pictures[index])
-            except UnreadablePicture:
-                continue
-            indices.append(index)
+        indices, batch = readable(pictures, range(start, min(start + batch_size, len(pictures))))
         if batch:
             yield indices, batch
 

@@ -1,7 +1,7 @@
 """What is evaluated: a network, or raw pixels, on pictures to fit on and pictures to score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -14,11 +14,10 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.extract import (
-    Encode,
+    Encoder,
     Features,
-    Picture,
+    Rows,
     encode_rows,
-    evaluating,
     features_of,
     network_encoder,
     pixel_encoder,
@@ -67,9 +66,6 @@ class Clusters(ABC):
 ROWS = 16_384
 """Pictures whose probabilities of all clusters are in memory at a time."""
 
-Rows = tuple[list[Float[Tensor, "images _"]], list[int]]
-"""Features of one kind or several, a row for each readable picture, and where in the set it is."""
-
 Recall = Callable[["Subject", Pictures, str, Callable[[], Rows]], Rows]
 """How rows that have a name are come by: computed, or read from a file that holds them."""
 
@@ -98,6 +94,8 @@ class Subject:
     clusters: Clusters | None = None
     """Of the method; None if it has none, and for a network that is a baseline."""
     recall: Recall = compute_rows
+    workers: int = 0
+    """Processes that read pictures."""
 
     def __post_init__(self) -> None:
         assert (self.backbone is None) == (self.transform is None)
@@ -125,37 +123,33 @@ class Subject:
         return self.fit if self.score is None else self.score
 
     def _output(self, pictures: Pictures) -> Features:
+        prepare, encode = self.encode
+
         def compute() -> Rows:
-            values, kept = encode_rows(self.encode, pictures)
-            return [values], kept
+            return encode_rows(
+                prepare, lambda batch: [encode(batch)], pictures, workers=self.workers
+            )
 
         (values,), kept = self.recall(self, pictures, "output", compute)
         return features_of(values, pictures, kept)
 
     @cached_property
-    def encode(self) -> Encode:
+    def encode(self) -> Encoder:
         """From decoded pictures to features, the network in evaluation mode."""
         return self._encoder(self.transform)
 
     @cached_property
-    def encode_views(self) -> Encode:
+    def encode_views(self) -> Encoder:
         """The same for views that have the input size already: nothing is cropped off them."""
         return self._encoder(self.transform and replace(self.transform, crop_pct=1.0))
 
-    def _encoder(self, transform: EvalTransform | None) -> Encode:
-        backbone = self.backbone
-        if backbone is None or transform is None:
+    def _encoder(self, transform: EvalTransform | None) -> Encoder:
+        if self.backbone is None or transform is None:
             return self._pixels
-        encode = network_encoder(backbone, transform, device=self.device)
-
-        def encode_in_evaluation(pictures: Sequence[Picture]) -> Float[Tensor, "batch features"]:
-            with evaluating(backbone):
-                return encode(pictures)
-
-        return encode_in_evaluation
+        return network_encoder(self.backbone, transform, device=self.device)
 
     @cached_property
-    def _pixels(self) -> Encode:
+    def _pixels(self) -> Encoder:
         return pixel_encoder(self.parts.fit)
 
 

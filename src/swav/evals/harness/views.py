@@ -12,7 +12,7 @@ from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.data.views.multicrop import Shown, make_crops
-from swav.evals.harness.extract import PIXELS_SIZE, readable
+from swav.evals.harness.extract import PIXELS_SIZE, readable_batches
 from swav.evals.harness.subject import Subject
 
 Crops = UInt8[Tensor, "batch channels height width"]
@@ -51,7 +51,7 @@ def draw_views(
     """Yield two random views of every readable picture, batch after batch, as bytes."""
     group = CropGroup(count=2, size=size, scale=scale, augment=augment)
     views = ViewsConfig(groups=(group,))
-    for indices, batch in readable(pictures):
+    for indices, batch in readable_batches(pictures):
         shown = Shown([Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch])
         first, second = make_crops(shown, np.array(indices), views, seed=seed, epoch=epoch).views
         yield first, second
