@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ BATCH_SIZE = 256
 PIXELS_SIZE = 32
 
 
-class Encoder(NamedTuple):
+@dataclass(frozen=True)
+class Encoder:
     """From decoded pictures to one row of features each, in two steps."""
 
     prepare: Callable[[Sequence[Picture]], Tensor]

@@ -123,7 +123,7 @@ class Subject:
         return self.fit if self.score is None else self.score
 
     def _output(self, pictures: Pictures) -> Features:
-        prepare, encode = self.encode
+        prepare, encode = self.encode.prepare, self.encode.encode
 
         def compute() -> Rows:
             return encode_rows(
