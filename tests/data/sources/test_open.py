@@ -103,6 +103,83 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path):
     }
 
 
+LOST_LINKS = {
+    "itself.png": "Too many levels of symbolic links",
+    "long.png": "File name too long",
+    "lost": "a link that leads nowhere",
+    "lost.png": "a link that leads nowhere",
+    "round": "Too many levels of symbolic links",
+}
+
+
+def _add_lost_links(folder: Path):
+    """Add every link that leads nowhere, and hidden ones that nobody asked for."""
+    for name in ("itself.png", "round"):
+        (folder / name).symlink_to(name)
+    (folder / "long.png").symlink_to("n" * 256)
+    for name in ("lost", "lost.png", ".hidden", "._lost.png"):
+        (folder / name).symlink_to("nowhere")
+
+
+def test_links_that_lead_nowhere_cost_no_other_picture(tmp_path: Path):
+    names = [f"{place:03d}.png" for place in range(50)]
+    _add_lost_links(fill(tmp_path, names))
+    pictures = opened(tmp_path, max_bad_fraction=0.2)
+    assert list(pictures.names) == names
+    assert dict(pictures.bad_files) == LOST_LINKS
+    with pytest.raises(ValueError, match="5 of 55 pictures"):
+        opened(tmp_path, max_bad_fraction=0.05).load()
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "val")], ids=["classes", "parts"])
+def test_links_that_lead_nowhere_in_a_tree(tmp_path: Path, parts: tuple[str, ...]):
+    for part in parts or (".",):
+        fill(tmp_path, [f"{part}/{name}/1.png" for name in ("bush", "tree")])
+        for folder in (tmp_path / part, tmp_path / part / "tree"):
+            _add_lost_links(folder)
+    assert splits(str(tmp_path)) == parts
+    pictures = opened(tmp_path, max_bad_fraction=0.9)
+    assert (list(pictures.names), pictures.classes) == (
+        ["bush/1.png", "tree/1.png"],
+        ("bush", "tree"),
+    )
+    inside = {f"tree/{name}": reason for name, reason in LOST_LINKS.items()}
+    assert dict(pictures.bad_files) == LOST_LINKS | inside
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_folders_that_cannot_be_entered_cost_no_other_picture(tmp_path: Path):
+    fill(tmp_path / "closed", ["in/1.png"])
+    root = fill(tmp_path / "root", ["a/1.png", "b/1.png", "c/1.png"])
+    (root / "b" / "linked.png").symlink_to(tmp_path / "closed" / "in" / "1.png")
+    (root / "linked").symlink_to(tmp_path / "closed" / "in")
+    for closed in (tmp_path / "closed", root / "c"):
+        closed.chmod(0)
+    try:
+        pictures = opened(root, max_bad_fraction=0.9)
+    finally:
+        for closed in (tmp_path / "closed", root / "c"):
+            closed.chmod(0o700)
+    assert list(pictures.names) == ["a/1.png", "b/1.png"]
+    assert dict(pictures.bad_files) == {
+        "b/linked.png": "Permission denied",
+        "c": "the folder cannot be read: Permission denied",
+        "linked": "Permission denied",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_closed_part_does_not_stop_the_others(tmp_path: Path):
+    fill(tmp_path, ["train/a/1.png", "train/b/1.png", "val/a/1.png"])
+    (tmp_path / "val").chmod(0)
+    try:
+        assert list(opened(tmp_path).names) == ["a/1.png", "b/1.png"]
+        with pytest.raises(ValueError, match=r"that can be read:\s.*Permission denied"):
+            opened(tmp_path, split="val")
+    finally:
+        (tmp_path / "val").chmod(0o700)
+
+
 def test_any_name_of_a_file_will_do(tmp_path: Path):
     names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "n" * 251 + ".png", "日本.png"]
     for name in names:

@@ -1,14 +1,16 @@
 """Sets laid out as a tree of folders, on the disk or in an archive: splits, classes, pictures."""
 
+import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from swav.data.sources import archives
 from swav.data.sources.listing import (
     SUFFIXES,
+    Listing,
     PackedNames,
+    is_folder,
     is_hidden,
     is_picture,
     label_by_folder,
@@ -16,6 +18,8 @@ from swav.data.sources.listing import (
     split_folders,
 )
 from swav.data.sources.readers import Archive, Contents, Files
+
+_log = logging.getLogger(__name__)
 
 
 def check_split(data: str, split: str | None, parts: Sequence[str]) -> None:
@@ -31,7 +35,7 @@ def folder_splits(path: Path) -> dict[str, str]:
         shown = [entry for entry in entries if not is_hidden(entry.name)]
         if any(is_picture(entry.name) for entry in shown):
             return {}
-        return split_folders(entry.name for entry in shown if entry.is_dir())
+        return split_folders(entry.name for entry in shown if is_folder(entry))
 
 
 def open_folder(path: Path, split: str | None) -> Contents:
@@ -44,13 +48,16 @@ def open_folder(path: Path, split: str | None) -> Contents:
     check_split(str(path), split, tuple(parts))
     classes: set[str] = set()  # of all parts: a class must have one number in all of them
     for part in parts.values():
-        with os.scandir(path / part) as entries:
-            classes |= {entry.name for entry in entries if entry.is_dir()}
+        try:
+            with os.scandir(path / part) as entries:
+                classes |= {entry.name for entry in entries if is_folder(entry)}
+        except OSError as error:  # of the part that is wanted, the list of pictures tells it
+            _log.warning("%s cannot be read: %s", path / part, error.strerror)
     if parts:
         path = path / parts[split or "train"]
     listing = list_folder(str(path))
     if not listing.names:
-        raise ValueError(f"{path} holds no picture{_what_else(listing.other_suffixes)}")
+        raise ValueError(f"{path} holds no picture{_what_else(listing)}")
     names = PackedNames(listing.names)
     shown = [name for name in classes if not is_hidden(name)]
     labelled = label_by_folder(listing.names, shown)
@@ -105,7 +112,11 @@ def _parts(names: Sequence[str], root: str) -> dict[str, str]:
     return split_folders({folder for folder, _, _ in inside})
 
 
-def _what_else(suffixes: Counter[str]) -> str:
+def _what_else(listing: Listing) -> str:
+    if listing.bad_files:
+        faults = "".join(f"\n  {bad.name!r}: {bad.reason}" for bad in listing.bad_files[:3])
+        return f" that can be read:{faults}"
+    suffixes = listing.other_suffixes
     if not suffixes:
         return ": it is empty"
     found = ", ".join(

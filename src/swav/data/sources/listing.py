@@ -82,11 +82,20 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name == "__MACOSX"
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether this is a folder or a link to one; a link that cannot be followed is not."""
+    try:
+        return entry.is_dir()
+    except OSError:  # leads to itself, to a name that is too long, or through a closed folder
+        return False
+
+
 def list_folder(root: str) -> Listing:
     """Return every picture file below ``root``, sorted by the bytes of its path within it.
 
     Links are followed. A folder is entered once, under its real place if it has one here, and
-    never when it is one that contains ``root``: a loop of links ends.
+    never when it is one that contains ``root``: a loop of links ends. What cannot be followed or
+    read is a bad file, and costs nothing else.
     """
     listing = Listing()
     entered = set(_containing(root))
@@ -133,24 +142,36 @@ def _enter(
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}/{entry.name}" if prefix else entry.name
-            if entry.is_dir():
-                if not is_hidden(entry.name):
-                    (linked if entry.is_symlink() else waiting).append(name)
-            elif is_picture(entry.name):
-                _note_file(entry, name, listing)
-            else:
-                listing.other_suffixes[os.path.splitext(entry.name)[1].lower()] += 1
+            try:
+                _note(entry, name, listing, waiting, linked)
+            except (OSError, ValueError) as error:
+                if is_picture(entry.name) or not is_hidden(entry.name):
+                    listing.bad_files.append(BadFile(name, _reason(error)))
 
 
-def _note_file(entry: os.DirEntry[str], name: str, listing: Listing) -> None:
-    try:
+def _note(
+    entry: os.DirEntry[str],
+    name: str,
+    listing: Listing,
+    waiting: list[str],
+    linked: list[str],
+) -> None:
+    if entry.is_symlink():
+        entry.stat()  # whatever its name, a lost link may have led to a folder of pictures
+    if entry.is_dir():
+        if not is_hidden(entry.name):
+            (linked if entry.is_symlink() else waiting).append(name)
+    elif is_picture(entry.name):
         decode.check_regular(entry.stat())
-    except FileNotFoundError:
-        listing.bad_files.append(BadFile(name, "a link that leads nowhere"))
-    except (OSError, ValueError) as error:
-        listing.bad_files.append(BadFile(name, str(error)))
-    else:
         listing.names.append(name)
+    else:
+        listing.other_suffixes[os.path.splitext(entry.name)[1].lower()] += 1
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "a link that leads nowhere"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def label_by_folder(names: Sequence[str], classes: Iterable[str] = ()) -> Labels | None:
