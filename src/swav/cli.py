@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
+AllowFactory = Annotated[tuple[str, ...], Parameter(name="--allow-factory", negative="")]
 Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
@@ -110,31 +111,40 @@ def evaluate(*words: Words) -> None:
 
 
 @app.command(sort_key=3)
-def embed(run: Path, data: str, /, *, to: Path) -> None:
+def embed(run: Path, data: str, /, *, to: Path, allow_factory: AllowFactory = ()) -> None:
     """Write the embedding of every picture, in a stable order.
 
     Args:
         run: Run folder.
         data: Pictures.
         to: File to write: .npz, .parquet or .csv.
+        allow_factory: Run this package.module:function if the run names it as its backbone.
     """
     from swav.commands.embed import embed as run_embed
 
-    run_embed(run, data, to=to)
+    run_embed(run, data, to=to, allow_factory=allow_factory)
 
 
 @app.command(sort_key=4)
-def cluster(run: Path, data: str | None = None, /, *, to: Path | None = None) -> None:
+def cluster(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    to: Path | None = None,
+    allow_factory: AllowFactory = (),
+) -> None:
     """Write the cluster of every picture, and its probability, to a CSV file.
 
     Args:
         run: Run folder.
         data: Pictures; by default those of the training.
         to: File to write; by default clusters.csv in the run folder.
+        allow_factory: Run this package.module:function if the run names it as its backbone.
     """
     from swav.commands.cluster import cluster as run_cluster
 
-    run_cluster(run, data, to=to)
+    run_cluster(run, data, to=to, allow_factory=allow_factory)
 
 
 @app.command(sort_key=5, name="list")
@@ -293,6 +303,12 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
     "input_size": ("--input-size", int | None, None, "Side of the pictures these are shown."),
     "crop_pct": ("--crop-pct", float | None, None, "Share of each side shown; published: 0.875."),
     "device": ("--device", str, "cpu", "cpu, cuda, mps, or one device such as cuda:1."),
+    "allow_factory": (
+        "--allow-factory",
+        tuple[str, ...],
+        (),
+        "Run this package.module:function if a run names it as its backbone.",
+    ),
     "as_json": ("--json", bool, False, "Print the list of results as JSON."),
 }
 """Options of `swav evaluate` that belong to no task: flag, type, default, help."""
@@ -328,6 +344,12 @@ RUN_OPTIONS: dict[str, tuple[Any, Any, Group, str]] = {
     "resume": (bool, False, RUN, "Continue the interrupted run in --out."),
     "init_from": (Path | None, None, RUN, "Start from the weights of another run."),
     "dry_run": (bool, False, RUN, "Print the plan, with time and memory, and stop."),
+    "allow_factory": (
+        tuple[str, ...],
+        (),
+        RUN,
+        "Run this package.module:function if a config or run names it as its backbone.",
+    ),
     "method": (str | None, None, SHORT, "Another method with its defaults (swav list methods)."),
     "backbone": (str | None, None, SHORT, "A timm model without arguments, or module:factory."),
     "crops": (str | None, None, SHORT, "Counts and sizes of the views, such as 2x224,6x96."),
@@ -367,7 +389,15 @@ def _train(start: "Start", values: Mapping[str, Any], given: Mapping[str, Any]) 
 
     from swav.training.run import train as run_train
 
-    run = partial(run_train, config.data.data, recipe=start.label, out=start.out, config=config)
+    typed = (given.get("backbone"), values.get("backbone.name"))
+    run = partial(
+        run_train,
+        config.data.data,
+        recipe=start.label,
+        out=start.out,
+        config=config,
+        allow_factory=(*given.get("allow_factory", ()), *filter(None, typed)),
+    )
     if given.get("dry_run"):
         run(dry_run=True)
         return 0

@@ -103,12 +103,14 @@ def test_lists_from_yaml_become_tuples():
 def own_module(monkeypatch):
     module = ModuleType("own_networks")
     module.recorder = Recorder
+    module.number = 7
     module.nothing = lambda **_: nn.Flatten()
     monkeypatch.setitem(sys.modules, "own_networks", module)
 
 
 def test_a_factory_of_ones_own(own_module):
-    network = BackboneConfig(name="own_networks:recorder", args={"num_features": 7}).build(2)
+    config = BackboneConfig(name="own_networks:recorder", args={"num_features": 7})
+    network = config.build(2, allow_factory=[config.name])
     assert isinstance(network, Recorder)
     assert (network.channels, network.num_features) == (2, 7)
 
@@ -124,6 +126,9 @@ def test_a_factory_of_ones_own(own_module):
         ("no_such_package:network", {}, "'no_such_package:network' cannot be imported"),
         ("own_networks:missing", {}, "'own_networks:missing' cannot be imported"),
         ("own_networks:nothing", {}, "must return an nn.Module with an int num_features"),
+        ("own_networks:number", {}, "is no factory of a network that takes in_chans"),
+        ("os:system", {}, "'os:system' is no factory of a network that takes in_chans"),
+        ("own_networks:recorder", {"depth": 3}, "takes depth, in_chans: .*unexpected.*'depth'"),
         (
             "cifar_resnet18",
             {"colour": 1},
@@ -133,4 +138,13 @@ def test_a_factory_of_ones_own(own_module):
 )
 def test_what_cannot_be_built_is_named(own_module, name, args, message):
     with pytest.raises(ValueError, match=message):
-        BackboneConfig(name=name, args=args).build()
+        BackboneConfig(name=name, args=args).build(allow_factory=name)
+
+
+@pytest.mark.parametrize("allowed", [(), "own", "own_networks", ["own_networks:recorder2"]])
+def test_a_factory_that_is_not_allowed_is_not_imported(allowed):
+    assert "own_networks" not in sys.modules
+    with pytest.raises(ValueError, match=r"add --allow-factory own_networks:recorder "):
+        BackboneConfig(name="own_networks:recorder").build(allow_factory=allowed)
+    with pytest.raises(ValueError, match=r"'torch\.hub:load' is a factory"):
+        BackboneConfig(name="torch.hub:load", args={"repo_or_dir": "there"}).build()

@@ -1,7 +1,7 @@
 """``swav cluster``: which cluster every picture belongs to, and how surely."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,13 @@ from swav.evals import Features
 from swav.training.trained_run import load, open_pictures
 
 
-def cluster(run: str | Path, data: str | None = None, *, to: str | Path | None = None) -> Path:
+def cluster(
+    run: str | Path,
+    data: str | None = None,
+    *,
+    to: str | Path | None = None,
+    allow_factory: Collection[str] = (),
+) -> Path:
     """Write the cluster of every readable picture, and its probability, to a CSV file.
 
     A picture's cluster is its nearest prototype; it does not depend on the other pictures.
@@ -24,8 +30,9 @@ def cluster(run: str | Path, data: str | None = None, *, to: str | Path | None =
         run: run folder.
         data: pictures; by default those of the training.
         to: CSV file; by default ``clusters.csv`` in the run folder.
+        allow_factory: ``package.module:function`` that the run may name as its backbone.
     """
-    opened = load(run)
+    opened = load(run, allow_factory=allow_factory)
     target = opened.folder / "clusters.csv" if to is None else Path(to)
     features = opened.features(open_pictures(opened, data))
     write_clusters(features, opened.probabilities(features.values), target)

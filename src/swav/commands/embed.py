@@ -1,6 +1,7 @@
 """``swav embed``: the features of pictures, in a file that other programs read."""
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ __all__ = ["Run", "embed", "load", "write_embeddings"]
 SUFFIXES = (".npz", ".csv", ".parquet")
 
 
-def embed(run: str | Path, data: str | None = None, *, to: str | Path) -> Features:
+def embed(
+    run: str | Path,
+    data: str | None = None,
+    *,
+    to: str | Path,
+    allow_factory: Collection[str] = (),
+) -> Features:
     """Write the backbone's pooled features of every readable picture of ``data`` to a file.
 
     The order is that of the data; features are not normalised.
@@ -22,6 +29,7 @@ def embed(run: str | Path, data: str | None = None, *, to: str | Path) -> Featur
         run: run folder.
         data: pictures; by default those of the training.
         to: ``.npz`` (arrays ``embeddings``, ``paths``, ``labels``), ``.csv`` or ``.parquet``.
+        allow_factory: ``package.module:function`` that the run may name as its backbone.
 
     Raises:
         ValueError: if the ending of ``to`` is none of these.
@@ -29,7 +37,7 @@ def embed(run: str | Path, data: str | None = None, *, to: str | Path) -> Featur
     target = Path(to)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: name a file that ends with {', '.join(SUFFIXES)}")
-    opened = load(run)
+    opened = load(run, allow_factory=allow_factory)
     features = opened.features(open_pictures(opened, data))
     write_embeddings(features, target)
     return features

@@ -1,7 +1,8 @@
 """Backbones: any timm model, a factory of one's own, and the networks timm does not have."""
 
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A network by timm name, or ``package.module:factory``; pooled features come out."""
+    """A network by timm name, or ``package.module:factory``; pooled features come out.
+
+    A config may come from anyone, so a factory is imported only by those who are told its name
+    a second time, by a person.
+    """
 
     name: str = "resnet50"
     args: dict[str, Any] = field(default_factory=dict)
@@ -24,14 +29,29 @@ class BackboneConfig:
     pretrained: bool = False
     """Start from timm's published weights (downloads them)."""
 
-    def build(self, channels: int = 3) -> nn.Module:
+    def check_factory(self, allow_factory: Collection[str]) -> None:
+        """Raise ``ValueError`` if this names a factory that is not allowed."""
+        allowed = (allow_factory,) if isinstance(allow_factory, str) else allow_factory
+        if ":" in self.name and self.name not in allowed:
+            raise ValueError(
+                f"backbone {self.name!r} is a factory, code that a config or run folder may name "
+                f"but not run by itself: if you trust it, add --allow-factory {self.name} "
+                f"(Python: allow_factory={self.name!r})"
+            )
+
+    def build(self, channels: int = 3, *, allow_factory: Collection[str] = ()) -> nn.Module:
         """Return the network with ``channels`` inputs and no classifier.
 
         ``network(pictures)`` is (batch, features) and ``network.num_features`` the size.
 
+        Args:
+            channels: of the pictures.
+            allow_factory: names of factories that may be imported and run.
+
         Raises:
-            ValueError: if the name is unknown or the arguments do not fit it.
+            ValueError: if the name is unknown or not allowed, or the arguments do not fit it.
         """
+        self.check_factory(allow_factory)
         if ":" in self.name:
             return _from_factory(self.name, {**self.args, "in_chans": channels})
         if not timm.is_model(self.name):
@@ -81,6 +101,12 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
         factory = vars(importlib.import_module(module_name))[factory_name]
     except (ImportError, KeyError) as error:
         raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
+    try:
+        inspect.signature(factory).bind(**args)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"backbone {name!r} is no factory of a network that takes {', '.join(args)}: {error}"
+        ) from error
     model = factory(**args)
     if not isinstance(model, nn.Module) or not isinstance(vars(model).get("num_features"), int):
         raise ValueError(f"backbone {name!r} must return an nn.Module with an int num_features")

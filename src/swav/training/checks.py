@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -111,12 +112,18 @@ def _check_crops(config: TrainConfig, facts: DataFacts) -> None:
             )
 
 
-def print_plan(config: TrainConfig, facts: DataFacts, pictures: Pictures) -> None:
+def print_plan(
+    config: TrainConfig,
+    facts: DataFacts,
+    pictures: Pictures,
+    *,
+    allow_factory: Collection[str] = (),
+) -> None:
     """Print what a training would do, how long it would take here and in how much memory.
 
     Measures a forward and backward pass over a few pictures; nothing is written.
     """
-    objective = build_objective(config, num_images=facts.num_images)
+    objective = build_objective(config, num_images=facts.num_images, allow_factory=allow_factory)
     steps_per_epoch = facts.num_images // config.optim.batch_size
     total_steps = steps_per_epoch * config.epochs
     number = _probe_pictures(config, facts)

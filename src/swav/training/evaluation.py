@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -54,6 +54,7 @@ def evaluate(
     input_size: int | None = None,
     crop_pct: float | None = None,
     device: str = "cpu",
+    allow_factory: Collection[str] = (),
     as_json: bool = False,
 ) -> list[Result]:
     """Measure backbones, with the untrained network and raw pixels beside each.
@@ -76,6 +77,7 @@ def evaluate(
         crop_pct: share of each side that the centre crop keeps, for all models; by default all of
             a run's pictures, and what is known of other models. Published protocols have 0.875.
         device: cpu, cuda, mps, or one device such as cuda:1.
+        allow_factory: ``package.module:function`` that a run may name as its backbone.
         as_json: print JSON.
 
     Raises:
@@ -91,7 +93,8 @@ def evaluate(
     if twice:
         raise UsageError(f"{twice[0]} is named twice: one model is one run, not two seeds")
     shown = Input(channels=channels, size=input_size)
-    opened = _told_apart([open_model(str(word), shown) for word in words], words)
+    found = [open_model(str(word), shown, allow_factory=allow_factory) for word in words]
+    opened = _told_apart(found, words)
     opened = [_prepared(model, device, crop_pct, out) for model in opened]
     if data and fit_on is not None and score_on is not None:
         raise UsageError(f"DATA {data} beside --fit-on: leave one of them out")

@@ -1,12 +1,13 @@
 """What can be evaluated: run folders, timm's networks and folders, state dicts, the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from swav.data.eval_transform import EvalTransform
@@ -25,6 +26,12 @@ a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)"""
 UNTRAINED = "resnet18"
+UNKNOWN: Mapping[str, Any] = {
+    "input_size": (3, 224, 224),
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+}
+"""Settings of a network that does not tell them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,7 @@ def is_model(word: str) -> bool:
     return is_named or "=" in word
 
 
-def open_model(word: str, shown: Input) -> Model:
+def open_model(word: str, shown: Input, *, allow_factory: Collection[str] = ()) -> Model:
     """Open what a word of the command line names.
 
     Raises:
@@ -75,7 +82,7 @@ def open_model(word: str, shown: Input) -> Model:
     name, equals, file = word.partition("=")
     kind, _, network = word.partition(":")
     if (path / "config.yaml").exists():
-        return _run(path)
+        return _run(path, allow_factory)
     if (path / "config.json").exists():
         return _timm(f"local-dir:{path}", shown, name=path.name)
     if equals or path.is_file():
@@ -92,8 +99,8 @@ def open_model(word: str, shown: Input) -> Model:
     )
 
 
-def _run(path: Path) -> Model:
-    run = load(path)
+def _run(path: Path, allow_factory: Collection[str]) -> Model:
+    run = load(path, allow_factory=allow_factory)
     return Model(
         name=path.resolve().name,
         network=run.backbone,
@@ -127,7 +134,8 @@ def _timm(address: str, shown: Input, *, name: str) -> Model:
 
 def _random(name: str, shown: Input) -> Model:
     torch.manual_seed(0)
-    network = BackboneConfig(name=name).build(shown.channels)
+    config = BackboneConfig(name=name)
+    network = config.build(shown.channels, allow_factory=name)  # the name was typed
     model = _model(f"random:{name}", network, network, shown)
     return replace(model, name="random" if name == UNTRAINED else model.name)
 
@@ -159,7 +167,8 @@ def _model(name: str, network: nn.Module, untrained: nn.Module, shown: Input) ->
 
 
 def _settings(network: nn.Module) -> Mapping[str, Any]:
-    return network.pretrained_cfg  # type: ignore[return-value]
+    settings: Mapping[str, Any] = vars(network).get("pretrained_cfg", UNKNOWN)
+    return settings
 
 
 def _state_dict(path: Path, name: str | None, shown: Input) -> Model:

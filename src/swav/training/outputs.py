@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def write_outputs(
     *,
     reopen: bool,
     seconds: float,
+    allow_factory: Collection[str] = (),
 ) -> None:
     """Export, embed, cluster, evaluate (unless told not to) and report; what is there stays.
 
@@ -58,6 +60,7 @@ def write_outputs(
         pictures: that it was trained on.
         reopen: whether they came from ``config.data``, which may hold a part to score.
         seconds: of the training, for the run's record.
+        allow_factory: names of factories that may build the untrained network beside it.
     """
     before = _present(folder)
     if not (folder / "model").exists() and ":" not in config.backbone.name:
@@ -65,7 +68,7 @@ def write_outputs(
     _embed_and_cluster(folder, config, objective, pictures)
     if config.evaluate_at_end:
         parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
-        _evaluate(folder, config, objective, parts)
+        _evaluate(folder, config, objective, parts, allow_factory)
     if read_record(folder).get("status") != "finished":
         write_record(folder, status="finished", seconds=seconds)
     if _present(folder) != before or not (folder / REPORT).exists():
@@ -165,6 +168,7 @@ def _evaluate(
     config: TrainConfig,
     objective: Objective,
     parts: Parts,
+    allow_factory: Collection[str],
 ) -> None:
     """Measure what the labels allow; a task that they do not is left out with a warning."""
     tasks = dict.fromkeys((*possible_tasks(parts), "parts"))
@@ -179,7 +183,7 @@ def _evaluate(
         transform_of(config),
         clusters_of_method(objective),
     )
-    untrained = untrained_network(config, num_images=len(parts.fit))
+    untrained = untrained_network(config, num_images=len(parts.fit), allow_factory=allow_factory)
     comparison = Comparison(subject, untrained, config.seed, PixelBaseline(parts))
     results = []
     for name in missing:

@@ -1,7 +1,7 @@
 """``swav train``: the main job, from pictures to a backbone and everything a run leaves behind."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,7 @@ def train(
     init_from: str | Path | None = None,
     dry_run: bool = False,
     pictures: Pictures | None = None,
+    allow_factory: Collection[str] = (),
 ) -> Path:
     """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
 
@@ -64,6 +65,7 @@ def train(
         init_from: run folder whose backbone weights to start from; head and prototypes are new.
         dry_run: print the plan, with time and memory, and stop.
         pictures: an opened set (``swav.data.sources.open.from_arrays``), in place of ``data``.
+        allow_factory: ``package.module:function`` that a config or run may name as its backbone.
 
     Returns:
         The run folder.
@@ -77,15 +79,16 @@ def train(
     opened = pictures
     if config is None:
         config = _config(data, recipe, pictures, Path(out) if resume and out else None)
+    config.backbone.check_factory(allow_factory)
     pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
         for remark in [*remarks, *check_views(config, pictures)]:
             logger.warning(remark)
-        print_plan(config, facts, pictures)
+        print_plan(config, facts, pictures, allow_factory=allow_factory)
         return Path(out or "runs")
-    weights = None if init_from is None else _backbone_weights(init_from, config)
+    weights = None if init_from is None else _backbone_weights(init_from, config, allow_factory)
     fabric = launch(device=config.device, precision=config.precision, threads=_num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
@@ -100,7 +103,14 @@ def train(
             stack.enter_context(_recorded(folder))
         with StopSignal() as stop:  # before the first state is read and the workers are forked
             session = start_session(
-                fabric, folder, config, pictures, recipe=recipe, resume=resume, weights=weights
+                fabric,
+                folder,
+                config,
+                pictures,
+                recipe=recipe,
+                resume=resume,
+                weights=weights,
+                allow_factory=allow_factory,
             )
             _run(session, stop)
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
@@ -120,13 +130,15 @@ def _config(
     return replace(config, data=replace(config.data, data=data))
 
 
-def _backbone_weights(run: str | Path, config: TrainConfig) -> Mapping[str, Tensor]:
+def _backbone_weights(
+    run: str | Path, config: TrainConfig, allow_factory: Collection[str]
+) -> Mapping[str, Tensor]:
     """Return the weights of a run's backbone.
 
     Raises:
         ValueError: if it is not the backbone of ``config``.
     """
-    source = load(run)
+    source = load(run, allow_factory=allow_factory)
     channels = source.config.data.channels, config.data.channels
     if (source.config.backbone, channels[0]) != (config.backbone, channels[1]):
         raise ValueError(
@@ -257,6 +269,7 @@ def _finish(session: Session, *, reopen: bool) -> None:
         session.pictures,
         reopen=reopen,
         seconds=round(session.seconds, 1),
+        allow_factory=session.allow_factory,
     )
 
 

@@ -4,7 +4,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,8 @@ class Session:
     seconds: float = 0.0
     """Spent in training so far, interruptions left out."""
     saved_step: int = -1
+    allow_factory: Collection[str] = ()
+    """Factories that may build its network."""
 
     @property
     def is_trained(self) -> bool:
@@ -105,6 +107,7 @@ def start_session(
     recipe: str,
     resume: bool,
     weights: Mapping[str, Tensor] | None = None,
+    allow_factory: Collection[str] = (),
 ) -> Session:
     """Build everything, from the newest checkpoint if there is one to continue.
 
@@ -116,9 +119,12 @@ def start_session(
         recipe: what the run's record calls the settings.
         resume: whether to look for a checkpoint.
         weights: of the backbone, to start from.
+        allow_factory: names of factories that may build the backbone.
     """
     num_listed = len(pictures) + len(pictures.bad_files)
-    objective = build_objective(config, num_images=len(pictures), weights=weights)
+    objective = build_objective(
+        config, num_images=len(pictures), weights=weights, allow_factory=allow_factory
+    )
     prepare_network(
         objective,
         fabric,
@@ -147,7 +153,16 @@ def start_session(
     )
     optimizer = optim.build(objective, objective.rates)
     session = Session(
-        fabric, folder, config, pictures, objective, optimizer, views, clock, num_listed
+        fabric,
+        folder,
+        config,
+        pictures,
+        objective,
+        optimizer,
+        views,
+        clock,
+        num_listed,
+        allow_factory=allow_factory,
     )
     if resume:
         _continue(session)

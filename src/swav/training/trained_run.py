@@ -1,7 +1,7 @@
 """A run folder opened again: its settings and the network that came out of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Run:
     objective: Objective
     num_images: int
     """Pictures it was trained on."""
+    allow_factory: Collection[str] = ()
+    """Factories that may build its network."""
 
     @property
     def backbone(self) -> nn.Module:
@@ -54,14 +56,21 @@ class Run:
 
     def untrained(self) -> nn.Module:
         """Return the same network with random weights."""
-        return untrained_network(self.config, num_images=self.num_images)
+        return untrained_network(
+            self.config, num_images=self.num_images, allow_factory=self.allow_factory
+        )
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> Run:
     """Open a run folder.
 
+    Args:
+        folder: the ``out`` of a training.
+        allow_factory: ``package.module:function`` that its config may name as the backbone.
+
     Raises:
-        ValueError: if the folder holds no run, or one that has not come to a checkpoint.
+        ValueError: if the folder holds no run, or one that has not come to a checkpoint, or it
+            names a factory that is not allowed.
     """
     folder = Path(folder)
     if not (folder / "config.yaml").exists():
@@ -73,17 +82,23 @@ def load(folder: str | Path) -> Run:
     checkpoint = newest_checkpoint(folder, repair=False)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
-    objective = build_objective(_without_weights(config), num_images=num_images)
+    objective = build_objective(
+        _without_weights(config), num_images=num_images, allow_factory=allow_factory
+    )
     restore_weights(checkpoint.tensors, objective)
-    return Run(folder, config, objective.eval(), num_images)
+    return Run(folder, config, objective.eval(), num_images, allow_factory)
 
 
 def build_objective(
-    config: TrainConfig, *, num_images: int, weights: Mapping[str, Tensor] | None = None
+    config: TrainConfig,
+    *,
+    num_images: int,
+    weights: Mapping[str, Tensor] | None = None,
+    allow_factory: Collection[str] = (),
 ) -> Objective:
     """Return the method around a backbone, fresh (the same for the same seed) or with weights."""
     torch.manual_seed(config.seed)
-    backbone = config.backbone.build(config.data.channels)
+    backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
     if weights is not None:
         backbone.load_state_dict(weights)
     return config.method.build(
@@ -94,9 +109,13 @@ def build_objective(
     )
 
 
-def untrained_network(config: TrainConfig, *, num_images: int) -> nn.Module:
+def untrained_network(
+    config: TrainConfig, *, num_images: int, allow_factory: Collection[str] = ()
+) -> nn.Module:
     """Return the network of a run with random weights, also where it began with published ones."""
-    return build_objective(_without_weights(config), num_images=num_images).encoder
+    return build_objective(
+        _without_weights(config), num_images=num_images, allow_factory=allow_factory
+    ).encoder
 
 
 def _without_weights(config: TrainConfig) -> TrainConfig:
