@@ -11,7 +11,7 @@ from methods.test_pretext import BATCH, CLOCK, Network, objective_and_batch
 from torch import Tensor
 
 from swav.methods import PIRL, PIRLConfig
-from swav.ops.nce import memory_nce
+from swav.ops.losses import memory_nce
 
 TAU = 0.3
 CONFIG = PIRLConfig(embed_dim=5, temperature=TAU, num_negatives=3, jigsaw_weight=0.3)

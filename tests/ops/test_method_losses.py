@@ -14,12 +14,12 @@ from swav.ops.losses import (
     covariance_penalty,
     cross_correlation,
     info_nce,
+    memory_nce,
     noise_contrast,
     nt_xent,
     unordered_pairs,
     variance_hinge,
 )
-from swav.ops.nce import memory_nce
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

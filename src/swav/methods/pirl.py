@@ -24,7 +24,7 @@ from swav.methods.jigsaw import side_by_side
 from swav.nn.backbones import encode_views
 from swav.nn.heads import projection_head
 from swav.nn.memory import MemoryBank
-from swav.ops.nce import memory_nce
+from swav.ops.losses import memory_nce
 
 
 @dataclass(frozen=True, kw_only=True)
