@@ -33,7 +33,7 @@ def ours(folder: Path) -> float:
     from swav.data.loader import StepViews, loader
     from swav.data.sources.open import SourceConfig
     from swav.data.views.crops import CropGroup, ViewsConfig
-    from swav.engine import Clock, fit
+    from swav.engine import Clock, TrainingFacts, fit
     from swav.engine.launch import available_cores, launch, prepare_network
     from swav.engine.optim import OptimConfig
     from swav.methods import SwAVConfig
@@ -52,7 +52,7 @@ def ours(folder: Path) -> float:
         num_prototypes=(NUM_PROTOTYPES,), hidden_dim=HIDDEN_DIM, embed_dim=EMBED_DIM, freeze_steps=0
     )
     objective = method.build(
-        backbone, feature_dim=128, num_images=len(pictures), global_batch=BATCH
+        backbone, TrainingFacts(feature_dim=128, num_images=len(pictures), global_batch=BATCH)
     )
     prepare_network(objective, fabric, sync_batchnorm=False, compile_network=False)
     optim = OptimConfig(optimizer="adamw", batch_size=BATCH, learning_rate=1e-3)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from torch import nn
 
 from swav.data.sources.open import SourceConfig, from_arrays
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.engine import TrainingFacts
 from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,
@@ -66,6 +68,15 @@ TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
 """Every method at a size for tests, without BatchNorm in its head."""
 
 METHOD_CLASSES: tuple[type[MethodConfig], ...] = get_args(MethodConfig) or (MethodConfig,)
+
+
+def tiny_facts(backbone: nn.Module) -> TrainingFacts:
+    """Return the facts of a training on the drawn pictures."""
+    return TrainingFacts(
+        feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
+        num_images=NUM_PICTURES,
+        global_batch=BATCH_SIZE,
+    )
 
 
 def drawn(number: int = NUM_PICTURES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

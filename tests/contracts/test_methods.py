@@ -7,11 +7,11 @@ import torch
 from tiny import (
     BATCH_SIZE,
     METHOD_CLASSES,
-    NUM_PICTURES,
     TINY_METHODS,
     WITH_BATCHNORM,
     WITHOUT_BATCHNORM,
     tiny_config,
+    tiny_facts,
     tiny_pictures,
 )
 from torch import Tensor
@@ -42,10 +42,7 @@ def build(
     """Return a method before its first step: its memory, if it has one, is filled."""
     torch.manual_seed(0)
     network = backbone.build(3)
-    features = int(network.num_features)  # type: ignore[arg-type]
-    objective = method.build(
-        network, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
-    )
+    objective = method.build(network, tiny_facts(network))
     objective.prepare(batches(method, views).batch(number) for number in range(4))
     objective.before_epoch(CLOCK)
     return objective
@@ -199,7 +196,8 @@ def test_labels_are_not_in_a_batch() -> None:
     pictures = tiny_pictures()
     assert pictures.labels is not None
     batch = batches(TINY_METHODS[SwAVConfig]).batch(0)
-    assert batch._fields == ("views", "num_targets", "indices", "pretext")
+    assert batch._fields == ("views", "num_targets", "indices", "pretext", "targets")
     assert batch.pretext is None
+    assert batch.targets is None
     labels = torch.from_numpy(pictures.labels)[batch.indices]
     assert not any(torch.equal(tensor, labels) for tensor in (batch.indices, *batch.views))

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from forked import on_ranks
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
-from tiny import BATCH_SIZE, METHOD_CLASSES, NUM_PICTURES, TINY_METHODS, tiny_config, tiny_pictures
+from tiny import BATCH_SIZE, METHOD_CLASSES, TINY_METHODS, tiny_config, tiny_facts, tiny_pictures
 
 from swav.data.loader import StepViews
 from swav.engine import Clock, fit
@@ -30,10 +30,7 @@ def train(method: str, out: str, *, accumulate: int = 1, fabric: Fabric | None =
         config = replace(config, queue_length=BATCH_SIZE, queue_start_epoch=0, freeze_steps=0)
     torch.manual_seed(0)
     backbone = tiny_config().backbone.build(3)
-    features = int(backbone.num_features)  # type: ignore[arg-type]
-    objective = config.build(
-        backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
-    )
+    objective = config.build(backbone, tiny_facts(backbone))
     trained = {name: w for name, w in objective.named_parameters() if w.requires_grad}
     optimizer = torch.optim.SGD(trained.values(), lr=0.05)
     gradients: dict[str, torch.Tensor] = {}

@@ -11,7 +11,7 @@ from swav.data.batch import Batch
 from swav.engine.divergence import NotFiniteError
 from swav.engine.launch import launch
 from swav.engine.loop import due, fit
-from swav.engine.objective import Clock, Objective, StepOutput
+from swav.engine.objective import Clock, Objective, StepOutput, TrainingFacts
 from swav.methods.swav import SwAV, SwAVConfig
 
 EMBED = 8
@@ -41,11 +41,11 @@ def batches_of(num: int, *, batch: int = 6, seed: int = 0) -> list[Batch]:
 class Recorder(Objective):
     """A squared mean as loss; every call is noted."""
 
-    def __init__(self, *, wants_codes: bool = False) -> None:
+    def __init__(self, *, makes_targets: bool = False) -> None:
         super().__init__()
         self.network = nn.Linear(3, 1, bias=False)
         self.calls: list[tuple[str, int]] = []
-        self.wants_codes = wants_codes
+        self.makes_targets = makes_targets
         self.given: list[object] = []
         self.gradients: list[Tensor] = []
 
@@ -53,17 +53,20 @@ class Recorder(Objective):
     def encoder(self) -> nn.Module:
         return self.network
 
-    def forward(self, batch: Batch, clock: Clock, targets=None) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         self.calls.append(("forward", clock.step))
-        self.given.append(targets)
+        self.given.append(batch.targets)
         value = self.network(batch.views[0].mean(dim=(2, 3)))
         return StepOutput((value - 1).square().mean(), {"first": batch.views[0].mean()})
 
-    def codes(self, batches, clock: Clock):
-        self.calls.append(("codes", clock.step))
-        if self.wants_codes:
-            return [(torch.tensor(float(place)),) for place in range(len(batches))]
-        return None
+    def with_targets(self, batches, clock: Clock):
+        self.calls.append(("with_targets", clock.step))
+        if not self.makes_targets:
+            return batches
+        return [
+            batch._replace(targets=(torch.tensor(float(place)),))
+            for place, batch in enumerate(batches)
+        ]
 
     def before_epoch(self, clock: Clock) -> None:
         self.calls.append(("before_epoch", clock.step))
@@ -114,9 +117,9 @@ def test_a_run_goes_on_from_its_clock_and_ends_with_its_batches():
     assert list(fit(objective, batches_of(3), sgd(objective), start.at(10, global_batch=6))) == []
 
 
-@pytest.mark.parametrize("wants_codes", [True, False])
-def test_micro_batches_are_one_step(wants_codes):
-    objective = Recorder(wants_codes=wants_codes)
+@pytest.mark.parametrize("makes_targets", [True, False])
+def test_micro_batches_are_one_step(makes_targets):
+    objective = Recorder(makes_targets=makes_targets)
     parts = batches_of(7, batch=2)
     start = objective.network.weight.detach().clone()
     losses = [objective(part, clock_of(1)) for part in parts[:3]]
@@ -124,11 +127,11 @@ def test_micro_batches_are_one_step(wants_codes):
     objective.given.clear()
     done = list(fit(objective, parts, sgd(objective), clock_of(5), accumulate=3))
     assert [(clock.step, clock.images) for clock, _ in done] == [(1, 6), (2, 12)]  # no half step
-    expected = [("before_epoch", 0), ("before_step", 0), ("codes", 0)]
+    expected = [("before_epoch", 0), ("before_step", 0), ("with_targets", 0)]
     expected += [("forward", 0)] * 3 + [("after_backward", 0), ("after_step", 0)]
     assert objective.calls[:8] == expected
     given = [None if each is None else each[0].item() for each in objective.given[:3]]
-    assert given == ([0, 1, 2] if wants_codes else [None] * 3)
+    assert given == ([0, 1, 2] if makes_targets else [None] * 3)
     _, output = done[0]
     torch.testing.assert_close(output.loss, torch.stack([each.loss for each in losses]).mean())
     firsts = torch.stack([part.views[0].mean() for part in parts[:3]])
@@ -164,10 +167,8 @@ def test_the_gradient_is_clipped_to_a_global_norm():
 
 def test_chance_depends_on_the_step_alone():
     class Noisy(Recorder):
-        def forward(self, batch: Batch, clock: Clock, targets=None) -> StepOutput:
-            return StepOutput(
-                super().forward(batch, clock, targets).loss, {"noise": torch.rand(())}
-            )
+        def forward(self, batch: Batch, clock: Clock) -> StepOutput:
+            return StepOutput(super().forward(batch, clock).loss, {"noise": torch.rand(())})
 
     def noise(start: int) -> list[float]:
         objective = Noisy()
@@ -211,7 +212,9 @@ def swav(**changes) -> SwAV:
         "queue_start_epoch": 0,
         **changes,
     }
-    return SwAVConfig(**config).build(Colours(), feature_dim=6, num_images=100, global_batch=6)
+    return SwAVConfig(**config).build(
+        Colours(), TrainingFacts(feature_dim=6, num_images=100, global_batch=6)
+    )
 
 
 def spoiled(batch: Batch, value: float) -> Batch:
@@ -249,8 +252,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(value, accumulate):
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update():
     class Cliff(Recorder):
-        def forward(self, batch: Batch, clock: Clock, targets=None) -> StepOutput:
-            super().forward(batch, clock, targets)
+        def forward(self, batch: Batch, clock: Clock) -> StepOutput:
+            super().forward(batch, clock)
             value = self.network(batch.views[0].mean(dim=(2, 3))) * 0
             return StepOutput(value.square().sum().sqrt())
 

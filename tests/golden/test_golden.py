@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import BATCH_SIZE, METHOD_CLASSES, NUM_PICTURES, TINY_METHODS, tiny_config, tiny_pictures
+from tiny import BATCH_SIZE, METHOD_CLASSES, TINY_METHODS, tiny_config, tiny_facts, tiny_pictures
 
 from swav.data.loader import StepViews
 from swav.engine import Clock, fit
@@ -23,10 +23,7 @@ def losses_of(method: str) -> list[float]:
     )
     torch.manual_seed(0)
     backbone = config.backbone.build(3)
-    features = int(backbone.num_features)  # type: ignore[arg-type]
-    objective = config.method.build(
-        backbone, feature_dim=features, num_images=NUM_PICTURES, global_batch=BATCH_SIZE
-    )
+    objective = config.method.build(backbone, tiny_facts(backbone))
     views = StepViews(
         tiny_pictures(),
         config.views,

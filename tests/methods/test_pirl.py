@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from methods.test_pretext import BATCH, CLOCK, Network, objective_and_batch
 from torch import Tensor
 
+from swav.engine import TrainingFacts
 from swav.methods import PIRL, PIRLConfig
 from swav.ops.losses import memory_nce
 
@@ -154,4 +155,4 @@ def test_settings_that_cannot_be_are_refused(config: dict[str, Any]) -> None:
 
 def test_one_picture_has_no_negatives() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        CONFIG.build(Network(), feature_dim=12, num_images=1, global_batch=1)
+        CONFIG.build(Network(), TrainingFacts(feature_dim=12, num_images=1, global_batch=1))

@@ -12,7 +12,7 @@ from swav.data.batch import Batch
 from swav.data.loader import StepViews
 from swav.data.sources.open import from_arrays
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.engine import Clock, Objective
+from swav.engine import Clock, Objective, TrainingFacts
 from swav.methods import JigsawConfig, MethodConfig, RelativeConfig, RotationConfig
 from swav.methods.jigsaw import side_by_side
 
@@ -46,7 +46,7 @@ def objective_and_batch(method: MethodConfig, width: int = 3) -> tuple[Objective
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 24, 24, 3), dtype=np.uint8)
     views = StepViews(from_arrays(pixels), VIEWS, global_batch=BATCH, pretext=method.pretext)
     objective = method.build(
-        Network(width), feature_dim=4 * width, num_images=BATCH, global_batch=BATCH
+        Network(width), TrainingFacts(feature_dim=4 * width, num_images=BATCH, global_batch=BATCH)
     )
     return objective, views[0]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.engine import Clock, Objective, ObjectiveConfig, fit
+from swav.engine import Clock, Objective, ObjectiveConfig, TrainingFacts, fit
 from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,
@@ -50,7 +50,9 @@ class Network(nn.Module):
 def built(config: ObjectiveConfig, *, batchnorm: bool = False) -> Any:
     torch.manual_seed(0)
     network = Network(batchnorm=batchnorm)
-    return config.build(network, feature_dim=FEATURES, num_images=IMAGES, global_batch=BATCH)
+    return config.build(
+        network, TrainingFacts(feature_dim=FEATURES, num_images=IMAGES, global_batch=BATCH)
+    )
 
 
 def batch_of(step: int, num_targets: int = 2) -> Batch:
@@ -127,7 +129,7 @@ def test_the_bank_takes_the_embeddings_of_training():
 def test_clusters_need_pictures(config):
     made = config(num_prototypes=(40,), **HEAD)
     with pytest.raises(ValueError, match=r"40 prototypes for 24 pictures.*num-prototypes 2"):
-        made.check(num_images=IMAGES, global_batch=BATCH)
+        made.check(TrainingFacts(feature_dim=1, num_images=IMAGES, global_batch=BATCH))
     with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):
         built(config(num_prototypes=(4,), **HEAD)).before_epoch(CLOCK)
 
@@ -220,7 +222,7 @@ def test_the_predictor_of_byol_may_learn_faster():
         objective = built(config)
         before = {name: weight.detach().clone() for name, weight in objective.named_parameters()}
         optim = OptimConfig(optimizer="sgd", batch_size=8, weight_decay=0.0)
-        optimizer = optim.build(objective, objective.rates)
+        optimizer = optim.build(objective, objective.lr_multipliers)
         list(fit(objective, [batch_of(0)], optimizer, CLOCK, learning_rate=lambda _: 0.1))
         return {name: weight - before[name] for name, weight in objective.named_parameters()}
 
@@ -232,9 +234,9 @@ def test_the_predictor_of_byol_may_learn_faster():
 
 def test_a_queue_of_all_pictures_is_warned_of():
     long, auto = MoCoConfig(queue_length=64), MoCoConfig()
-    (warning,) = long.check(num_images=50, global_batch=8)
+    (warning,) = long.check(TrainingFacts(feature_dim=1, num_images=50, global_batch=8))
     assert "a queue of 64 holds every one of 50 pictures" in warning
-    assert not auto.check(num_images=50, global_batch=8)
+    assert not auto.check(TrainingFacts(feature_dim=1, num_images=50, global_batch=8))
 
 
 def test_instance_discrimination_against_its_steps():
@@ -304,18 +306,23 @@ def test_redundancy_reduction_over_all_pairs_with_a_target():
 SWAV: dict[str, Any] = {"num_prototypes": (6,), "freeze_steps": 0, "head_batchnorm": False, **HEAD}
 
 
+def codes_of(objective: Any) -> Tensor:
+    """Return the codes of the only head, target view by target view."""
+    (batch,) = objective.with_targets([batch_of(0)], CLOCK)
+    (codes,) = batch.targets
+    return codes
+
+
 def test_a_momentum_teacher_makes_the_codes_of_swav():
     objective = built(SwAVConfig(codes_from="average", ema_momentum=0.5, **SWAV))
     plain = built(SwAVConfig(**SWAV))
-    (own,) = plain.codes([batch_of(0)], CLOCK)
-    (made,) = objective.codes([batch_of(0)], CLOCK)
+    own, made = codes_of(plain), codes_of(objective)
     torch.testing.assert_close(made, own)  # teacher and network start as one
     teacher = copy.deepcopy((objective.average, objective.head_average))
     with torch.no_grad():
         for weight in (*objective.backbone.parameters(), *objective.projector.parameters()):
             weight.add_(torch.randn_like(weight))
-    (kept,) = objective.codes([batch_of(0)], CLOCK)
-    torch.testing.assert_close(kept, own)
+    torch.testing.assert_close(codes_of(objective), own)
     objective(batch_of(0), CLOCK).loss.backward()
     objective.after_step(CLOCK)
     for before, after in zip(teacher, (objective.average, objective.head_average), strict=True):
@@ -335,9 +342,8 @@ def test_a_momentum_teacher_makes_the_codes_of_swav():
 )
 def test_prototypes_get_their_shares(changes, shares):
     objective = built(SwAVConfig(iterations=100, epsilon=0.5, **changes, **SWAV))
-    (codes,) = objective.codes([batch_of(0)], CLOCK)
-    for each in codes:
-        torch.testing.assert_close(each.mean(dim=0), torch.tensor(shares), atol=1e-4, rtol=0)
+    for codes in codes_of(objective):
+        torch.testing.assert_close(codes.mean(dim=0), torch.tensor(shares), atol=1e-4, rtol=0)
 
 
 def test_a_weak_prior_lets_the_pictures_choose():
@@ -345,9 +351,7 @@ def test_a_weak_prior_lets_the_pictures_choose():
         built(SwAVConfig(iterations=50, prior_strength=strength, **SWAV))
         for strength in (100.0, 1e-4)
     )
-    ((most_even, _),) = firm.codes([batch_of(0)], CLOCK)
-    ((least_even, _),) = weak.codes([batch_of(0)], CLOCK)
-    spread_firm, spread_weak = (codes.mean(dim=0).std() for codes in (most_even, least_even))
+    spread_firm, spread_weak = (codes_of(each)[0].mean(dim=0).std() for each in (firm, weak))
     assert spread_firm < 0.01 < spread_weak
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.engine.loop import fit
-from swav.engine.objective import Clock
+from swav.engine.objective import Clock, TrainingFacts
 from swav.engine.optim import OptimConfig
 from swav.methods.swav import SwAV, SwAVConfig
 
@@ -44,7 +44,7 @@ def swav(*, batchnorm: bool = True, num_images: int = 1000, batch: int = BATCH, 
     }
     network = Network(batchnorm=batchnorm)
     return SwAVConfig(**options).build(
-        network, feature_dim=FEATURES, num_images=num_images, global_batch=batch
+        network, TrainingFacts(feature_dim=FEATURES, num_images=num_images, global_batch=batch)
     )
 
 
@@ -172,29 +172,32 @@ def test_the_loss_after_some_steps_and_a_queue_that_filled_itself():
             np.testing.assert_allclose(found, np.concatenate(queues[target]), atol=1e-5)
 
 
-def code_sets(objective: SwAV, batch: Batch) -> tuple[Tensor, ...]:
-    return objective.codes([batch], clock_of())[0]
+def codes_of(objective: SwAV, batch: Batch, step: int = 0) -> Tensor:
+    """Return the codes of the only head, target view by target view."""
+    (prepared,) = objective.with_targets([batch], clock_of(step))
+    (codes,) = prepared.targets
+    return codes
 
 
 def test_codes_come_from_the_targets_alone():
     objective = swav(batchnorm=False)
     objective.before_step(clock_of())
     batch = batch_of(MANY)
-    codes = code_sets(objective, batch)
+    codes = codes_of(objective, batch)
     assert len(codes) == 2
     changed = (*batch.views[:2], *(view + 1 for view in batch.views[2:]))
-    for one, other in zip(codes, code_sets(objective, batch._replace(views=changed)), strict=True):
+    for one, other in zip(codes, codes_of(objective, batch._replace(views=changed)), strict=True):
         assert torch.equal(one, other)
     changed = (batch.views[0] + 1, *batch.views[1:])
-    other = code_sets(objective, batch._replace(views=changed))
+    other = codes_of(objective, batch._replace(views=changed))
     assert not torch.equal(codes[0], other[0])
     assert torch.equal(codes[1], other[1])
 
 
-def gradients(objective: SwAV, batch: Batch, *targets) -> dict[str, Tensor]:
+def gradients(objective: SwAV, batch: Batch) -> dict[str, Tensor]:
     objective.zero_grad()
     objective.before_step(clock_of())
-    objective(batch, clock_of(), *targets).loss.backward()
+    objective(batch, clock_of()).loss.backward()
     return {name: weight.grad.clone() for name, weight in objective.named_parameters()}
 
 
@@ -202,8 +205,9 @@ def test_no_gradient_flows_through_the_codes():
     objective = swav(batchnorm=False)
     batch = batch_of(MANY)
     objective.before_step(clock_of())
-    codes = code_sets(objective, batch)
-    own, given = gradients(objective, batch), gradients(objective, batch, codes)
+    codes = codes_of(objective, batch)
+    own = gradients(objective, batch)
+    given = gradients(objective, batch._replace(targets=(codes,)))
     for name, gradient in own.items():
         assert gradient.abs().max() > 0, name
         torch.testing.assert_close(gradient, given[name], rtol=1e-5, atol=1e-7)
@@ -212,7 +216,7 @@ def test_no_gradient_flows_through_the_codes():
 def test_making_codes_leaves_the_statistics_alone():
     objective = swav()
     before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
-    objective.codes(batches_of(2), clock_of())
+    objective.with_targets(batches_of(2), clock_of())
     for name, buffer in objective.named_buffers():
         assert torch.equal(buffer, before[name])
 
@@ -300,8 +304,8 @@ def test_hard_codes(config, step, hard):
     soft, objective = swav(), swav(**config)
     for each in (soft, objective):
         each.before_step(clock_of())
-    expected = code_sets(soft, batch_of())
-    (found,) = objective.codes([batch_of()], clock_of(step))
+    expected = codes_of(soft, batch_of())
+    found = codes_of(objective, batch_of(), step)
     for codes, before in zip(found, expected, strict=True):
         if hard:
             assert torch.equal(codes, F.one_hot(before.argmax(dim=1), 7).float())
@@ -365,7 +369,12 @@ def test_saved_and_restored_it_goes_on_bit_for_bit():
 )
 def test_the_automatic_length_of_the_queue(prototypes, images, batch, length):
     config = SwAVConfig(num_prototypes=prototypes, queue_length="auto")
-    assert config.resolved_queue_length(num_images=images, global_batch=batch) == length
+    assert (
+        config.resolved_queue_length(
+            TrainingFacts(feature_dim=1, num_images=images, global_batch=batch)
+        )
+        == length
+    )
 
 
 @pytest.mark.parametrize(
@@ -375,7 +384,9 @@ def test_a_queue_of_half_batches_is_refused(length, tries):
     with pytest.raises(
         ValueError, match=rf"queue_length {length} must be a multiple .*try {tries}"
     ):
-        SwAVConfig(queue_length=length).resolved_queue_length(num_images=1000, global_batch=64)
+        SwAVConfig(queue_length=length).resolved_queue_length(
+            TrainingFacts(feature_dim=1, num_images=1000, global_batch=64)
+        )
 
 
 def test_far_too_few_pictures_for_the_prototypes_are_refused():
@@ -411,7 +422,7 @@ class Flat(nn.Module):
 def planted(num_prototypes: tuple[int, ...] = (8,), **changes) -> SwAV:
     """Return an objective whose pictures are embeddings and whose prototypes are the axes."""
     config = SwAVConfig(num_prototypes=num_prototypes, embed_dim=8, freeze_steps=99, **changes)
-    objective = config.build(Flat(), feature_dim=8, num_images=100, global_batch=4)
+    objective = config.build(Flat(), TrainingFacts(feature_dim=8, num_images=100, global_batch=4))
     objective.projector = nn.Identity()
     for weight, number in zip(objective.prototypes.parameters(), num_prototypes, strict=True):
         with torch.no_grad():
@@ -446,8 +457,8 @@ def test_code_entropy_and_floor_of_planted_codes():
     objective = planted((8, 4))
     uniform, certain = torch.full((2, 8), 1 / 8), torch.eye(8)[:2]
     halves = torch.tensor([[0.5, 0.5, 0, 0]] * 2)
-    batch, targets = pictures_at(0, 1), (uniform, halves, certain, halves)
-    metrics = objective(batch, clock_of(), targets).metrics
+    targets = torch.stack([uniform, certain]), torch.stack([halves, halves])
+    metrics = objective(pictures_at(0, 1)._replace(targets=targets), clock_of()).metrics
     first, second = math.log(8) / 2, math.log(2)  # of each head, the mean over both targets
     assert metrics["loss_floor"].item() == pytest.approx((first + second) / 2)
     assert metrics["ln_k"].item() == pytest.approx((math.log(8) + math.log(4)) / 2)
@@ -503,7 +514,7 @@ def test_clusters_of_a_picture_do_not_depend_on_the_others():
 
 def test_the_head_as_configured():
     config = SwAVConfig(num_prototypes=(10, 20), hidden_dim=0, embed_dim=3)
-    objective = config.build(Flat(), feature_dim=5, num_images=100, global_batch=10)
+    objective = config.build(Flat(), TrainingFacts(feature_dim=5, num_images=100, global_batch=10))
     assert objective.projector.weight.shape == (3, 5)
     weights = [tuple(weight.shape) for weight in objective.prototypes.parameters()]
     assert weights == [(10, 3), (20, 3)]

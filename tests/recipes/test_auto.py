@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swav.data.sources.pictures import DataFacts
+from swav.engine import TrainingFacts
 from swav.recipes import explain, make_config
 from swav.recipes.auto import CPU_SECONDS, _cpu_row
 
@@ -31,7 +32,9 @@ def test_choices_fit_the_number_of_pictures(num_images: int, device: str) -> Non
     steps_per_epoch = num_images // batch
     assert batch <= max(num_images // 4, 2)
     assert method.freeze_steps <= max(steps_per_epoch * config.epochs // 2, 1)
-    queue = method.resolved_queue_length(num_images=num_images, global_batch=batch)
+    queue = method.resolved_queue_length(
+        TrainingFacts(feature_dim=1, num_images=num_images, global_batch=batch)
+    )
     if num_images >= 1000:
         assert batch + queue >= max(method.num_prototypes)
     assert 16 * (batch + queue) >= max(method.num_prototypes)

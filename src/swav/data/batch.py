@@ -21,6 +21,9 @@ class Batch(NamedTuple):
     """Positions in the data set."""
     pretext: Int[Tensor, " batch ..."] | None = None
     """Permutation, angle or position that a pretext task has to name."""
+    targets: tuple[Float[Tensor, "targets batch _"], ...] | None = None
+    """What the views have to predict, ``targets[head][view]``, where it was made over all
+    micro-batches of a step; None to make it of this batch alone."""
 
     @property
     def answers(self) -> Int[Tensor, "batch ..."]:

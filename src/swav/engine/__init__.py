@@ -2,6 +2,15 @@
 
 from swav.data.batch import Batch
 from swav.engine.loop import due, fit
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 
-__all__ = ["Batch", "Clock", "Objective", "ObjectiveConfig", "StepOutput", "due", "fit"]
+__all__ = [
+    "Batch",
+    "Clock",
+    "Objective",
+    "ObjectiveConfig",
+    "StepOutput",
+    "TrainingFacts",
+    "due",
+    "fit",
+]

@@ -89,16 +89,14 @@ def _forward_backward(
     clock: Clock,
 ) -> StepOutput:
     """Add up the gradients of all micro-batches; return their mean loss and metrics."""
-    targets = None
     if len(share) > 1:
         with fabric.autocast():
-            targets = objective.codes(share, clock)
+            share = objective.with_targets(share, clock)
     outputs: list[StepOutput] = []
     for place, batch in enumerate(share):
         is_last = place == len(share) - 1
-        given = () if targets is None else (targets[place],)
         with fabric.no_backward_sync(wrapped, enabled=not is_last):
-            output: StepOutput = wrapped(batch, clock, *given)
+            output: StepOutput = wrapped(batch, clock)
             fabric.backward(output.loss / len(share))
         outputs.append(output)
     return _mean(outputs)

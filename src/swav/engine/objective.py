@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import Pretext
 
-Targets = tuple[Tensor, ...]
-"""What a method wants a micro-batch to predict, one tensor per target view and head."""
-
 
 @dataclass(frozen=True)
 class Clock:
@@ -37,6 +34,18 @@ class Clock:
         return replace(self, step=step, epoch=epoch, images=step * global_batch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """What a method has to know of the training that it is built for."""
+
+    feature_dim: int
+    """Size of the backbone's output."""
+    num_images: int
+    """Pictures of the data."""
+    global_batch: int
+    """Pictures of one optimiser step: all ranks, all micro-batches."""
+
+
 class StepOutput(NamedTuple):
     """The loss of one forward pass, and named numbers worth writing down."""
 
@@ -57,18 +66,15 @@ class ObjectiveConfig(ABC):
         return None
 
     @abstractmethod
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "Objective":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Objective":
         """Return the objective around ``backbone``."""
 
-    def check(self, *, num_images: int, global_batch: int) -> list[str]:
-        """Return what will hurt a training on so many pictures, a sentence each.
+    def check(self, _facts: TrainingFacts, /) -> list[str]:
+        """Return what will hurt a training with these facts, a sentence each.
 
         Raises:
             ValueError: for what makes it pointless.
         """
-        del num_images, global_batch
         return []
 
 
@@ -76,15 +82,18 @@ class Objective(nn.Module, ABC):
     """A loss over batches, with the modules and the state it needs. Subclasses are final.
 
     The hooks run in this order: ``prepare`` once; ``before_epoch``; then for each optimiser step
-    ``before_step``, ``codes`` (only when a step has several micro-batches), ``forward`` and
-    backward for each micro-batch, ``after_backward``, the optimiser, ``after_step``.
+    ``before_step``, ``with_targets`` (only when a step has several micro-batches), ``forward``
+    and backward for each micro-batch, ``after_backward``, the optimiser, ``after_step``.
+    Arguments are positional: a hook that has no use for one calls it ``_clock``.
     """
 
-    needs_whole_batch: ClassVar[str] = ""
-    """As in its config."""
+    def __init__(self, config: ObjectiveConfig | None = None) -> None:
+        """Note what the engine asks of the settings; an objective that is no method has none."""
+        super().__init__()
+        self.needs_whole_batch = "" if config is None else config.needs_whole_batch
 
     @property
-    def rates(self) -> Mapping[str, float]:
+    def lr_multipliers(self) -> Mapping[str, float]:
         """Learning rates of parts by their names, in multiples of the schedule's (BYOL)."""
         return MappingProxyType({})
 
@@ -94,35 +103,33 @@ class Objective(nn.Module, ABC):
         """The backbone that is evaluated, embedded and exported (its EMA when EMA is on)."""
 
     @abstractmethod
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
-        """Return the loss of one micro-batch; ``targets`` are given when ``codes`` made them."""
+    def forward(self, batch: Batch, clock: Clock, /) -> StepOutput:
+        """Return the loss of one micro-batch, for ``batch.targets`` if it has them."""
 
-    def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets] | None:
-        """Return the targets of every micro-batch, computed over the whole effective batch."""
-        del batches, clock
-        return None
+    def with_targets(self, batches: Sequence[Batch], _clock: Clock, /) -> Sequence[Batch]:
+        """Return the micro-batches of a step with targets made over all of them (SwAV)."""
+        return batches
 
     def cluster(
-        self, features: Float[Tensor, "batch features"]
+        self, _features: Float[Tensor, "batch features"], /
     ) -> Float[Tensor, "batch prototypes"] | None:
         """Return the probability of each of the method's clusters, or None if it has none."""
-        del features
         return None
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[Batch], /) -> None:
         """Fill memory banks before the first step.
 
         ``batches`` are the target views of one epoch, made only if someone asks for them.
         """
 
-    def before_epoch(self, clock: Clock) -> None:
+    def before_epoch(self, clock: Clock, /) -> None:
         """Assign the whole bank (DeepCluster-v2, SeLa-v2)."""
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, clock: Clock, /) -> None:
         """Renormalise the prototypes (SwAV)."""
 
-    def after_backward(self, clock: Clock) -> None:
+    def after_backward(self, clock: Clock, /) -> None:
         """Drop the gradients of frozen parameters (SwAV)."""
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, clock: Clock, /) -> None:
         """Move teachers, queues and memories."""

@@ -46,19 +46,22 @@ class OptimConfig:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")
 
     def build(
-        self, module: nn.Module, rates: Mapping[str, float] = MappingProxyType({})
+        self, module: nn.Module, lr_multipliers: Mapping[str, float] = MappingProxyType({})
     ) -> torch.optim.Optimizer:
         """Return the optimiser of all trainable parameters of ``module``.
 
         Args:
             module: what is trained.
-            rates: learning rates of parts of it by their names, in multiples of the schedule's,
-                which the groups of the optimiser have as ``rate``.
+            lr_multipliers: learning rates of parts of it by their names, in multiples of the
+                schedule's, which the groups of the optimiser have as ``rate``.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, weight in module.named_parameters():
             if weight.requires_grad:
-                rate = next((rates[part] for part in rates if name.startswith(f"{part}.")), 1.0)
+                own = (
+                    lr_multipliers[part] for part in lr_multipliers if name.startswith(f"{part}.")
+                )
+                rate = next(own, 1.0)
                 decays = self.optimizer != "adamw" or weight.ndim > 1
                 decay = self.weight_decay if decays else 0.0
                 groups.setdefault((rate, decay), []).append(weight)

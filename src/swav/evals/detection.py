@@ -187,17 +187,13 @@ class Detection(Objective):
         """The network below the pyramid."""
         return self.detector.get_submodule("backbone.trunk")
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Keep the BatchNorm statistics of a frozen network."""
-        del clock
         if self._frozen:
             self.encoder.eval()
 
-    def forward(
-        self, batch: Batch, clock: Clock, targets: tuple[Tensor, ...] | None = None
-    ) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the loss on pictures that are flipped or not, by (seed, epoch, picture)."""
-        del targets
         (padded,) = batch.views
         indices = batch.indices.cpu().numpy()
         draws = random.uniforms(

@@ -13,7 +13,7 @@ from torch import nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.heads import embed_views, expander
 from swav.ops.losses import cross_correlation, unordered_pairs
 
@@ -40,25 +40,20 @@ class BarlowConfig(ObjectiveConfig):
                 f"redundancy_weight {self.redundancy_weight} must not be negative: try 0.0051"
             )
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "Barlow":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Barlow":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return Barlow(self, backbone, feature_dim=feature_dim)
+        return Barlow(self, backbone, facts)
 
 
 class Barlow(Objective):
     """Redundancy reduction by the cross-correlation of views."""
 
-    needs_whole_batch = BarlowConfig.needs_whole_batch
-
-    def __init__(self, config: BarlowConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: BarlowConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = expander(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
@@ -69,9 +64,8 @@ class Barlow(Objective):
         """The backbone."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean loss over pairs of views, the same on every rank."""
-        del clock, targets
         local = embed_views(self.backbone, self.projector, batch.views)
         embeddings = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
         losses = [

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import embed_views, projection_head
 from swav.ops.losses import bootstrap_distance, swapped_pairs
@@ -51,19 +51,16 @@ class BYOLConfig(ObjectiveConfig):
         remaining = (math.cos(math.pi * clock.step / clock.total_steps) + 1) / 2
         return 1 - (1 - self.momentum) * remaining
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "BYOL":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "BYOL":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return BYOL(self, backbone, feature_dim=feature_dim)
+        return BYOL(self, backbone, facts)
 
 
 class BYOL(Objective):
     """Prediction of a target network's projections."""
 
-    def __init__(self, config: BYOLConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: BYOLConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector, self.predictor = (
@@ -73,13 +70,13 @@ class BYOL(Objective):
                 embed_dim=config.embed_dim,
                 batchnorm=config.head_batchnorm,
             )
-            for input_dim in (feature_dim, config.embed_dim)
+            for input_dim in (facts.feature_dim, config.embed_dim)
         )
         self.target_backbone = MovingAverage(self.backbone)
         self.target_projector = MovingAverage(self.projector)
 
     @property
-    def rates(self) -> Mapping[str, float]:
+    def lr_multipliers(self) -> Mapping[str, float]:
         """The predictor's."""
         return {"predictor": self.config.predictor_rate}
 
@@ -88,9 +85,8 @@ class BYOL(Objective):
         """The online backbone."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean distance of each view's prediction from the other target views."""
-        del clock, targets
         with torch.no_grad():
             projections = embed_views(
                 self.target_backbone.average,

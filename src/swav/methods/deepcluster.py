@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.epoch_clusters import EpochClusters
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.prototypes import Prototypes
@@ -50,18 +50,15 @@ class DeepClusterConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         check_clusters(self.num_prototypes, self.num_banks, self.temperature)
 
-    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+    def check(self, facts: TrainingFacts) -> list[str]:
         """Raise a ValueError if there are not enough pictures for the clusters."""
-        numbers = resolved_prototypes(self.num_prototypes, num_images)
-        check_pictures(max(numbers), num_images, global_batch)
+        numbers = resolved_prototypes(self.num_prototypes, facts.num_images)
+        check_pictures(max(numbers), facts.num_images, facts.global_batch)
         return []
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "DeepCluster":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "DeepCluster":
         """Return the objective around ``backbone``."""
-        del global_batch
-        return DeepCluster(self, backbone, feature_dim=feature_dim, num_images=num_images)
+        return DeepCluster(self, backbone, facts)
 
 
 def check_clusters(num_prototypes: tuple[int, ...], num_banks: int, temperature: float) -> None:
@@ -96,26 +93,21 @@ class DeepCluster(Objective):
     """Prediction of the clusters of the epoch before."""
 
     def __init__(
-        self,
-        config: DeepClusterConfig,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
+        self, config: DeepClusterConfig, backbone: nn.Module, facts: TrainingFacts
     ) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.num_prototypes = resolved_prototypes(config.num_prototypes, num_images)
+        self.num_prototypes = resolved_prototypes(config.num_prototypes, facts.num_images)
         self.prototypes = Prototypes(config.embed_dim, self.num_prototypes).requires_grad_(False)
         self.clusters = EpochClusters(
-            num_images,
+            facts.num_images,
             config.embed_dim,
             num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
@@ -147,9 +139,8 @@ class DeepCluster(Objective):
             shares.append(nearest)
         self.clusters.assign(shares)
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of all views with the cluster of their picture."""
-        del clock, targets
         embeddings = self.embed(batch)
         self.clusters.remember(batch.indices, embeddings[: batch.num_targets])
         assignments = self.clusters.of(batch.indices).to(embeddings.device)
@@ -168,14 +159,12 @@ class DeepCluster(Objective):
         """Return unit embeddings of all views."""
         return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Start a step with nothing to remember."""
-        del clock
         self.clusters.forget()
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, _clock: Clock) -> None:
         """Put the embeddings of this step into the bank."""
-        del clock
         self.clusters.update_bank()
 
     def cluster(

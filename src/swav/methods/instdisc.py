@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.memory import MemoryBank
 from swav.ops.losses import noise_contrast
@@ -52,30 +52,25 @@ class InstDiscConfig(ObjectiveConfig):
         if not 0 <= self.bank_momentum < 1:
             raise ValueError(f"bank_momentum {self.bank_momentum} must be in [0, 1): NPID has 0.5")
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "InstDisc":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "InstDisc":
         """Return the objective around ``backbone``."""
-        del global_batch
-        return InstDisc(self, backbone, feature_dim=feature_dim, num_images=num_images)
+        return InstDisc(self, backbone, facts)
 
 
 class InstDisc(Objective):
     """Every picture a class of its own."""
 
-    def __init__(
-        self, config: InstDiscConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: InstDiscConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.bank = MemoryBank(num_images, config.embed_dim, momentum=config.bank_momentum)
+        self.bank = MemoryBank(facts.num_images, config.embed_dim, momentum=config.bank_momentum)
         self._log_normaliser = torch.tensor(torch.nan)
         self._waiting: list[tuple[Tensor, Tensor]] = []  # of the micro-batches of this step
 
@@ -104,9 +99,8 @@ class InstDisc(Objective):
         log_mean = log_sum - math.log(distributed.world_size() * count)
         self._log_normaliser = (log_mean + math.log(self.bank.num_images)).float()
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the noise-contrastive loss, the mean over all views."""
-        del targets
         if self._log_normaliser.isnan():
             raise ValueError("Z is not known yet: call prepare(batches) before step 0")
         embeddings = self.embed(batch)
@@ -136,14 +130,12 @@ class InstDisc(Objective):
     ) -> Float[Tensor, "1 batch embed"]:
         return embeddings.detach()[: batch.num_targets].mean(dim=0, keepdim=True)
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Start a step with nothing to put into the bank."""
-        del clock
         self._waiting.clear()
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, _clock: Clock) -> None:
         """Put the embeddings of this step into the bank."""
-        del clock
         indices, embeddings = zip(*self._waiting, strict=True)
         self.bank.update(torch.cat(indices), torch.cat(embeddings, dim=1))
 

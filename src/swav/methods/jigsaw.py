@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NUM_TILES, JigsawViews
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
 
 
@@ -54,26 +54,18 @@ class JigsawConfig(ObjectiveConfig):
             tile_size=self.tile_size,
         )
 
-    def build(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
-        global_batch: int,
-    ) -> "Jigsaw":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Jigsaw":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return Jigsaw(self, backbone, feature_dim=feature_dim)
+        return Jigsaw(self, backbone, facts)
 
 
 class Jigsaw(Objective):
     """Classification of the order of the tiles (the context-free network)."""
 
-    def __init__(self, config: JigsawConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: JigsawConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.backbone = backbone
-        layers: list[nn.Module] = [nn.Linear(feature_dim, config.tile_dim)]
+        layers: list[nn.Module] = [nn.Linear(facts.feature_dim, config.tile_dim)]
         if config.head_batchnorm:
             layers.append(nn.BatchNorm1d(config.tile_dim))
         self.tile_head = nn.Sequential(*layers, nn.ReLU(inplace=True))
@@ -84,9 +76,8 @@ class Jigsaw(Objective):
         """The backbone, which sees whole pictures once it is trained."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of the order, the mean over views and pictures."""
-        del clock, targets
         tiles = self.tile_head(torch.cat(encode_views(self.backbone, batch.views)))
         logits = self.classifier(side_by_side(tiles, len(batch.indices))).float()
         answers = batch.answers.T.flatten()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import embed_views, projection_head
 from swav.nn.queue import Queue
@@ -60,46 +60,44 @@ class MoCoConfig(ObjectiveConfig):
                 f"queue_length {self.queue_length}: MoCo has no other negatives, try 4096"
             )
 
-    def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
+    def resolved_queue_length(self, facts: TrainingFacts) -> int:
         """Return the length of the queue, for ``auto`` from the size of the data."""
         if self.queue_length != "auto":
             return self.queue_length
-        longest = min(LONGEST_QUEUE, max(num_images // 2, global_batch))
-        return longest // global_batch * global_batch
+        longest = min(LONGEST_QUEUE, max(facts.num_images // 2, facts.global_batch))
+        return longest // facts.global_batch * facts.global_batch
 
-    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+    def check(self, facts: TrainingFacts) -> list[str]:
         """Return a warning if the queue holds earlier keys of the pictures that ask."""
-        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
-        if length < num_images:
+        length = self.resolved_queue_length(facts)
+        if length < facts.num_images:
             return []
         return [
-            f"a queue of {length} holds every one of {num_images} pictures: a picture is told from "
-            "its own earlier keys. Use --method.queue-length auto (half the pictures)"
+            f"a queue of {length} holds every one of {facts.num_images} pictures: a picture is "
+            "told from its own earlier keys. Use --method.queue-length auto (half the pictures)"
         ]
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "MoCo":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "MoCo":
         """Return the objective around ``backbone``."""
-        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
-        return MoCo(self, backbone, feature_dim=feature_dim, queue_length=length)
+        return MoCo(self, backbone, facts)
 
 
 class MoCo(Objective):
     """Contrast with a queue of keys."""
 
-    def __init__(
-        self, config: MoCoConfig, backbone: nn.Module, *, feature_dim: int, queue_length: int
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: MoCoConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim, hidden_dim=config.hidden_dim, embed_dim=config.embed_dim, batchnorm=False
+            facts.feature_dim,
+            hidden_dim=config.hidden_dim,
+            embed_dim=config.embed_dim,
+            batchnorm=False,
         )
         self.key_backbone = MovingAverage(self.backbone)
         self.key_projector = MovingAverage(self.projector)
-        self.queue = Queue(queue_length)
+        self.queue = Queue(config.resolved_queue_length(facts))
         self._keys: list[Tensor] = []  # of the micro-batches of the current step
 
     @property
@@ -107,9 +105,8 @@ class MoCo(Objective):
         """The backbone of the queries."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the mean loss of all queries: views that ask for the key of a target view."""
-        del targets
         keys = self._made_keys(batch.views[: batch.num_targets], clock)
         self._keys.append(keys)
         if not self.queue.is_full:
@@ -161,14 +158,12 @@ class MoCo(Objective):
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return F.normalize(rows, dim=2).to(keys)
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Start a step without keys."""
-        del clock
         self._keys.clear()
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, _clock: Clock) -> None:
         """Put the keys of this step into the queue; move the key encoder."""
-        del clock
         self.queue.enqueue(torch.cat(self._keys, dim=1))
         self.key_backbone.update(self.backbone, self.config.momentum)
         self.key_projector.update(self.projector, self.config.momentum)

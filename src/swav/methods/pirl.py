@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NUM_TILES, PictureAndJigsawViews
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.methods.jigsaw import side_by_side
 from swav.nn.backbones import encode_views
 from swav.nn.heads import projection_head
@@ -69,43 +69,35 @@ class PIRLConfig(ObjectiveConfig):
         """What the task makes of the views."""
         return PictureAndJigsawViews(gap=self.gap, tile_size=self.tile_size)
 
-    def build(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
-        global_batch: int,
-    ) -> "PIRL":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "PIRL":
         """Return the objective around ``backbone``.
 
         Raises:
             ValueError: if there are no other pictures to compare with.
         """
-        del global_batch
-        if num_images < 2:
-            raise ValueError(f"{num_images} picture has no negatives: PIRL needs at least 2")
-        return PIRL(self, backbone, feature_dim=feature_dim, num_images=num_images)
+        if facts.num_images < 2:
+            raise ValueError(f"{facts.num_images} picture has no negatives: PIRL needs at least 2")
+        return PIRL(self, backbone, facts)
 
 
 class PIRL(Objective):
     """Pretext-invariant embeddings by noise-contrastive estimation."""
 
-    def __init__(
-        self, config: PIRLConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: PIRLConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.picture_head = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.tile_head = nn.Linear(feature_dim, config.embed_dim)
+        self.tile_head = nn.Linear(facts.feature_dim, config.embed_dim)
         self.jigsaw_head = nn.Linear(NUM_TILES * config.embed_dim, config.embed_dim)
-        self.memory = MemoryBank(num_images, config.embed_dim, momentum=config.memory_momentum)
+        self.memory = MemoryBank(
+            facts.num_images, config.embed_dim, momentum=config.memory_momentum
+        )
         self._seen: list[tuple[Tensor, Tensor]] = []  # indices and embeddings of this step
 
     @property
@@ -113,9 +105,8 @@ class PIRL(Objective):
         """The backbone, which sees whole pictures."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the loss of eq. 5; means over the whole views and over the jigsaws."""
-        del targets
         weight = self.config.jigsaw_weight
         pictures, jigsaws = self.embed(batch)
         self._seen.append((batch.indices, pictures.detach().mean(dim=0)))
@@ -168,13 +159,11 @@ class PIRL(Objective):
             for kind in kinds
         ]
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Forget the embeddings of the step before."""
-        del clock
         self._seen.clear()
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, _clock: Clock) -> None:
         """Move the rows of this step's pictures towards their new embeddings."""
-        del clock
         indices, embeddings = zip(*self._seen, strict=True)
         self.memory.update(torch.cat(indices), torch.cat(embeddings)[None])

@@ -15,7 +15,7 @@ from torch import nn
 
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NEIGHBOURS, PatchPairs
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
 
 
@@ -53,26 +53,18 @@ class RelativeConfig(ObjectiveConfig):
             gap=self.gap, jitter=self.jitter, colour=self.colour, tile_size=self.tile_size
         )
 
-    def build(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
-        global_batch: int,
-    ) -> "Relative":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Relative":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return Relative(self, backbone, feature_dim=feature_dim)
+        return Relative(self, backbone, facts)
 
 
 class Relative(Objective):
     """Classification of the position of a patch against another."""
 
-    def __init__(self, config: RelativeConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: RelativeConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.backbone = backbone
-        layers: list[nn.Module] = [nn.Linear(2 * feature_dim, config.hidden_dim)]
+        layers: list[nn.Module] = [nn.Linear(2 * facts.feature_dim, config.hidden_dim)]
         if config.head_batchnorm:
             layers.append(nn.BatchNorm1d(config.hidden_dim))
         self.classifier = nn.Sequential(
@@ -87,9 +79,8 @@ class Relative(Objective):
         """The backbone, which sees whole pictures once it is trained."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of the position, the mean over views and pictures."""
-        del clock, targets
         features = encode_views(self.backbone, batch.views)
         middle, neighbour = torch.cat(features[0::2]), torch.cat(features[1::2])
         logits = self.classifier(torch.cat([middle, neighbour], dim=1)).float()

@@ -17,7 +17,7 @@ from torch import nn
 
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import RotatedViews
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
 
 NUM_ANGLES = 4
@@ -34,35 +34,26 @@ class RotationConfig(ObjectiveConfig):
         """What the task makes of the views."""
         return RotatedViews()
 
-    def build(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
-        global_batch: int,
-    ) -> "Rotation":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Rotation":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return Rotation(backbone, feature_dim=feature_dim)
+        return Rotation(self, backbone, facts)
 
 
 class Rotation(Objective):
     """Classification of the angle of every view."""
 
-    def __init__(self, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: RotationConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.backbone = backbone
-        self.classifier = nn.Linear(feature_dim, NUM_ANGLES)
+        self.classifier = nn.Linear(facts.feature_dim, NUM_ANGLES)
 
     @property
     def encoder(self) -> nn.Module:
         """The backbone."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of the angle (eq. 2-3), the mean over views and pictures."""
-        del clock, targets
         features = torch.cat(encode_views(self.backbone, batch.views))
         logits = self.classifier(features).float()
         answers = batch.answers.T.flatten()

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.methods.deepcluster import check_clusters, check_pictures, resolved_prototypes
 from swav.nn.epoch_clusters import EpochClusters
 from swav.nn.heads import embed_views, projection_head
@@ -52,39 +52,34 @@ class SeLaConfig(ObjectiveConfig):
         if not self.epsilon > 0:
             raise ValueError(f"epsilon {self.epsilon} must be positive: SwAV uses 0.05")
 
-    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+    def check(self, facts: TrainingFacts) -> list[str]:
         """Raise a ValueError if there are not enough pictures for the clusters."""
-        numbers = resolved_prototypes(self.num_prototypes, num_images)
-        check_pictures(max(numbers), num_images, global_batch)
+        numbers = resolved_prototypes(self.num_prototypes, facts.num_images)
+        check_pictures(max(numbers), facts.num_images, facts.global_batch)
         return []
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "SeLa":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SeLa":
         """Return the objective around ``backbone``."""
-        del global_batch
-        return SeLa(self, backbone, feature_dim=feature_dim, num_images=num_images)
+        return SeLa(self, backbone, facts)
 
 
 class SeLa(Objective):
     """Prediction of equal clusters, assigned once an epoch."""
 
-    def __init__(
-        self, config: SeLaConfig, backbone: nn.Module, *, feature_dim: int, num_images: int
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: SeLaConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
-        self.num_prototypes = resolved_prototypes(config.num_prototypes, num_images)
+        self.num_prototypes = resolved_prototypes(config.num_prototypes, facts.num_images)
         self.prototypes = Prototypes(config.embed_dim, self.num_prototypes)
         self.clusters = EpochClusters(
-            num_images,
+            facts.num_images,
             config.embed_dim,
             num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
@@ -103,9 +98,8 @@ class SeLa(Objective):
             self.clusters.update_bank()
 
     @torch.no_grad()
-    def before_epoch(self, clock: Clock) -> None:
+    def before_epoch(self, _clock: Clock) -> None:
         """Share all pictures equally between the prototypes of each head; keep the largest code."""
-        del clock
         config = self.config
         self.prototypes.normalise()
         shares = []
@@ -115,9 +109,8 @@ class SeLa(Objective):
             shares.append(codes.argmax(dim=1))
         self.clusters.assign(shares)
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of all views with the cluster of their picture."""
-        del clock, targets
         embeddings = self.embed(batch)
         self.clusters.remember(batch.indices, embeddings[: batch.num_targets])
         assignments = self.clusters.of(batch.indices).to(embeddings.device)
@@ -136,15 +129,13 @@ class SeLa(Objective):
         """Return unit embeddings of all views."""
         return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere; start a step with nothing to remember."""
-        del clock
         self.prototypes.normalise()
         self.clusters.forget()
 
-    def after_step(self, clock: Clock) -> None:
+    def after_step(self, _clock: Clock) -> None:
         """Put the embeddings of this step into the bank."""
-        del clock
         self.clusters.update_bank()
 
     def cluster(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.heads import embed_views, projection_head
 from swav.ops.losses import nt_xent
 
@@ -36,25 +36,20 @@ class SimCLRConfig(ObjectiveConfig):
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature} must be positive: try 0.1 to 0.5")
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "SimCLR":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SimCLR":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return SimCLR(self, backbone, feature_dim=feature_dim)
+        return SimCLR(self, backbone, facts)
 
 
 class SimCLR(Objective):
     """Contrast within the batch of all ranks."""
 
-    needs_whole_batch = SimCLRConfig.needs_whole_batch
-
-    def __init__(self, config: SimCLRConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: SimCLRConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
@@ -65,8 +60,7 @@ class SimCLR(Objective):
         """The backbone."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the loss over all pairs of views, targets or not."""
-        del clock, targets
         embeddings = F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
         return StepOutput(nt_xent(embeddings, temperature=self.config.temperature))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
@@ -103,12 +103,13 @@ class SwAVConfig(ObjectiveConfig):
             return None
         return power_law(number, exponent=self.prior_exponent)
 
-    def resolved_queue_length(self, *, num_images: int, global_batch: int) -> int:
+    def resolved_queue_length(self, facts: TrainingFacts) -> int:
         """Return the length of the queue in rows, for ``auto`` from the size of the data.
 
         Raises:
             ValueError: if the length is not a multiple of the global batch.
         """
+        global_batch, num_images = facts.global_batch, facts.num_images
         if self.queue_length != "auto":
             if self.queue_length < 0 or self.queue_length % global_batch:
                 below = max(self.queue_length, 0) // global_batch * global_batch
@@ -123,7 +124,7 @@ class SwAVConfig(ObjectiveConfig):
         wanted = -(-most // global_batch) * global_batch
         return min(wanted, num_images // 2 // global_batch * global_batch)
 
-    def check_share(self, *, global_batch: int, queue_length: int) -> None:
+    def check_share(self, global_batch: int, queue_length: int) -> None:
         """Raise a ValueError if batch and queue are far too small for the prototypes."""
         rows, most = global_batch + queue_length, max(self.num_prototypes)
         if 16 * rows < most:
@@ -133,14 +134,14 @@ class SwAVConfig(ObjectiveConfig):
                 "batch, or --method.queue-length auto"
             )
 
-    def check(self, *, num_images: int, global_batch: int) -> list[str]:
+    def check(self, facts: TrainingFacts) -> list[str]:
         """Return a warning if codes cannot reach all prototypes in a step.
 
         Raises:
             ValueError: if batch and queue are far too small for the prototypes.
         """
-        queue = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
-        self.check_share(global_batch=global_batch, queue_length=queue)
+        queue, global_batch = self.resolved_queue_length(facts), facts.global_batch
+        self.check_share(global_batch, queue)
         if global_batch + queue >= max(self.num_prototypes):
             return []
         return [
@@ -149,48 +150,33 @@ class SwAVConfig(ObjectiveConfig):
             f"{global_batch + queue} or less, or --method.queue-length auto"
         ]
 
-    def build(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_images: int,
-        global_batch: int,
-    ) -> "SwAV":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SwAV":
         """Return the objective around ``backbone``.
 
         Raises:
             ValueError: if batch and queue are far too small for the prototypes.
         """
-        length = self.resolved_queue_length(num_images=num_images, global_batch=global_batch)
-        self.check_share(global_batch=global_batch, queue_length=length)
+        self.check_share(facts.global_batch, self.resolved_queue_length(facts))
         if self.codes_from == "average" and self.ema_momentum is None:
             raise ValueError("codes_from average needs an average: give --method.ema-momentum 0.99")
-        return SwAV(self, backbone, feature_dim=feature_dim, queue_length=length)
+        return SwAV(self, backbone, facts)
 
 
 class SwAV(Objective):
     """Swapped prediction of online cluster assignments."""
 
-    def __init__(
-        self,
-        config: SwAVConfig,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        queue_length: int,
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: SwAVConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = projection_head(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
         )
         self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
-        self.queue = Queue(queue_length)
+        self.queue = Queue(config.resolved_queue_length(facts))
         self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
         self.head_average = None if self.average is None else MovingAverage(self.projector)
         self._shares = [config.shares_of(number) for number in config.num_prototypes]
@@ -202,7 +188,7 @@ class SwAV(Objective):
         """The backbone, or its moving average."""
         return self.backbone if self.average is None else self.average.average
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         config = self.config
         embeddings = self.embed(batch.views)
@@ -210,12 +196,11 @@ class SwAV(Objective):
         scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
         target_embeddings = self._targets_of(batch, embeddings)
         self._target_embeddings.append(target_embeddings)
-        if targets is None:
-            targets = self._codes(target_embeddings, clock)
+        targets = batch.targets or self._codes(target_embeddings, clock)
         losses = [
             swapped_prediction(
                 scores[head][prediction],
-                targets[target * num_heads + head],
+                targets[head][target],
                 temperature=config.temperature,
             )
             for head in range(num_heads)
@@ -244,28 +229,34 @@ class SwAV(Objective):
         return F.normalize(embed_views(teacher, head, targets), dim=2)
 
     @torch.no_grad()
-    def codes(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Targets]:
-        """Return the codes of every micro-batch from one assignment of the effective batch."""
+    def with_targets(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Batch]:
+        """Return the micro-batches with codes from one assignment of the effective batch."""
         with frozen_statistics(self):
             embeddings = [self._targets_of(batch, self.embed(batch.views)) for batch in batches]
         whole = self._codes(torch.cat(embeddings, dim=1), clock)
-        sizes = [share.shape[1] for share in embeddings]
-        return list(zip(*(torch.split(codes, sizes) for codes in whole), strict=True))
+        sizes = [rows.shape[1] for rows in embeddings]
+        parts = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
+        return [
+            batch._replace(targets=targets) for batch, targets in zip(batches, parts, strict=True)
+        ]
 
     @torch.no_grad()
-    def _codes(self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock) -> Targets:
-        """Return the codes of each target view by each head, target after target."""
+    def _codes(
+        self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
+    ) -> tuple[Float[Tensor, "targets batch _"], ...]:
+        """Return the codes of each head for each target view."""
         config = self.config
         batch = embeddings.shape[1]
-        made: list[Tensor] = []
+        by_target: list[list[Tensor]] = []
         for target, rows in enumerate(embeddings):
             if self.queue.is_full:
                 rows = torch.cat([rows, self.queue.share(target).to(rows)])
+            by_target.append([])
             for scores, shares in zip(self.prototypes(rows), self._shares, strict=True):
                 codes = self._transported(scores, shares)
                 hard = config.codes == "hard" or clock.step < config.hard_steps
-                made.append(hard_codes(codes[:batch]) if hard else codes[:batch])
-        return tuple(made)
+                by_target[-1].append(hard_codes(codes[:batch]) if hard else codes[:batch])
+        return tuple(torch.stack(views) for views in zip(*by_target, strict=True))
 
     def _transported(
         self, scores: Float[Tensor, "rows prototypes"], shares: Float[Tensor, " prototypes"] | None
@@ -284,9 +275,8 @@ class SwAV(Objective):
             iterations=config.iterations,
         )
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere."""
-        del clock
         self.prototypes.normalise()
         self._target_embeddings.clear()
 
@@ -332,21 +322,21 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def _metrics(
-        self, scores: Sequence[Sequence[Tensor]], targets: Targets, clock: Clock
+        self,
+        scores: Sequence[Sequence[Tensor]],
+        targets: tuple[Float[Tensor, "targets batch _"], ...],
+        clock: Clock,
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
-        num_heads = len(scores)
-        entropy = torch.stack([torch.special.entr(codes).sum(1).mean() for codes in targets])
+        floor = torch.stack([torch.special.entr(codes).sum(2).mean() for codes in targets]).cpu()
         ln_k = torch.tensor([float(number) for number in self.config.num_prototypes]).log()
         used = []
         for head, views in enumerate(scores):
-            num_targets = len(targets) // num_heads
-            chosen = torch.cat(list(views[:num_targets])).argmax(dim=1).cpu()
+            chosen = torch.cat(list(views[: len(targets[head])])).argmax(dim=1).cpu()
             last_chosen = self._last_chosen[head].scatter(0, chosen, clock.step)
             self._last_chosen[head] = distributed.all_reduce_max(last_chosen)
             recent = max(clock.step - clock.steps_per_epoch, -1)  # -1 is never
             used.append((self._last_chosen[head] > recent).float().mean())
-        floor = entropy.view(-1, num_heads).mean(dim=0).cpu()
         return {
             "code_entropy": (floor / ln_k).mean(),
             "prototypes_used": torch.stack(used).mean(),

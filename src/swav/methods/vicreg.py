@@ -20,7 +20,7 @@ from torch import nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, Targets
+from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.heads import embed_views, expander
 from swav.ops.losses import covariance_penalty, unordered_pairs, variance_hinge
 
@@ -50,25 +50,20 @@ class VICRegConfig(ObjectiveConfig):
                 "the paper has 25, 25, 1"
             )
 
-    def build(
-        self, backbone: nn.Module, *, feature_dim: int, num_images: int, global_batch: int
-    ) -> "VICReg":
+    def build(self, backbone: nn.Module, facts: TrainingFacts) -> "VICReg":
         """Return the objective around ``backbone``."""
-        del num_images, global_batch
-        return VICReg(self, backbone, feature_dim=feature_dim)
+        return VICReg(self, backbone, facts)
 
 
 class VICReg(Objective):
     """Redundancy reduction without comparing pictures."""
 
-    needs_whole_batch = VICRegConfig.needs_whole_batch
-
-    def __init__(self, config: VICRegConfig, backbone: nn.Module, *, feature_dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: VICRegConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config)
         self.config = config
         self.backbone = backbone
         self.projector = expander(
-            feature_dim,
+            facts.feature_dim,
             hidden_dim=config.hidden_dim,
             embed_dim=config.embed_dim,
             batchnorm=config.head_batchnorm,
@@ -79,9 +74,8 @@ class VICReg(Objective):
         """The backbone."""
         return self.backbone
 
-    def forward(self, batch: Batch, clock: Clock, targets: Targets | None = None) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the weighted sum of the three terms, the same on every rank."""
-        del clock, targets
         config = self.config
         local = embed_views(self.backbone, self.projector, batch.views)
         views = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)

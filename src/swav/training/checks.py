@@ -12,7 +12,7 @@ from torch import Tensor
 from swav.data.loader import StepViews
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.data.views.view_distance import distance_within
-from swav.engine import Clock, Objective
+from swav.engine import Clock, Objective, TrainingFacts
 from swav.engine.loop import check_accumulation
 from swav.recipes import explain
 from swav.recipes.train_config import TrainConfig
@@ -44,7 +44,10 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
             f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
         )
     check_accumulation(config.optim.accumulate, method.needs_whole_batch)
-    return method.check(num_images=facts.num_images, global_batch=batch)
+    # there is no backbone yet, and no method asks for one to know what will hurt
+    return method.check(
+        TrainingFacts(feature_dim=0, num_images=facts.num_images, global_batch=batch)
+    )
 
 
 def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:

@@ -151,7 +151,7 @@ def start_session(
         images=0,
         warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
     )
-    optimizer = optim.build(objective, objective.rates)
+    optimizer = optim.build(objective, objective.lr_multipliers)
     session = Session(
         fabric,
         folder,

@@ -44,8 +44,7 @@ class StopSignal:
             number, handler = self._previous.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             _receive_in_worker(number)
         elif self._received is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import swav.config
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
-from swav.engine.objective import Objective
+from swav.engine.objective import Objective, TrainingFacts
 from swav.evals import Features, extract
 from swav.evals.harness.subject import Clusters
 from swav.nn.prototypes import Prototypes
@@ -101,12 +101,12 @@ def build_objective(
     backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
     if weights is not None:
         backbone.load_state_dict(weights)
-    return config.method.build(
-        backbone,
+    facts = TrainingFacts(
         feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
         num_images=num_images,
         global_batch=config.optim.batch_size,
     )
+    return config.method.build(backbone, facts)
 
 
 def untrained_network(

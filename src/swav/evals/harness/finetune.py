@@ -120,17 +120,13 @@ class FineTune(Objective):
         """Whether only the linear layer learns."""
         return not any(weight.requires_grad for weight in self.trunk.parameters())
 
-    def before_step(self, clock: Clock) -> None:
+    def before_step(self, _clock: Clock) -> None:
         """Keep the BatchNorm statistics of a frozen network."""
-        del clock
         if self.frozen:
             self.trunk.eval()
 
-    def forward(
-        self, batch: Batch, clock: Clock, targets: tuple[Tensor, ...] | None = None
-    ) -> StepOutput:
+    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean cross-entropy of the batch's only view."""
-        del clock, targets
         (view,) = batch.views
         labels = self._labels[batch.indices.cpu()].to(view.device)
         return StepOutput(F.cross_entropy(self.head(self.trunk(view)), labels))
