@@ -293,7 +293,7 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
         str | None,
         None,
         "Separated by commas (see swav list tasks); by default what the labels allow of knn, "
-        "linear, clusters, parts.",
+        "linear, clusters, part_retrieval.",
     ),
     "split": ("--split", str | None, None, "Part to score, of DATA with parts (test or val)."),
     "fit_on": ("--fit-on", str | None, None, "Pictures to fit on, with --score-on."),

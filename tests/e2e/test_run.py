@@ -91,7 +91,7 @@ def test_every_file_is_there(run: Path) -> None:
         *("model/config.json", "model/model.safetensors", "model/README.md"),
         *(f"checkpoints/step-{step:08d}/{name}" for step in (10, 12) for name in state),
         *("embeddings.npz", "clusters.csv", "clusters.npz", "pictures/views.npz"),
-        *(f"eval/{task}.json" for task in (*LABELLED_TASKS, "parts")),
+        *(f"eval/{task}.json" for task in (*LABELLED_TASKS, "part_retrieval")),
     }
 
 
@@ -125,7 +125,7 @@ def test_each_step_has_its_line(run: Path) -> None:
         assert line["ln_k"] == pytest.approx(np.log(8))
 
 
-@pytest.mark.parametrize("task", [*LABELLED_TASKS, "parts"])
+@pytest.mark.parametrize("task", [*LABELLED_TASKS, "part_retrieval"])
 def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, data: str) -> None:
     result = read(run / "eval" / f"{task}.json")
     assert result["task"] == task
@@ -141,7 +141,7 @@ def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, da
         "knn": {"top1_k5", "top1_k10", "top1_k20"},
         "linear": {"top1"},
         "clusters": {"nmi", "ari", "accuracy"},
-        "parts": {"recall_at_1"},
+        "part_retrieval": {"recall_at_1"},
     }
     assert expected[task] <= result["metrics"].keys()
 

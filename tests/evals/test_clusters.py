@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
-from swav.evals import ClustersConfig, Parts, Subject, clusters
+from swav.evals import ClustersConfig, EvalData, Subject, clusters
 from swav.evals.harness.subject import Clusters
 
 MEASURES = ("nmi", "ami", "ari", "accuracy", "purity")
@@ -134,7 +134,7 @@ def test_stability_is_the_agreement_of_the_clusters_of_two_views(made):
 
 def test_a_subject_is_measured_with_its_clusters_and_its_views(made):
     pictures = made.pictures_of(30)
-    subject = Subject(Parts(pictures, None, "made", "made"))
+    subject = Subject(EvalData(pictures, None, "made", "made"))
     result = ClustersConfig(max_images=20).evaluate(subject)
     assert {"nmi", "silhouette", "alignment", "uniformity", "stability"} <= result.metrics.keys()
     assert 0 < result.metrics["alignment"] < 2

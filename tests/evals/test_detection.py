@@ -17,7 +17,7 @@ from swav.data.sources.pictures import Pictures
 from swav.data.sources.readers import Contents, Stack
 from swav.evals import DetectionConfig, detection
 from swav.evals.boxes import Found, mean_average_precision
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 
 TRANSFORM = EvalTransform(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 SMALL = DetectionConfig(
@@ -184,8 +184,8 @@ def test_boxes_follow_their_objects_whether_flipped_or_not(tmp_path, backbone, s
 def test_coloured_squares_are_learnt_and_not_known_before(tmp_path, backbone):
     write_voc(tmp_path, {"trainval": 24, "test": 8})
     fit, score = open_annotated(str(tmp_path))
-    parts = Parts(fit.pictures, score.pictures, "fit", "score", (fit, score)).load()
-    subject = Subject(parts, backbone, TRANSFORM)
+    data = EvalData(fit.pictures, score.pictures, "fit", "score", (fit, score)).load()
+    subject = Subject(data, backbone, TRANSFORM)
     trained = replace(SMALL, steps=40, learning_rate=0.03).evaluate(subject)
     untrained = replace(SMALL, steps=1, learning_rate=1e-9).evaluate(subject)
     assert untrained.metrics["ap50"] < 0.05
@@ -240,7 +240,7 @@ def test_what_detection_needs_is_said_before_anything_is_trained(tmp_path, backb
     write_voc(tmp_path, {"train": 2, "val": 1})
     fit, score = open_annotated(str(tmp_path))
     with pytest.raises(ValueError, match=r"detection needs boxes, mine has none"):
-        SMALL.evaluate(Subject(Parts(fit.pictures, None, "mine", "mine"), backbone, TRANSFORM))
+        SMALL.evaluate(Subject(EvalData(fit.pictures, None, "mine", "mine"), backbone, TRANSFORM))
     with pytest.raises(ValueError, match="does not show its stages"):
         detection.run(SMALL, nn.Sequential(nn.Conv2d(3, 4, 3)), TRANSFORM, fit, score)
     empty = fit.objects[0]._replace(

@@ -6,7 +6,7 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.evals import LayersConfig, LinearConfig, Subject, layers, linear
-from swav.evals.harness.subject import Parts
+from swav.evals.harness.subject import EvalData
 from swav.nn.backbones import BackboneConfig
 
 TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -32,17 +32,17 @@ class TwoStages(nn.Module):
 
 def subject_of(made, network, num_images=40):
     pictures = made.pictures_of(num_images, size=16)
-    return Subject(Parts(pictures, None, "made", "made"), network, TRANSFORM)
+    return Subject(EvalData(pictures, None, "made", "made"), network, TRANSFORM)
 
 
 def test_stages_are_the_networks_maps_on_the_finest_grid_that_fits(made):
     subject = subject_of(made, TwoStages())
-    inputs = TRANSFORM([subject.parts.fit[row] for row in range(40)])
-    found = layers.stage_features(subject.backbone, subject.parts.fit, TRANSFORM, max_features=48)
+    inputs = TRANSFORM([subject.data.train[row] for row in range(40)])
+    found = layers.stage_features(subject.backbone, subject.data.train, TRANSFORM, max_features=48)
     for stage in found:
         expected = nn.functional.avg_pool2d(inputs, 4).flatten(1)  # 3 channels x 4 x 4 cells
         torch.testing.assert_close(stage.values, expected)
-        assert stage.labels.tolist() == subject.parts.fit.labels.tolist()
+        assert stage.labels.tolist() == subject.data.train.labels.tolist()
     assert layers.pooled(inputs, 2).shape == (40, 3)
     assert layers.pooled(inputs, 10**6).shape == (40, 3 * 16 * 16)
 
@@ -52,12 +52,12 @@ def test_each_stage_is_probed_as_linear_probes_features(made):
     config = LayersConfig(max_features=48, probe=PROBE)
     result = config.evaluate(subject)
     assert list(result.metrics) == ["stage1", "stage2", "top1"]
-    first = layers.stage_features(subject.backbone, subject.parts.fit, TRANSFORM, max_features=48)
+    first = layers.stage_features(subject.backbone, subject.data.train, TRANSFORM, max_features=48)
     expected = linear.run(PROBE, first[0])
     assert result.metrics["stage1"] == expected.metrics["top1"]
     assert result.intervals["stage1"] == expected.intervals["top1"]
-    assert result.metrics["top1"] == linear.run(PROBE, subject.fit).metrics["top1"]
-    pixels = Subject(subject.parts)
+    assert result.metrics["top1"] == linear.run(PROBE, subject.train_features).metrics["top1"]
+    pixels = Subject(subject.data)
     assert list(config.evaluate(pixels).metrics) == ["top1"]
     assert result.with_baseline("pixels", config.evaluate(pixels)).baselines["pixels"]
 
@@ -101,11 +101,13 @@ def test_features_that_lose_the_class_show_it_at_the_stage_that_loses_it(made):
 def test_timms_networks_and_ours_give_their_stages(made, backbone, num_stages):
     network = backbone.build().eval()
     subject = subject_of(made, network, num_images=4)
-    found = layers.stage_features(network, subject.parts.fit, TRANSFORM, max_features=64)
+    found = layers.stage_features(network, subject.data.train, TRANSFORM, max_features=64)
     assert len(found) == num_stages
     if backbone.name == "resnet10t":  # its output is the mean of its last map
-        inputs = TRANSFORM([subject.parts.fit[row] for row in range(4)])
-        (last,) = layers.stage_features(network, subject.parts.fit, TRANSFORM, max_features=16)[-1:]
+        inputs = TRANSFORM([subject.data.train[row] for row in range(4)])
+        (last,) = layers.stage_features(network, subject.data.train, TRANSFORM, max_features=16)[
+            -1:
+        ]
         torch.testing.assert_close(last.values, network(inputs).detach())
 
 

@@ -8,7 +8,7 @@ import torch
 
 from swav.data.loader import epoch_order
 from swav.evals import LinearSGDConfig, Subject, linear_sgd
-from swav.evals.harness.subject import Parts
+from swav.evals.harness.subject import EvalData
 
 
 def by_hand(config, views, labels, num_classes):
@@ -59,7 +59,7 @@ def test_separable_features_are_always_right_and_shuffled_labels_chance(made):
 
 def test_views_are_drawn_anew_each_pass_and_the_same_for_the_same_seed(made):
     pictures = made.pictures_of(12)
-    subject = Subject(Parts(pictures, None, "made", "made"))
+    subject = Subject(EvalData(pictures, None, "made", "made"))
     first, second = (
         LinearSGDConfig(epochs=2, passes=2, seed=seed).evaluate(subject).to_json()
         for seed in (3, 3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swav.data.sources.open import from_arrays
-from swav.evals import PartsConfig, part_retrieval, pixel_encoder
+from swav.evals import PartRetrievalConfig, part_retrieval, pixel_encoder
 
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 
@@ -24,7 +24,7 @@ def grey_as_angle(pictures):
 
 def test_an_encoder_that_knows_a_picture_by_any_part_finds_all():
     pictures = from_arrays(flat_pictures(50))
-    result = part_retrieval.run(PartsConfig(**PLAIN), grey_as_angle, pictures)
+    result = part_retrieval.run(PartRetrievalConfig(**PLAIN), grey_as_angle, pictures)
     assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
     assert result.counts == {"gallery": 50, "parts": 50}
 
@@ -35,25 +35,25 @@ def test_an_encoder_that_knows_nothing_is_at_chance():
     def guess(pictures):
         return torch.randn(len(pictures), 16, generator=generator)
 
-    result = part_retrieval.run(PartsConfig(), guess, from_arrays(flat_pictures(200)))
+    result = part_retrieval.run(PartRetrievalConfig(), guess, from_arrays(flat_pictures(200)))
     assert result.metrics["recall_at_1"] <= 0.03
     low, high = result.intervals["recall_at_5"]
     assert low < 5 / 200 < high
 
 
 def test_the_whole_picture_unchanged_is_found_by_its_pixels(made):
-    whole = PartsConfig(**PLAIN, area=(1.0, 1.0), ratio=(1.0, 1.0))
+    whole = PartRetrievalConfig(**PLAIN, area=(1.0, 1.0), ratio=(1.0, 1.0))
     pictures = made.pictures_of(60)
     assert part_retrieval.run(whole, pixel_encoder(pictures), pictures).metrics["recall_at_1"] == 1
-    hard = part_retrieval.run(PartsConfig(), pixel_encoder(pictures), pictures).metrics
+    hard = part_retrieval.run(PartRetrievalConfig(), pixel_encoder(pictures), pictures).metrics
     assert hard["recall_at_1"] < 0.5
 
 
 def test_parts_lie_inside_and_have_the_asked_area_and_ratio():
     rows, columns = torch.meshgrid(torch.arange(90), torch.arange(120), indexing="ij")
     picture = torch.stack([rows, columns, rows * 0]).byte()  # each pixel says where it is
-    config = PartsConfig(**PLAIN)
-    found = part_retrieval.parts([picture] * 300, range(300), config)
+    config = PartRetrievalConfig(**PLAIN)
+    found = part_retrieval.random_parts([picture] * 300, range(300), config)
     areas = [each.shape[1] * each.shape[2] / (90 * 120) for each in found]
     ratios = [each.shape[2] / each.shape[1] for each in found]
     assert 0.095 < min(areas) < 0.12
@@ -73,7 +73,7 @@ def test_parts_lie_inside_and_have_the_asked_area_and_ratio():
 @pytest.mark.parametrize("size", [(1, 1), (200, 2), (3, 300)])
 def test_any_picture_has_a_part(size):
     picture = torch.zeros(3, *size, dtype=torch.uint8)
-    (found,) = part_retrieval.parts([picture], [0], PartsConfig())
+    (found,) = part_retrieval.random_parts([picture], [0], PartRetrievalConfig())
     assert found.numel() > 0
     assert found.shape[1] <= size[0]
     assert found.shape[2] <= size[1]
@@ -83,8 +83,8 @@ def test_any_picture_has_a_part(size):
 def test_jitter_changes_values_of_any_number_of_channels(made, channels):
     picture = made.pictures_of(1, channels=channels)[0]
     plain, jittered, again = (
-        part_retrieval.parts([picture], [4], config)[0]
-        for config in (PartsConfig(**PLAIN), PartsConfig(), PartsConfig())
+        part_retrieval.random_parts([picture], [4], config)[0]
+        for config in (PartRetrievalConfig(**PLAIN), PartRetrievalConfig(), PartRetrievalConfig())
     )
     assert plain.shape == jittered.shape
     assert not torch.equal(plain, jittered)
@@ -93,31 +93,36 @@ def test_jitter_changes_values_of_any_number_of_channels(made, channels):
 
 def test_a_part_depends_on_seed_and_position_only(made):
     pictures = made.pictures_of(8)
-    together = part_retrieval.parts([pictures[row] for row in range(8)], range(8), PartsConfig())
+    together = part_retrieval.random_parts(
+        [pictures[row] for row in range(8)], range(8), PartRetrievalConfig()
+    )
     for row in range(8):
-        (alone,) = part_retrieval.parts([pictures[row]], [row], PartsConfig())
+        (alone,) = part_retrieval.random_parts([pictures[row]], [row], PartRetrievalConfig())
         assert torch.equal(alone, together[row])
-    (other,) = part_retrieval.parts([pictures[0]], [0], PartsConfig(seed=1))
+    (other,) = part_retrieval.random_parts([pictures[0]], [0], PartRetrievalConfig(seed=1))
     assert other.shape != together[0].shape or not torch.equal(other, together[0])
 
 
 def test_only_so_many_are_looked_up_but_among_all():
-    config = PartsConfig(**PLAIN, max_parts=7)
+    config = PartRetrievalConfig(**PLAIN, max_parts=7)
     pictures = from_arrays(flat_pictures(40))
     result = part_retrieval.run(config, grey_as_angle, pictures)
     assert result.counts == {"gallery": 40, "parts": 7}
     assert result.metrics["recall_at_1"] == 1
     drawn = [
-        tuple(part_retrieval.chosen(40, PartsConfig(max_parts=7, seed=seed))) for seed in (0, 0, 1)
+        tuple(part_retrieval.chosen(40, PartRetrievalConfig(max_parts=7, seed=seed)))
+        for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_fewer_pictures_than_ranks_still_count():
-    result = part_retrieval.run(PartsConfig(**PLAIN), grey_as_angle, from_arrays(flat_pictures(3)))
+    result = part_retrieval.run(
+        PartRetrievalConfig(**PLAIN), grey_as_angle, from_arrays(flat_pictures(3))
+    )
     assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
     with pytest.raises(ValueError, match="too few"):
-        part_retrieval.run(PartsConfig(), grey_as_angle, from_arrays(flat_pictures(1)))
+        part_retrieval.run(PartRetrievalConfig(), grey_as_angle, from_arrays(flat_pictures(1)))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +138,4 @@ def test_fewer_pictures_than_ranks_still_count():
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        PartsConfig(**wrong)
+        PartRetrievalConfig(**wrong)

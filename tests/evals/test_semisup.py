@@ -12,7 +12,7 @@ from swav.data.sources.listing import PackedNames
 from swav.data.sources.open import from_arrays
 from swav.evals import SemisupConfig, semisup
 from swav.evals.harness.finetune import FineTuneConfig, finetune, num_right
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 
 QUICK = FineTuneConfig(trunk_rate=0.05, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)
 SIDE = 8
@@ -82,14 +82,14 @@ def test_the_network_that_was_given_is_left_as_it_was_and_the_run_repeats():
 
 
 def test_the_untrained_network_is_trained_on_the_same_list_under_the_same_protocol():
-    parts = Parts(coloured(30), coloured(30, seed=1), "fit", "score")
+    data = EvalData(coloured(30), coloured(30, seed=1), "fit", "score")
     config = SemisupConfig(fractions=(0.2,), training=replace(QUICK, min_steps=2))
     trained, scratch = (
-        config.evaluate(Subject(parts, TinyNetwork(seed), TRANSFORM)) for seed in (0, 1)
+        config.evaluate(Subject(data, TinyNetwork(seed), TRANSFORM)) for seed in (0, 1)
     )
     assert "top1_20pct" in trained.with_baseline("random", scratch).baselines["random"]
     with pytest.raises(ValueError, match="pixels have none"):
-        config.evaluate(Subject(parts))
+        config.evaluate(Subject(data))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

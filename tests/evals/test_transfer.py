@@ -18,7 +18,7 @@ from swav.data.sources.annotated import open_annotated
 from swav.data.sources.open import from_arrays
 from swav.evals import TransferConfig, transfer
 from swav.evals.harness.finetune import FineTuneConfig
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 from swav.evals.transfer import SeveralLabels
 
 QUICK = FineTuneConfig(trunk_rate=0.0, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)
@@ -49,13 +49,13 @@ def test_what_is_plain_to_see_is_learnt_both_ways(backbone):
 
 
 def test_the_untrained_network_goes_through_the_same(backbone):
-    parts = Parts(halves(20, seed=0), None, "some", "some")
+    data = EvalData(halves(20, seed=0), None, "some", "some")
     config = replace(CONFIG, ways=("linear",), linear=replace(QUICK, min_steps=2))
-    results = [config.evaluate(Subject(parts, backbone, TRANSFORM)) for _ in range(2)]
+    results = [config.evaluate(Subject(data, backbone, TRANSFORM)) for _ in range(2)]
     assert results[0].with_baseline("random", results[1]).baselines["random"]
     assert results[0].counts == {"fit": 16, "score": 4, "classes": 2}
     with pytest.raises(ValueError, match="pixels have none"):
-        config.evaluate(Subject(parts))
+        config.evaluate(Subject(data))
 
 
 def several(num_images: int, *, seed: int, noise: float = 0.6) -> SeveralLabels:
@@ -131,9 +131,9 @@ def test_boxes_say_which_classes_are_shown_and_which_are_doubtful(tmp_path: Path
         size = (40, 48) if name[-1] in "02" else (48, 36)
         path.write_text(xml(objects, *size, difficult=difficult))
         fit, score = open_annotated(str(tmp_path))
-        parts = Parts(fit.pictures, score.pictures, "fit", "score", (fit, score)).load()
-        subject = Subject(parts, backbone, TRANSFORM)
-        shown = transfer.several_labels(subject.fit, parts.boxes[0]).shown
+        data = EvalData(fit.pictures, score.pictures, "fit", "score", (fit, score)).load()
+        subject = Subject(data, backbone, TRANSFORM)
+        shown = transfer.several_labels(subject.train_features, data.boxes[0]).shown
         row = list(fit.pictures.names).index(f"JPEGImages/{name}.jpg")
         assert dict(zip(fit.classes, shown[row].tolist(), strict=True)) == expected
     assert sorted(shown[5].tolist()) == [-1, 1]

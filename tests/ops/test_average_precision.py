@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 
-from swav.ops.average_precision import average_precision, eleven_point_precision
+from swav.ops.average_precision import (
+    average_precision,
+    eleven_point_precision,
+    precision_of_rankings,
+)
 
 
 def looped(scores, hits):
@@ -38,6 +43,14 @@ def test_both_measures_are_what_counting_says_ties_included(seed):
     assert average_precision(scores, hits) == pytest.approx(area(scores, hits), abs=1e-12)
     assert average_precision(scores, hits) == pytest.approx(average_precision_score(hits, scores))
     assert eleven_point_precision(scores, hits) == pytest.approx(eleven(scores, hits), abs=1e-12)
+
+
+def test_rows_of_answers_have_scikit_learns_average_precision():
+    right = torch.rand(30, 12, generator=torch.Generator().manual_seed(0)) < 0.3
+    right[:, 5] = True
+    ranks = -np.arange(12.0)
+    expected = [average_precision_score(row.numpy(), ranks) for row in right]
+    np.testing.assert_allclose(precision_of_rankings(right), expected)
 
 
 def test_known_rankings():

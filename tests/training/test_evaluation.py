@@ -17,10 +17,10 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import from_arrays
 from swav.evals import (
     EvalConfig,
+    EvalData,
     KNNConfig,
     LayersConfig,
     LinearConfig,
-    Parts,
     Result,
     SemisupConfig,
     Subject,
@@ -45,8 +45,8 @@ def network(seed: int = 0) -> torch.nn.Module:
 
 
 @pytest.fixture
-def parts() -> Parts:
-    return Parts(tiny_pictures(), None, "drawn", "drawn")
+def data() -> EvalData:
+    return EvalData(tiny_pictures(), None, "drawn", "drawn")
 
 
 def test_every_task_tells_what_it_needs() -> None:
@@ -56,16 +56,16 @@ def test_every_task_tells_what_it_needs() -> None:
         assert type(config).__doc__
 
 
-def test_the_baselines_are_the_untrained_network_and_the_pixels(parts: Parts) -> None:
+def test_the_baselines_are_the_untrained_network_and_the_pixels(data: EvalData) -> None:
     trained, untrained = network(0), network(1)
-    subject, pixels = Subject(parts, trained, TRANSFORM), PixelBaseline(parts)
+    subject, pixels = Subject(data, trained, TRANSFORM), PixelBaseline(data)
     result = Comparison(subject, untrained, 7, pixels).run(KNN)
-    expected = knn.run(KNN, extract(untrained, parts.fit, TRANSFORM)).metrics
+    expected = knn.run(KNN, extract(untrained, data.train, TRANSFORM)).metrics
     assert result.baselines["random"] == expected
-    assert result.baselines["pixels"] == knn.run(KNN, Subject(parts).fit).metrics
+    assert result.baselines["pixels"] == knn.run(KNN, Subject(data).train_features).metrics
     assert result.seeds == (7,)
     assert result.protocol["fit_on"] == "drawn"
-    alone = Comparison(Subject(parts), None, 0, pixels).run(KNN)
+    alone = Comparison(Subject(data), None, 0, pixels).run(KNN)
     assert alone.metrics == alone.baselines["pixels"]
     assert "random" not in alone.baselines
 
@@ -88,7 +88,7 @@ def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, 
 def test_unlabelled_pictures_get_the_tasks_that_need_no_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", pictures=drawn()[0])
     results = command.evaluate("pixels", str(tmp_path / "plain.npz"))
-    assert [result.task for result in results] == ["clusters", "parts"]
+    assert [result.task for result in results] == ["clusters", "part_retrieval"]
     assert "nmi" not in results[0].metrics
     with pytest.raises(ValueError, match="linear needs labels"):
         command.evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
@@ -101,6 +101,11 @@ def test_tasks_that_train_have_pixels_beside_them(tmp_path: Path) -> None:
     found = command.evaluate("random:resnet10t", "digits", tasks=[few], **common)
     assert [result.task for result in found] == ["semisup", "knn", "linear"]
     assert set(found[2].baselines) == {"random", "pixels"}
+
+
+def test_the_old_name_of_a_task_leads_to_the_new_one() -> None:
+    with pytest.raises(UsageError, match=r"unknown task 'parts'. Did you mean 'part_retrieval'\?"):
+        command.evaluate("pixels", "digits", tasks=["parts"])
 
 
 def test_pictures_must_be_named_where_no_run_tells_them() -> None:
@@ -202,12 +207,12 @@ def test_options_of_a_task_change_that_value_alone() -> None:
 
 
 def test_features_are_read_back_until_weights_or_pictures_change(
-    parts: Parts, tmp_path: Path
+    data: EvalData, tmp_path: Path
 ) -> None:
     kept = cached_in(tmp_path / "features")
 
-    def features_of(net: torch.nn.Module, which: Parts = parts) -> torch.Tensor:
-        return Subject(which, net, TRANSFORM, recall=kept).fit.values
+    def features_of(net: torch.nn.Module, which: EvalData = data) -> torch.Tensor:
+        return Subject(which, net, TRANSFORM, cache=kept).train_features.values
 
     def num_files() -> int:
         return len(list((tmp_path / "features").iterdir()))
@@ -229,13 +234,13 @@ def test_features_are_read_back_until_weights_or_pictures_change(
     other.layer1[0].act2 = torch.nn.GELU()  # the same weights, another network
     assert not torch.equal(features_of(other), first)
     assert num_files() == 3
-    pixels = parts.fit.pixels.clone()
+    pixels = data.train.pixels.clone()
     pixels[3, 0, 0, 0] ^= 1
-    features_of(network(), parts._replace(fit=from_arrays(pixels)))
+    features_of(network(), data._replace(train=from_arrays(pixels)))
     assert num_files() == 4
-    Subject(parts, recall=kept).fit  # noqa: B018
+    Subject(data, cache=kept).train_features  # noqa: B018
     assert num_files() == 4
-    subject = Subject(parts, network(), TRANSFORM, recall=kept)
+    subject = Subject(data, network(), TRANSFORM, cache=kept)
     stages = LayersConfig(max_features=32)
     found = stages.evaluate(subject).metrics
     assert num_files() == 5
@@ -273,15 +278,15 @@ def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys
 
 
 def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(
-    parts: Parts,
+    data: EvalData,
 ) -> None:
-    evaluation, net = PeriodicEvaluation(parts.fit, TRANSFORM), network().train()
+    evaluation, net = PeriodicEvaluation(data.train, TRANSFORM), network().train()
     first, second = evaluation.measure(net), evaluation.measure(net)
     assert net.training
     assert first.pop("evaluation_seconds") >= 0
     second.pop("evaluation_seconds")
     assert first == second
-    features = extract(net, parts.fit, TRANSFORM)
+    features = extract(net, data.train, TRANSFORM)
     expected = knn.run(KNNConfig(k=(10, 20)), features).metrics
     assert {name: first[f"knn_{name}"] for name in expected} == expected
     unlabelled = PeriodicEvaluation(from_arrays(drawn()[0]), TRANSFORM).measure(net)

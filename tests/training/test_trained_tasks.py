@@ -14,9 +14,9 @@ from swav.training.evaluation import configured, evaluate, task_config
 
 def test_data_with_boxes_bring_their_own_parts(tmp_path):
     write_voc(tmp_path, {"trainval": 3, "test": 2})
-    parts = fit_and_score(SourceConfig(data=str(tmp_path))).load()
-    assert parts.boxes is not None
-    for pictures, boxes, number in zip((parts.fit, parts.score), parts.boxes, (3, 2), strict=True):
+    data = fit_and_score(SourceConfig(data=str(tmp_path))).load()
+    assert data.boxes is not None
+    for pictures, boxes, number in zip((data.train, data.test), data.boxes, (3, 2), strict=True):
         assert len(pictures) == len(boxes.objects) == number
         assert boxes.pictures is pictures
         assert pictures.in_memory
@@ -41,7 +41,7 @@ def test_boxes_are_found_and_several_labels_told_from_the_command(tmp_path, caps
     assert "ap50" in capsys.readouterr().out
     evaluate("pixels", str(tmp_path / "voc"), **common)  # without labels
     assert sorted(path.name for path in (tmp_path / "out/pixels/eval").iterdir()) == [
-        *("clusters.json", "parts.json")
+        *("clusters.json", "part_retrieval.json")
     ]
 
 

@@ -16,12 +16,13 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swav import distributed
 from swav.data.batch import Batch
+from swav.data.eval_transform import Picture
 from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture
 from swav.data.sources.groups import Positives
 from swav.data.sources.listing import BadFile
@@ -33,7 +34,7 @@ from swav.data.views.pretext_tasks import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600
 
-Picture = UInt8[Tensor, "channels _ _"]
+
 Item = TypeVar("Item")
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed

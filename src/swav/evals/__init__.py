@@ -11,12 +11,12 @@ from swav.evals.harness.extract import (
     pixel_encoder,
     pixel_features,
 )
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 from swav.evals.knn import KNNConfig
 from swav.evals.layers import LayersConfig
 from swav.evals.linear import LinearConfig
 from swav.evals.linear_sgd import LinearSGDConfig
-from swav.evals.part_retrieval import PartsConfig
+from swav.evals.part_retrieval import PartRetrievalConfig
 from swav.evals.retrieval import RetrievalConfig
 from swav.evals.semisup import SemisupConfig
 from swav.evals.transfer import TransferConfig
@@ -32,7 +32,7 @@ EvalConfig = (
     | DetectionConfig
     | ClustersConfig
     | RetrievalConfig
-    | PartsConfig
+    | PartRetrievalConfig
 )
 """The union of all evaluations' configurations."""
 
@@ -41,13 +41,13 @@ __all__ = [
     "DetectionConfig",
     "Encoder",
     "EvalConfig",
+    "EvalData",
     "Features",
     "KNNConfig",
     "LayersConfig",
     "LinearConfig",
     "LinearSGDConfig",
-    "Parts",
-    "PartsConfig",
+    "PartRetrievalConfig",
     "Result",
     "RetrievalConfig",
     "SemisupConfig",

@@ -80,8 +80,8 @@ class ClustersConfig:
         Clusters of the method add ``code_entropy``, ``usage_entropy``, ``prototypes_used`` and
         ``duplicate_prototypes``.
         """
-        features, clusters = subject.scored, subject.clusters
-        pictures = subject.parts.scored
+        features, clusters = subject.scored_features, subject.clusters
+        pictures = subject.data.scored
         views = view_features(
             subject,
             pictures.subset(_spread(len(pictures), self.max_images)),

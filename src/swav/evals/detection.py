@@ -80,12 +80,12 @@ class DetectionConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a copy of a subject's network."""
         backbone, transform = network_of(subject, task="detection")
-        if subject.parts.boxes is None:
+        if subject.data.boxes is None:
             raise ValueError(
-                f"detection needs boxes, {subject.parts.fit_on} has none: give DATA in the layout "
+                f"detection needs boxes, {subject.data.fit_on} has none: give DATA in the layout "
                 "of VOC (VOCdevkit/VOC2007) or COCO (annotations/instances_train*.json)"
             )
-        return run(self, backbone, transform, *subject.parts.boxes)
+        return run(self, backbone, transform, *subject.data.boxes)
 
 
 def voc0712() -> DetectionConfig:

@@ -41,7 +41,7 @@ class KNNConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""
-        return run(self, subject.fit, subject.score)
+        return run(self, subject.train_features, subject.test_features)
 
 
 def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Result:

@@ -53,18 +53,18 @@ class LayersConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run``; raw pixels, which have no stages, get ``top1`` alone."""
         if subject.backbone is None or subject.transform is None:
-            return run(self, [], [], subject.fit, subject.score)
+            return run(self, [], [], subject.train_features, subject.test_features)
         fit, score = (
             None if pictures is None else self._stages(subject, pictures)
-            for pictures in (subject.parts.fit, subject.parts.score)
+            for pictures in (subject.data.train, subject.data.test)
         )
-        return run(self, fit or [], score, subject.fit, subject.score)
+        return run(self, fit or [], score, subject.train_features, subject.test_features)
 
     def _stages(self, subject: Subject, pictures: Pictures) -> list[Features]:
         network, transform = subject.backbone, subject.transform
         assert network is not None
         assert transform is not None
-        values, kept = subject.recall(
+        values, kept = subject.cache(
             subject,
             pictures,
             f"stages of {self.max_features} features",

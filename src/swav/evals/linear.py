@@ -65,7 +65,7 @@ class LinearConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""
-        return run(self, subject.fit, subject.score)
+        return run(self, subject.train_features, subject.test_features)
 
 
 class _Task(NamedTuple):

@@ -72,13 +72,13 @@ class LinearSGDConfig:
             for number in range(-(-self.passes // 2))
             for values in view_features(
                 subject,
-                subject.parts.fit,
+                subject.data.train,
                 scale=self.scale,
                 seed=self.seed,
                 epoch=_VIEWS_STREAM + number,
             )
         )
-        return run(self, drawn, subject.fit, subject.score)
+        return run(self, drawn, subject.train_features, subject.test_features)
 
 
 def run(

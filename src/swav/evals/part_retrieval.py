@@ -10,10 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torchvision.transforms.v2 import functional as photometric
 
+from swav.data.eval_transform import Picture
 from swav.data.random import uniforms
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
@@ -26,14 +27,12 @@ RANKS = (1, 5)
 _PARTS_STREAM = 0x70617274  # an "epoch" that no training reaches: its draws are never these
 _NUM_DRAWS = 8
 
-Picture = UInt8[Tensor, "channels _ _"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class PartsConfig:
-    """Recall of whole pictures from a random, colour-jittered part of them."""
+class PartRetrievalConfig:
+    """FeatureCache of whole pictures from a random, colour-jittered part of them."""
 
-    name: ClassVar[str] = "parts"
+    name: ClassVar[str] = "part_retrieval"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     area: tuple[float, float] = (0.1, 0.3)
@@ -65,10 +64,10 @@ class PartsConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on the pictures that are scored."""
-        return run(self, subject.encode, subject.parts.scored)
+        return run(self, subject.encode, subject.data.scored)
 
 
-def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
+def run(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> Result:
     """Return the recall at 1 and at 5 of the whole picture, by cosine among all pictures.
 
     The parts depend on the seed and the positions of the pictures only, so every ``encode``
@@ -80,27 +79,25 @@ def run(config: PartsConfig, encode: Encode, pictures: Pictures) -> Result:
     lookup = _encoded(config, encode, pictures)
     num_gallery = len(lookup.gallery)
     if num_gallery < 2:
-        raise ValueError(
-            f"{pictures.data}: {num_gallery} readable pictures are too few to confuse"
-        )
-    found = nearest(
+        raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
+    neighbours = nearest(
         lookup.queries, lookup.gallery, num_neighbours=min(max(RANKS), num_gallery)
     ).indices
-    hits = found == lookup.answers[:, None]
-    num_found = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
+    hits = neighbours == lookup.answers[:, None]
+    num_right = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
     return Result(
-        task="parts",
+        task="part_retrieval",
         protocol=_protocol(config),
-        metrics={metric: right / len(hits) for metric, right in num_found.items()},
+        metrics={metric: right / len(hits) for metric, right in num_right.items()},
         intervals={
-            metric: wilson_interval(right, len(hits)) for metric, right in num_found.items()
+            metric: wilson_interval(right, len(hits)) for metric, right in num_right.items()
         },
         seeds=(config.seed,),
         counts={"gallery": num_gallery, "parts": len(hits)},
     )
 
 
-def chosen(num_images: int, config: PartsConfig) -> Int64[np.ndarray, " images"]:
+def chosen(num_images: int, config: PartRetrievalConfig) -> Int64[np.ndarray, " images"]:
     """Return the positions of the pictures that are looked up, all if there are few enough."""
     if num_images <= config.max_parts:
         return np.arange(num_images)
@@ -108,8 +105,8 @@ def chosen(num_images: int, config: PartsConfig) -> Int64[np.ndarray, " images"]
     return np.sort(generator.choice(num_images, config.max_parts, replace=False))
 
 
-def parts(
-    pictures: Sequence[Picture], indices: Sequence[int], config: PartsConfig
+def random_parts(
+    pictures: Sequence[Picture], indices: Sequence[int], config: PartRetrievalConfig
 ) -> list[Picture]:
     """Return a random, colour-jittered part of each picture, at its own resolution."""
     draws = uniforms(
@@ -132,7 +129,7 @@ class _Lookup(NamedTuple):
     """Row of the gallery that each query is a part of."""
 
 
-def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup:
+def _encoded(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> _Lookup:
     """Return the features of every readable picture and of the parts that are looked up."""
     asked = set(chosen(len(pictures), config).tolist())
     gallery: list[Tensor] = []
@@ -141,11 +138,13 @@ def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup
     num_gallery = 0
     for indices, batch in readable_batches(pictures, batch_size=BATCH_SIZE):
         gallery.append(encode(batch))
-        places = [place for place, index in enumerate(indices) if index in asked]
-        shown = [batch[place] for place in places]
-        if places:
-            queries.append(encode(parts(shown, [indices[place] for place in places], config)))
-        answers.extend(num_gallery + place for place in places)
+        rows = [row for row, index in enumerate(indices) if index in asked]
+        if rows:
+            parts = random_parts(
+                [batch[row] for row in rows], [indices[row] for row in rows], config
+            )
+            queries.append(encode(parts))
+        answers.extend(num_gallery + row for row in rows)
         num_gallery += len(indices)
     if not answers:
         raise ValueError(
@@ -155,7 +154,7 @@ def _encoded(config: PartsConfig, encode: Encode, pictures: Pictures) -> _Lookup
 
 
 def _cropped(
-    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartsConfig
+    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartRetrievalConfig
 ) -> Picture:
     """Return a part of the drawn area and ratio; a side that would not fit is cut short."""
     _, tall, wide = picture.shape
@@ -168,7 +167,7 @@ def _cropped(
 
 
 def _jittered(
-    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartsConfig
+    picture: Picture, draws: Float64[np.ndarray, " draws"], config: PartRetrievalConfig
 ) -> Picture:
     """Return the picture with brightness, contrast, saturation and hue shifted, in this order.
 
@@ -190,19 +189,18 @@ def _jittered(
         if config.hue:
             shifted = photometric.adjust_hue(shifted, _between((-config.hue, config.hue), draws[7]))
         shifted = photometric.pil_to_tensor(shifted)
-    found: Tensor = shifted.view(picture.shape)
-    return found
+    jittered: Tensor = shifted.view(picture.shape)
+    return jittered
 
 
 def _between(ends: tuple[float, float], draw: float) -> float:
     return float(ends[0] + (ends[1] - ends[0]) * draw)
 
 
-def _protocol(config: PartsConfig) -> dict[str, Any]:
-    settings = {name: _plain(value) for name, value in asdict(config).items()}
+def _protocol(config: PartRetrievalConfig) -> dict[str, Any]:
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+    }
     question = "which whole picture is this part of, by cosine"
     return {"question": question, "jitter": "by Pillow"} | settings
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

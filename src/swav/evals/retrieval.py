@@ -19,7 +19,8 @@ from torch import Tensor
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable
 from swav.evals.harness.subject import Subject
-from swav.ops.metrics import average_precision, mean_interval, wilson_interval
+from swav.ops.average_precision import precision_of_rankings
+from swav.ops.metrics import mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size
 from swav.run_folder.result import Result
 
@@ -53,7 +54,7 @@ class RetrievalConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""
-        return run(self, subject.fit, subject.score)
+        return run(self, subject.train_features, subject.test_features)
 
 
 def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -> Result:
@@ -143,7 +144,7 @@ def _ask(
         right: Bool[Tensor, "batch _"] = groups[order] == own[:, None]
         if score is None:
             right = right[:, :-1]  # the last place is the picture itself
-        precision.append(average_precision(right).numpy())
+        precision.append(precision_of_rankings(right).numpy())
         first.append(right.int().argmax(dim=1).numpy())
     return _Answers(np.concatenate(precision), np.concatenate(first))
 

@@ -72,7 +72,7 @@ class SemisupConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a copy of a subject's network."""
         network = network_of(subject, task="semisup")
-        return run(self, *network, subject.parts.fit, subject.parts.score)
+        return run(self, *network, subject.data.train, subject.data.test)
 
 
 def one_percent() -> SemisupConfig:

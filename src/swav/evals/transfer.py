@@ -78,11 +78,11 @@ class TransferConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` or, where pictures have several labels, ``run_svm``."""
         backbone, transform = network_of(subject, task="transfer")
-        if subject.parts.boxes is None:
-            return run(self, backbone, transform, subject.parts.fit, subject.parts.score)
-        assert subject.score is not None  # boxes come in two sets
-        features = (subject.fit, subject.score)
-        return run_svm(self, *map(several_labels, features, subject.parts.boxes))
+        if subject.data.boxes is None:
+            return run(self, backbone, transform, subject.data.train, subject.data.test)
+        assert subject.test_features is not None  # boxes come in two sets
+        features = (subject.train_features, subject.test_features)
+        return run_svm(self, *map(several_labels, features, subject.data.boxes))
 
 
 def places205() -> TransferConfig:

@@ -1,8 +1,10 @@
 """Average precision of a ranking: the area under its curve, and VOC 2007's eleven points."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Float64
 from sklearn.metrics import average_precision_score
+from torch import Tensor
 
 Scores = Float[np.ndarray, " images"]
 Hits = Bool[np.ndarray, " images"]
@@ -18,6 +20,16 @@ def average_precision(scores: Scores, hits: Hits) -> float:
     return float(average_precision_score(hits, scores))
 
 
+def precision_of_rankings(right: Bool[Tensor, "batch images"]) -> Float64[Tensor, " batch"]:
+    """Return the average precision of each row: its answers, best first, are right or not.
+
+    Every row has a right answer.
+    """
+    ranks = torch.arange(1, right.shape[1] + 1, dtype=torch.float64)
+    precision = right.cumsum(dim=1) / ranks
+    return (precision * right).sum(dim=1) / right.sum(dim=1)
+
+
 def eleven_point_precision(scores: Scores, hits: Hits) -> float:
     """Return the mean of the best precision at recall 0, 0.1, ..., 1 or above.
 
@@ -29,12 +41,12 @@ def eleven_point_precision(scores: Scores, hits: Hits) -> float:
     _check(hits)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of equal scores
-    found = np.cumsum(hits[order])[ends]
-    precision = found / (ends + 1)
+    num_found = np.cumsum(hits[order])[ends]
+    precision = num_found / (ends + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     # in whole numbers, since 0.3 is not a tenth of three in binary
     points = np.arange(11) * int(hits.sum())
-    first = np.searchsorted(10 * found, points)
+    first = np.searchsorted(10 * num_found, points)
     return float(best[first].mean())
 
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Float, Int, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import t as student
 from torch import Tensor
@@ -112,21 +112,6 @@ def hungarian_matches(assignment: Numbers, labels: Numbers) -> int:
     shared = contingency(assignment, labels)
     rows, columns = linear_sum_assignment(shared, maximize=True)
     return int(shared[rows, columns].sum())
-
-
-def hungarian_accuracy(assignment: Numbers, labels: Numbers) -> float:
-    """Return the share of pictures whose cluster is matched with their class."""
-    return hungarian_matches(assignment, labels) / len(labels)
-
-
-def average_precision(right: Bool[Tensor, "batch images"]) -> Float64[Tensor, " batch"]:
-    """Return the mean precision at the places of the right answers of each ranking.
-
-    Every row has a right answer.
-    """
-    places = torch.arange(1, right.shape[1] + 1, dtype=torch.float64)
-    precision = right.cumsum(dim=1) / places
-    return (precision * right).sum(dim=1) / right.sum(dim=1)
 
 
 def effective_rank(features: Float[Tensor, "images features"]) -> float:

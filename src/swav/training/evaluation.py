@@ -24,7 +24,7 @@ from swav.evals.harness.baselines import (
     fit_on_and_score_on,
 )
 from swav.evals.harness.cache import cached_in
-from swav.evals.harness.subject import Parts, Subject, compute_rows
+from swav.evals.harness.subject import EvalData, Subject, compute_rows
 from swav.evals.presets import PRESETS
 from swav.report.figures import write_stages
 from swav.report.score_table import differing_settings, grouped, print_table
@@ -35,8 +35,10 @@ logger = logging.getLogger(__name__)
 TASKS: dict[str, type[EvalConfig]] = {config.name: config for config in get_args(EvalConfig)}
 LABELLED = ("knn", "linear", "clusters")
 """Tasks that are done unless others are named, for pictures with labels."""
-UNLABELLED = ("clusters", "parts")
+UNLABELLED = ("clusters", "part_retrieval")
 """The same for pictures without."""
+RENAMED = {"parts": "part_retrieval"}
+"""Tasks by the names they had before."""
 BESIDE_UP_TO = 100_000
 """Pictures; of more, kNN and linear take long and much memory, and are done if they are named."""
 
@@ -66,7 +68,8 @@ def evaluate(
         models: run folders, timm names or folders, state dicts, ``random``, ``pixels``.
         data: pictures; by default those of the training.
         tasks: names of ``swav list tasks``, or configurations of ``swav.evals``, also under names
-            of your own; by default those that the labels allow of knn, linear, clusters, parts.
+            of your own; by default those that the labels allow of knn, linear, clusters and
+            part_retrieval.
         split: part to score, of data that has parts; by default test, or val without test.
         fit_on: pictures to fit on, with ``score_on``.
         score_on: pictures to score, with ``fit_on``.
@@ -127,6 +130,8 @@ def task_config(task: str | EvalConfig) -> EvalConfig:
     name = _plain(task)
     if name in PRESETS:
         return PRESETS[name]()
+    if name in RENAMED:
+        raise UsageError(f"unknown task {task!r}. Did you mean {RENAMED[name]!r}?")
     if name not in TASKS:
         raise UnknownNameError("task", task, [*TASKS, *PRESETS])
     return TASKS[name]()
@@ -176,9 +181,9 @@ def _plain(name: str) -> str:
     return name.replace("-", "_")
 
 
-def possible_tasks(parts: Parts) -> tuple[str, ...]:
+def possible_tasks(eval_data: EvalData) -> tuple[str, ...]:
     """Return the tasks that are done unless others are named: those that the labels allow."""
-    sets = (parts.fit, parts.score)
+    sets = (eval_data.train, eval_data.test)
     return LABELLED if all(part is None or is_labelled(part) for part in sets) else UNLABELLED
 
 
@@ -197,14 +202,14 @@ def write_result(result: Result, folder: Path) -> None:
 def _evaluate(
     model: Model, pixels: PixelBaseline, tasks: Mapping[str, EvalConfig] | None
 ) -> list[Result]:
-    parts = pixels.parts
-    recall = compute_rows if model.folder is None else cached_in(model.folder / "features")
-    subject = Subject(parts, model.network, model.transform, model.clusters, recall)
+    eval_data = pixels.data
+    cache = compute_rows if model.folder is None else cached_in(model.folder / "features")
+    subject = Subject(eval_data, model.network, model.transform, model.clusters, cache)
     comparison = Comparison(subject, model.untrained, model.seed, pixels)
     results = []
     impossible: ValueError | None = None
-    asked = _named(possible_tasks(parts)) if tasks is None else dict(tasks)
-    for name, task in (asked | _named(_beside(asked, parts))).items():
+    asked = _named(possible_tasks(eval_data)) if tasks is None else dict(tasks)
+    for name, task in (asked | _named(_beside(asked, eval_data))).items():
         try:
             result = replace(comparison.run(task), name=_own(name, task), model=model.name)
         except ValueError as error:
@@ -221,7 +226,7 @@ def _evaluate(
     return results
 
 
-def _beside(asked: Mapping[str, EvalConfig], parts: Parts) -> list[str]:
+def _beside(asked: Mapping[str, EvalConfig], eval_data: EvalData) -> list[str]:
     """Return the tasks that stand beside those that train a network, which pixels are not.
 
     What the untrained network and raw pixels score there says how easy the pictures are.
@@ -229,7 +234,7 @@ def _beside(asked: Mapping[str, EvalConfig], parts: Parts) -> list[str]:
     done = {task.name for task in asked.values()}
     if all("pixels" in task.baselines for task in asked.values()):
         return []
-    sets = [part for part in (parts.fit, parts.score) if part is not None]
+    sets = [part for part in (eval_data.train, eval_data.test) if part is not None]
     if not all(map(is_labelled, sets)) or sum(map(len, sets)) > BESIDE_UP_TO:
         return []
     return [name for name in ("knn", "linear") if name not in done]
@@ -291,7 +296,7 @@ def _open_parts(
     split: str | None,
     fit_on: str | None,
     score_on: str | None,
-) -> Parts:
+) -> EvalData:
     if (fit_on is None) != (score_on is None):
         raise UsageError("--fit-on and --score-on belong together: give both, or only DATA")
     if fit_on is not None and score_on is not None:

@@ -18,7 +18,7 @@ from swav.data.views.multicrop import Shown, finish, make_crops
 from swav.engine.objective import Objective
 from swav.evals import extract
 from swav.evals.harness.baselines import Comparison, PixelBaseline, fit_and_score, one_set
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 from swav.evals.presets import PRESETS
 from swav.exchange.to_timm import save_timm
 from swav.recipes.train_config import TrainConfig
@@ -67,8 +67,8 @@ def write_outputs(
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures)
     if config.evaluate_at_end:
-        parts = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
-        _evaluate(folder, config, objective, parts, allow_factory)
+        eval_data = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
+        _evaluate(folder, config, objective, eval_data, allow_factory)
     if read_record(folder).get("status") != "finished":
         write_record(folder, status="finished", seconds=seconds)
     if _present(folder) != before or not (folder / REPORT).exists():
@@ -167,24 +167,25 @@ def _evaluate(
     folder: Path,
     config: TrainConfig,
     objective: Objective,
-    parts: Parts,
+    eval_data: EvalData,
     allow_factory: Collection[str],
 ) -> None:
     """Measure what the labels allow; a task that they do not is left out with a warning."""
-    tasks = dict.fromkeys((*possible_tasks(parts), "parts"))
+    tasks = dict.fromkeys((*possible_tasks(eval_data), "part_retrieval"))
     missing = [name for name in tasks if not (folder / "eval" / f"{name}.json").exists()]
     if not missing:
         return
 
-    parts = parts.load()
+    eval_data = eval_data.load()
     subject = Subject(
-        parts,
+        eval_data,
         objective.encoder,
         transform_of(config),
         clusters_of_method(objective),
     )
-    untrained = untrained_network(config, num_images=len(parts.fit), allow_factory=allow_factory)
-    comparison = Comparison(subject, untrained, config.seed, PixelBaseline(parts))
+    num_images = len(eval_data.train)
+    untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
+    comparison = Comparison(subject, untrained, config.seed, PixelBaseline(eval_data))
     results = []
     for name in missing:
         try:

@@ -10,15 +10,15 @@ from swav.data.sources.annotated import is_annotated, open_annotated
 from swav.data.sources.open import SourceConfig, splits
 from swav.data.sources.pictures import Pictures
 from swav.evals import EvalConfig, Result
-from swav.evals.harness.subject import Parts, Subject
+from swav.evals.harness.subject import EvalData, Subject
 
 
 class PixelBaseline:
     """What raw pixels score, found once for all models that are shown the same pictures."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self._subject = Subject(parts)
+    def __init__(self, data: EvalData) -> None:
+        self.data = data
+        self._subject = Subject(data)
         self._found: dict[EvalConfig, Result] = {}
 
     def run(self, config: EvalConfig) -> Result:
@@ -61,12 +61,12 @@ class Comparison:
     @cached_property
     def _random(self) -> Subject:
         subject = self.subject
-        return Subject(subject.parts, self.untrained, subject.transform, recall=subject.recall)
+        return Subject(subject.data, self.untrained, subject.transform, cache=subject.cache)
 
 
 def _result(config: EvalConfig, subject: Subject) -> Result:
     result = config.evaluate(subject)
-    about: dict[str, Any] = {"fit_on": subject.parts.fit_on, "score_on": subject.parts.score_on}
+    about: dict[str, Any] = {"fit_on": subject.data.fit_on, "score_on": subject.data.score_on}
     if hasattr(config, "seed"):  # of splits, folds and drawn pictures; that of the run is beside it
         about["seed"] = config.seed
     return replace(result, protocol={**result.protocol, **about})
@@ -74,7 +74,7 @@ def _result(config: EvalConfig, subject: Subject) -> Result:
 
 def fit_and_score(
     source: SourceConfig, *, split: str | None = None, trained_on: Pictures | None = None
-) -> Parts:
+) -> EvalData:
     """Return the pictures to fit on and those to score.
 
     Data in parts are fitted on ``train`` and scored on ``test``, or ``val`` without one.
@@ -104,10 +104,10 @@ def fit_and_score(
     if trained_on is None or trained_on.labels is None or not is_train:
         trained_on = replace(source, split="train").build()
     score = replace(source, split=chosen).build()
-    return Parts(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+    return EvalData(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
 
 
-def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Parts:
+def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> EvalData:
     """Return two sets; of data in parts, ``train`` to fit on and a held-out part to score.
 
     Raises:
@@ -125,16 +125,16 @@ def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Par
             "itself. Give two sets, or one DATA without these options (it is split, or leaves one "
             "out)"
         )
-    return Parts(opened[0], opened[1], names[0], names[1])
+    return EvalData(opened[0], opened[1], names[0], names[1])
 
 
-def parts_with_boxes(source: SourceConfig) -> Parts:
+def parts_with_boxes(source: SourceConfig) -> EvalData:
     """Return the parts that a set of VOC or COCO itself says are to fit on and to score."""
     fit, score = open_annotated(source.data, channels=source.channels)
     names = f"{source.data} (fit)", f"{source.data} (score)"
-    return Parts(fit.pictures, score.pictures, *names, boxes=(fit, score))
+    return EvalData(fit.pictures, score.pictures, *names, boxes=(fit, score))
 
 
-def one_set(pictures: Pictures) -> Parts:
+def one_set(pictures: Pictures) -> EvalData:
     """Return pictures that play both parts: leave one out, or a share of every class."""
-    return Parts(pictures, None, pictures.data, pictures.data)
+    return EvalData(pictures, None, pictures.data, pictures.data)

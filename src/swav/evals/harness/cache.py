@@ -17,7 +17,7 @@ from torch import nn
 
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.extract import Rows
-from swav.evals.harness.subject import Recall, Subject
+from swav.evals.harness.subject import FeatureCache, Subject
 from swav.run_folder.atomic import replacing
 from swav.run_folder.result import installed_versions
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-headless")
 
 
-def cached_in(folder: Path) -> Recall:
+def cached_in(folder: Path) -> FeatureCache:
     """Return how a subject's features are read from ``folder``, or computed and written there.
 
     Raw pixels are not kept: they cost less than a file.
     """
 
-    def recall(
+    def read_or_compute(
         subject: Subject, pictures: Pictures, name: str, compute: Callable[[], Rows]
     ) -> Rows:
         if subject.backbone is None:
@@ -47,7 +47,7 @@ def cached_in(folder: Path) -> Recall:
         _write({**named, "kept": torch.tensor(kept)}, path)
         return values, kept
 
-    return recall
+    return read_or_compute
 
 
 def _read(path: Path) -> dict[str, torch.Tensor] | None:

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
-from swav.data.eval_transform import EvalTransform
+from swav.data.eval_transform import EvalTransform, Picture
 from swav.data.loader import read_batches, readable
 from swav.data.sources.pictures import Pictures
 
-Picture = UInt8[Tensor, "channels _ _"]
 Encode = Callable[[Sequence[Picture]], Float[Tensor, "batch features"]]
 """From decoded pictures to one row of features each."""
 Rows = tuple[list[Float[Tensor, "images _"]], list[int]]

@@ -24,29 +24,29 @@ from swav.evals.harness.extract import (
 )
 
 
-class Parts(NamedTuple):
-    """What to fit on and what to score; ``score`` is None where one set plays both parts."""
+class EvalData(NamedTuple):
+    """Pictures to fit on and to score; ``test`` is None where one set plays both parts."""
 
-    fit: Pictures
-    score: Pictures | None
+    train: Pictures
+    test: Pictures | None
     fit_on: str
     score_on: str
     boxes: tuple[Annotated, Annotated] | None = None
     """The same two sets with the objects in each picture, if they are known."""
 
-    def load(self) -> "Parts":
+    def load(self) -> "EvalData":
         """Return the same with the pictures decoded in memory, if they fit there."""
-        score = None if self.score is None else self.score.load()
-        parts = self._replace(fit=self.fit.load(), score=score)
-        if self.boxes is None or parts.score is None:
-            return parts
-        fit_boxes, score_boxes = self.boxes
-        return parts._replace(boxes=(fit_boxes.of(parts.fit), score_boxes.of(parts.score)))
+        test = None if self.test is None else self.test.load()
+        loaded = self._replace(train=self.train.load(), test=test)
+        if self.boxes is None or loaded.test is None:
+            return loaded
+        train_boxes, test_boxes = self.boxes
+        return loaded._replace(boxes=(train_boxes.of(loaded.train), test_boxes.of(loaded.test)))
 
     @property
     def scored(self) -> Pictures:
         """The pictures that are scored."""
-        return self.fit if self.score is None else self.score
+        return self.train if self.test is None else self.test
 
 
 class Clusters(ABC):
@@ -66,8 +66,8 @@ class Clusters(ABC):
 ROWS = 16_384
 """Pictures whose probabilities of all clusters are in memory at a time."""
 
-Recall = Callable[["Subject", Pictures, str, Callable[[], Rows]], Rows]
-"""How rows that have a name are come by: computed, or read from a file that holds them."""
+FeatureCache = Callable[["Subject", Pictures, str, Callable[[], Rows]], Rows]
+"""Return the rows of a name: read where they are kept, computed otherwise."""
 
 
 def compute_rows(
@@ -82,18 +82,18 @@ def compute_rows(
 class Subject:
     """A network or raw pixels, and the pictures; features are extracted when first asked for.
 
-    An evaluation that needs pictures takes ``parts`` and ``encode``; one that trains the network
+    An evaluation that needs pictures takes ``data`` and ``encode``; one that trains the network
     takes a copy of ``backbone``, which is never changed, and ``transform``.
     """
 
-    parts: Parts
+    data: EvalData
     backbone: nn.Module | None = None
     """None for raw pixels."""
     transform: EvalTransform | None = None
     """From decoded pictures to the input of ``backbone``; None for raw pixels."""
     clusters: Clusters | None = None
     """Of the method; None if it has none, and for a network that is a baseline."""
-    recall: Recall = compute_rows
+    cache: FeatureCache = compute_rows
     workers: int = 0
     """Processes that read pictures."""
 
@@ -108,19 +108,19 @@ class Subject:
         return next(self.backbone.parameters()).device
 
     @cached_property
-    def fit(self) -> Features:
+    def train_features(self) -> Features:
         """Features to learn from."""
-        return self._output(self.parts.fit)
+        return self._output(self.data.train)
 
     @cached_property
-    def score(self) -> Features | None:
+    def test_features(self) -> Features | None:
         """Features to score; None where one set plays both parts."""
-        return None if self.parts.score is None else self._output(self.parts.score)
+        return None if self.data.test is None else self._output(self.data.test)
 
     @property
-    def scored(self) -> Features:
+    def scored_features(self) -> Features:
         """Features of the pictures that are scored."""
-        return self.fit if self.score is None else self.score
+        return self.train_features if self.test_features is None else self.test_features
 
     def _output(self, pictures: Pictures) -> Features:
         prepare, encode = self.encode.prepare, self.encode.encode
@@ -130,7 +130,7 @@ class Subject:
                 prepare, lambda batch: [encode(batch)], pictures, workers=self.workers
             )
 
-        (values,), kept = self.recall(self, pictures, "output", compute)
+        (values,), kept = self.cache(self, pictures, "output", compute)
         return features_of(values, pictures, kept)
 
     @cached_property
@@ -150,7 +150,7 @@ class Subject:
 
     @cached_property
     def _pixels(self) -> Encoder:
-        return pixel_encoder(self.parts.fit)
+        return pixel_encoder(self.data.train)
 
 
 def assignment_of(

@@ -15,7 +15,6 @@ from swav.data.views.multicrop import Shown, make_crops
 from swav.evals.harness.extract import PIXELS_SIZE, readable_batches
 from swav.evals.harness.subject import Subject
 
-Crops = UInt8[Tensor, "batch channels height width"]
 CROP_AND_FLIP = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)
 
 
@@ -47,7 +46,11 @@ def draw_views(
     augment: AugmentConfig,
     seed: int,
     epoch: int,
-) -> Iterator[tuple[Crops, Crops]]:
+) -> Iterator[
+    tuple[
+        UInt8[Tensor, "batch channels height width"], UInt8[Tensor, "batch channels height width"]
+    ]
+]:
     """Yield two random views of every readable picture, batch after batch, as bytes."""
     group = CropGroup(count=2, size=size, scale=scale, augment=augment)
     views = ViewsConfig(groups=(group,))
