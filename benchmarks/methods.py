@@ -35,7 +35,7 @@ from swav.evals import Features, KNNConfig, extract, knn, layers, linear, pixel_
 from swav.evals.layers import LayersConfig, stage_features
 from swav.recipes import RECIPES, make_config
 from swav.recipes.train_config import TrainConfig
-from swav.training.trained_run import build_objective, transform_of
+from swav.training.networks import build_objective, transform_of
 
 PICTURES, HELD_OUT = 20_000, 5_000
 SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}

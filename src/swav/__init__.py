@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from swav.commands.cluster import cluster
     from swav.commands.embed import embed
+    from swav.commands.evaluate import evaluate
     from swav.report import write_report
-    from swav.training.evaluation import evaluate
     from swav.training.run import train
     from swav.training.trained_run import load
 
@@ -18,7 +18,7 @@ __all__ = ["__version__", "cluster", "embed", "evaluate", "load", "train", "writ
 _HOMES = {
     "cluster": "swav.commands.cluster",
     "embed": "swav.commands.embed",
-    "evaluate": "swav.training.evaluation",
+    "evaluate": "swav.commands.evaluate",
     "load": "swav.training.trained_run",
     "train": "swav.training.run",
     "write_report": "swav.report",

@@ -249,7 +249,7 @@ def _first_pass(words: Sequence[str]) -> "Start":
 
 def _evaluate_app() -> App:
     """Return the app of ``swav evaluate``, whose options are also those of every task."""
-    from swav.training.evaluation import TASKS
+    from swav.evals.selection import TASKS
 
     found = {
         _variable(f"{name}.{leaf.path}"): replace(leaf, path=f"{name}.{leaf.path}")
@@ -315,7 +315,8 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
 
 
 def _evaluate(words: Sequence[str], values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    from swav.training.evaluation import configured, evaluate
+    from swav.commands.evaluate import evaluate
+    from swav.evals.selection import configured
     from swav.training.open_model import is_model
 
     last_is_data = len(words) > 1 and not is_model(words[-1])

@@ -17,7 +17,8 @@ from swav.data.sources.pictures import Pictures
 from swav.data.sources.readers import Contents, Stack
 from swav.evals import DetectionConfig, detection
 from swav.evals.boxes import Found, mean_average_precision
-from swav.evals.harness.subject import EvalData, Subject
+from swav.evals.harness.eval_data import EvalData
+from swav.evals.harness.subject import Subject
 
 TRANSFORM = EvalTransform(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 SMALL = DetectionConfig(

@@ -6,7 +6,7 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.evals import LayersConfig, LinearConfig, Subject, layers, linear
-from swav.evals.harness.subject import EvalData
+from swav.evals.harness.eval_data import EvalData
 from swav.nn.backbones import BackboneConfig
 
 TRANSFORM = EvalTransform(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)

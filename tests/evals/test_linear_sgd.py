@@ -8,7 +8,7 @@ import torch
 
 from swav.data.loader import epoch_order
 from swav.evals import LinearSGDConfig, Subject, linear_sgd
-from swav.evals.harness.subject import EvalData
+from swav.evals.harness.eval_data import EvalData
 
 
 def by_hand(config, views, labels, num_classes):

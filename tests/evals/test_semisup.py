@@ -11,8 +11,9 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.listing import PackedNames
 from swav.data.sources.open import from_arrays
 from swav.evals import SemisupConfig, semisup
+from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.finetune import FineTuneConfig, finetune, num_right
-from swav.evals.harness.subject import EvalData, Subject
+from swav.evals.harness.subject import Subject
 
 QUICK = FineTuneConfig(trunk_rate=0.05, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)
 SIDE = 8

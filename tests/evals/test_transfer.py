@@ -17,8 +17,9 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import open_annotated
 from swav.data.sources.open import from_arrays
 from swav.evals import TransferConfig, transfer
+from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.finetune import FineTuneConfig
-from swav.evals.harness.subject import EvalData, Subject
+from swav.evals.harness.subject import Subject
 from swav.evals.transfer import SeveralLabels
 
 QUICK = FineTuneConfig(trunk_rate=0.0, head_rate=0.5, batch_size=16, epochs=1, min_steps=30)

@@ -7,7 +7,7 @@ from swav.commands.list_ import entries
 from swav.config import from_dict, to_dict
 from swav.data.sources.open import SourceConfig
 from swav.evals import DetectionConfig, KNNConfig, TransferConfig
-from swav.evals.harness.baselines import fit_and_score
+from swav.evals.harness.eval_data import fit_and_score
 from swav.evals.presets import PRESETS
 from swav.training.evaluation import configured, evaluate, task_config
 

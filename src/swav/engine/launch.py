@@ -20,6 +20,21 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def loading_workers(device: str | torch.device) -> int:
+    """Return the processes that read pictures, for each rank: beside a GPU all cores but one.
+
+    On a CPU the network needs most of them.
+    """
+    cores = available_cores() // distributed.local_world_size()
+    return max(1, cores - 1 if is_gpu(device) else cores // 4)
+
+
+def is_gpu(device: str | torch.device) -> bool:
+    """Return whether ``device`` (auto: what this machine has) is anything but a CPU."""
+    name = str(device)
+    return torch.cuda.is_available() if name == "auto" else not name.startswith("cpu")
+
+
 def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0) -> Fabric:
     """Return the fabric of this process; under torchrun the process group of all ranks starts.
 

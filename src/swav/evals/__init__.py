@@ -2,6 +2,7 @@
 
 from swav.evals.clusters import ClustersConfig
 from swav.evals.detection import DetectionConfig
+from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.extract import (
     Encoder,
     Features,
@@ -11,7 +12,7 @@ from swav.evals.harness.extract import (
     pixel_encoder,
     pixel_features,
 )
-from swav.evals.harness.subject import EvalData, Subject
+from swav.evals.harness.subject import Subject
 from swav.evals.knn import KNNConfig
 from swav.evals.layers import LayersConfig
 from swav.evals.linear import LinearConfig

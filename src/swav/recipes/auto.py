@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-
 from swav.config import differences
 from swav.data.sources.pictures import DataFacts
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.engine.launch import is_gpu
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
@@ -112,11 +111,6 @@ def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
         given = any(path.startswith(paths) for path in changed)
         lines.append(f"{value}: as given; auto takes {usual_value}" if given else f"{value}: {why}")
     return lines
-
-
-def is_gpu(device: str) -> bool:
-    """Return whether ``device`` (auto: what this machine has) is anything but a CPU."""
-    return torch.cuda.is_available() if device == "auto" else not device.startswith("cpu")
 
 
 class _Choice(NamedTuple):

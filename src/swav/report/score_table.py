@@ -1,16 +1,13 @@
 """The table on the screen: every score beside the untrained network's and the pixels'."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import mean, stdev
 
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from swav import config
-from swav.evals import Result
-from swav.training.open_model import Model
+from swav.run_folder.result import Result
 
 WIDE = 200
 Groups = Mapping[str, Sequence[Sequence[Result]]]
@@ -52,27 +49,6 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     if not console.is_terminal:  # a file has lines of any length
         console.width = WIDE
     console.print(table)
-
-
-def grouped(models: Sequence[Model], results: Sequence[Sequence[Result]]) -> dict[str, list]:  # type: ignore[type-arg]
-    """Return the results by group; the first run's name stands for its group."""
-    first_of: dict[object, str] = {}
-    groups: dict[str, list[Sequence[Result]]] = {}
-    for model, found in zip(models, results, strict=True):
-        same = model.name if model.config is None else repr(replace(model.config, seed=0))
-        label = model.name if model.name not in groups else str(model.folder or model.name)
-        groups.setdefault(first_of.setdefault(same, label), []).append(found)
-    return groups
-
-
-def differing_settings(models: Sequence[Model]) -> dict[str, list[str]]:
-    """Return the settings in which runs differ, with the value of each run."""
-    runs = [model.config for model in models if model.config is not None]
-    paths = dict.fromkeys(
-        path for run in runs[1:] for path in config.differences(runs[0], run) if path != "seed"
-    )
-    values = [dict(config.flatten(config.to_dict(run))) for run in runs]
-    return {path: [str(each.get(path)) for each in values] for path in paths}
 
 
 def _metrics(groups: Groups) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
@@ -52,16 +52,32 @@ def write_embeddings(
 def write_clusters(
     path: Path,
     names: Sequence[str],
-    assignment: Int64[np.ndarray, " images"],
-    certainty: Float[np.ndarray, " images"],
+    clusters: Int[np.ndarray, " images"],
+    probabilities: Float[np.ndarray, " images"],
 ) -> None:
     """Write path, cluster and probability of every picture as CSV."""
     rows = (
         [name, int(cluster), f"{probability:.6f}"]
-        for name, cluster, probability in zip(_printable(names), assignment, certainty, strict=True)
+        for name, cluster, probability in zip(
+            _printable(names), clusters, probabilities, strict=True
+        )
     )
     with replacing(path) as unfinished:
         _write_csv(unfinished, ["path", "cluster", "probability"], rows)
+
+
+def write_cluster_probabilities(
+    path: Path,
+    clusters: Int[np.ndarray, "images kept"],
+    probabilities: Float[np.ndarray, "images kept"],
+) -> None:
+    """Write the most probable clusters of every picture, the most probable first."""
+    with replacing(path) as unfinished:
+        np.savez(
+            unfinished,
+            clusters=clusters.astype(np.int32),
+            probabilities=probabilities.astype(np.float16),
+        )
 
 
 def write_views(

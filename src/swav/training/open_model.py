@@ -16,7 +16,9 @@ from swav.evals.harness.subject import Clusters
 from swav.exchange.from_state_dict import ENDINGS, load_networks
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
-from swav.training.trained_run import clusters_of_method, load
+from swav.run_folder import layout
+from swav.training.clusters import clusters_of_method
+from swav.training.trained_run import load
 
 FORMS = """\
 a run folder (the --out of a training)
@@ -66,7 +68,7 @@ def is_model(word: str) -> bool:
     """Return whether a word of the command line names a model, and so is not the DATA."""
     path = Path(word)
     if path.exists():
-        settings = (path / "config.yaml", path / "config.json")
+        settings = (path / layout.CONFIG, path / "config.json")
         return path.name.endswith(ENDINGS) or any(each.exists() for each in settings)
     is_named = word == "pixels" or word.partition(":")[0] == "random" or timm.is_model(word)
     return is_named or "=" in word
@@ -81,7 +83,7 @@ def open_model(word: str, shown: Input, *, allow_factory: Collection[str] = ()) 
     path = Path(word)
     name, equals, file = word.partition("=")
     kind, _, network = word.partition(":")
-    if (path / "config.yaml").exists():
+    if layout.is_run(path):
         return _run(path, allow_factory)
     if (path / "config.json").exists():
         return _timm(f"local-dir:{path}", shown, name=path.name)
@@ -94,7 +96,7 @@ def open_model(word: str, shown: Input, *, allow_factory: Collection[str] = ()) 
     if timm.is_model(word):
         return _timm(word, shown, name=word)
     raise ValueError(
-        f"{word} is no run folder (no config.yaml): give the --out of a training, or another "
+        f"{word} is no run folder (no {layout.CONFIG}): give the --out of a training, or another "
         f"model. A model is one of:\n{FORMS}"
     )
 

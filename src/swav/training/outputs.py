@@ -1,44 +1,38 @@
 """What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
 
-import logging
 import shutil
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from swav.commands.cluster import write_clusters
-from swav.commands.embed import write_embeddings
 from swav.data.sources.decode import Decoded, UnreadablePicture
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import ViewsConfig
 from swav.data.views.multicrop import Shown, finish, make_crops
+from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
 from swav.evals import extract
-from swav.evals.harness.baselines import Comparison, PixelBaseline, fit_and_score, one_set
-from swav.evals.harness.subject import EvalData, Subject
+from swav.evals.harness.baselines import Comparison, PixelBaseline
+from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
+from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
+from swav.evals.selection import TASKS, named_tasks, possible_tasks
 from swav.exchange.to_timm import save_timm
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
-from swav.training.evaluation import TASKS, possible_tasks, task_config, write_result
-from swav.training.trained_run import (
-    clusters_of,
-    clusters_of_method,
-    read_record,
-    transform_of,
-    untrained_network,
-    write_record,
-)
-
-logger = logging.getLogger(__name__)
+from swav.run_folder import layout
+from swav.run_folder.record import read_record, write_record
+from swav.run_folder.writers import write_views
+from swav.training.clusters import assign, clusters_of_method, write_assignment
+from swav.training.evaluation import measure
+from swav.training.networks import transform_of, untrained_network
+from swav.training.trained_run import write_features
 
 SHOWN_PICTURES = 6
-REPORT = "report.html"
-FILES = (REPORT, "embeddings.npz", "clusters.csv", "clusters.npz")
+FILES = (layout.REPORT, layout.EMBEDDINGS, layout.CLUSTERS, layout.CLUSTER_PROBABILITIES)
 
 
 def write_outputs(
@@ -63,7 +57,7 @@ def write_outputs(
         allow_factory: names of factories that may build the untrained network beside it.
     """
     before = _present(folder)
-    if not (folder / "model").exists() and ":" not in config.backbone.name:
+    if not (folder / layout.MODEL).exists() and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures)
     if config.evaluate_at_end:
@@ -71,22 +65,28 @@ def write_outputs(
         _evaluate(folder, config, objective, eval_data, allow_factory)
     if read_record(folder).get("status") != "finished":
         write_record(folder, status="finished", seconds=seconds)
-    if _present(folder) != before or not (folder / REPORT).exists():
+    if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
 
 def remove_outputs(folder: Path) -> None:
     """Remove what an earlier state of the network left; evaluations of other names stay."""
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    shutil.rmtree(folder / "features", ignore_errors=True)
-    for name in (*FILES, "eval/layers.svg", *(f"eval/{task}.json" for task in (*TASKS, *PRESETS))):
-        (folder / name).unlink(missing_ok=True)
+    for name in (layout.MODEL, layout.FEATURES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    evaluations = [layout.evaluation(folder, task) for task in (*TASKS, *PRESETS)]
+    pictures = [path.with_suffix(".svg") for path in evaluations]
+    for path in (*(folder / name for name in FILES), *evaluations, *pictures):
+        path.unlink(missing_ok=True)
 
 
 def _present(folder: Path) -> set[Path]:
     return {
         path
-        for path in (folder / "model", *folder.glob("*.*"), *folder.glob("eval/*.json"))
+        for path in (
+            folder / layout.MODEL,
+            *folder.glob("*.*"),
+            *layout.evaluation(folder, "").parent.glob("*.json"),
+        )
         if path.exists()
     }
 
@@ -94,7 +94,7 @@ def _present(folder: Path) -> set[Path]:
 def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
     save_timm(
         objective.encoder,
-        folder / "model",
+        folder / layout.MODEL,
         config=config.backbone,
         transform=transform_of(config),
         readme=_model_readme(config),
@@ -104,20 +104,24 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
 def _embed_and_cluster(
     folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
 ) -> None:
-    wanted = [name for name in ("embeddings.npz", "clusters.csv") if not (folder / name).exists()]
-    if not wanted:
+    embeddings, clusters = folder / layout.EMBEDDINGS, folder / layout.CLUSTERS
+    if embeddings.exists() and clusters.exists():
         return
-    backbone = objective.encoder
-    device = next(backbone.parameters()).device
-    features = extract(backbone, pictures, transform_of(config), device=device)
-    if "embeddings.npz" in wanted:
-        write_embeddings(features, folder / "embeddings.npz")
-    if "clusters.csv" in wanted:
-        probabilities = clusters_of(objective, features.values)
-        write_clusters(features, probabilities, folder / "clusters.csv")
+    device = next(objective.encoder.parameters()).device
+    features = extract(
+        objective.encoder,
+        pictures,
+        transform_of(config),
+        device=device,
+        workers=loading_workers(device),
+    )
+    if not embeddings.exists():
+        write_features(features, embeddings)
+    if not clusters.exists():
+        write_assignment(features, assign(objective, features.values), clusters)
 
 
-def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
+def draw_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
     """Write the views of a few pictures, as the first epoch sees them, for the report."""
     wanted = np.linspace(0, len(pictures) - 1, min(SHOWN_PICTURES, len(pictures))).astype(np.int64)
     indices, shown = [], []
@@ -139,13 +143,8 @@ def write_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
         pipeline=config.data.pipeline,
     )
     views = finish(made, config.views).views
-    names = [pictures.names[i].encode("utf-8", "backslashreplace").decode() for i in indices]
-    arrays = {"names": np.array(names), **_by_group(views, config.views)}
-    path = folder / "pictures" / "views.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(".views.unfinished.npz")
-    np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
-    unfinished.replace(path)
+    names = [pictures.names[index] for index in indices]
+    write_views(folder, names, _by_group(views, config.views))
 
 
 def _by_group(views: tuple[torch.Tensor, ...], config: ViewsConfig) -> dict[str, np.ndarray]:
@@ -172,7 +171,7 @@ def _evaluate(
 ) -> None:
     """Measure what the labels allow; a task that they do not is left out with a warning."""
     tasks = dict.fromkeys((*possible_tasks(eval_data), "part_retrieval"))
-    missing = [name for name in tasks if not (folder / "eval" / f"{name}.json").exists()]
+    missing = [name for name in tasks if not layout.evaluation(folder, name).exists()]
     if not missing:
         return
 
@@ -182,19 +181,13 @@ def _evaluate(
         objective.encoder,
         transform_of(config),
         clusters_of_method(objective),
+        workers=loading_workers(config.device),
     )
     num_images = len(eval_data.train)
     untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
     comparison = Comparison(subject, untrained, config.seed, PixelBaseline(eval_data))
-    results = []
-    for name in missing:
-        try:
-            result = comparison.run(task_config(name))
-        except ValueError as error:
-            logger.warning("the evaluation %s is left out: %s", name, error)
-            continue
-        results.append(replace(result, model=folder.resolve().name))
-        write_result(results[-1], folder)
+    model = folder.resolve().name
+    results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
 

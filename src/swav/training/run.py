@@ -17,21 +17,24 @@ from swav.data.loader import StepViews, loader
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
-from swav.engine.launch import available_cores, launch
+from swav.engine.launch import available_cores, launch, loading_workers
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes import explain, make_config
-from swav.recipes.auto import is_gpu
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
 from swav.run_folder.lock import RunLock
+from swav.run_folder.record import write_record
 from swav.run_folder.text_log import RunLog
-from swav.training.checks import check_groups, check_plan, check_views, print_plan
+from swav.training.checks import check_groups, check_plan, check_views
+from swav.training.networks import transform_of
 from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.outputs import write_outputs
+from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
 from swav.training.session import Session, check_folder, on_any_rank, save, start_session
 from swav.training.stop_signal import StopSignal
-from swav.training.trained_run import load, transform_of, write_record
+from swav.training.trained_run import load
 
 __all__ = ["StoppedBySignal", "train"]
 
@@ -122,8 +125,8 @@ def _config(
     data: str, recipe: str, pictures: Pictures | None, continued: Path | None
 ) -> TrainConfig:
     """Return the settings of the run to continue, or else of the recipe for these pictures."""
-    if continued is not None and (continued / "config.yaml").exists():
-        config = swav.config.load(TrainConfig, continued / "config.yaml")
+    if continued is not None and layout.is_run(continued):
+        config = swav.config.load(TrainConfig, continued / layout.CONFIG)
     else:
         opened = SourceConfig(data=data).build() if pictures is None else pictures
         config = make_config(recipe, opened)
@@ -145,7 +148,7 @@ def _backbone_weights(
             f"--init-from {run} holds {source.config.backbone.name} with "
             f"{source.config.backbone.args} for {channels[0]} channels, this run has "
             f"{config.backbone.name} with {config.backbone.args} for {channels[1]}: use the same "
-            f"backbone (--config {Path(run) / 'config.yaml'} takes all settings of that run)"
+            f"backbone (--config {Path(run) / layout.CONFIG} takes all settings of that run)"
         )
     return source.backbone.state_dict()
 
@@ -170,7 +173,7 @@ def _recorded(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if (folder / "run.json").exists():
+        if (folder / layout.RECORD).exists():
             stopped = isinstance(error, StoppedBySignal | KeyboardInterrupt)
             write_record(folder, status="stopped" if stopped else "failed")
         raise
@@ -274,11 +277,7 @@ def _finish(session: Session, *, reopen: bool) -> None:
 
 
 def _num_workers(config: TrainConfig) -> int:
-    """Return the loading processes of this rank: on a CPU the network needs most of the cores."""
-    if config.workers >= 0:
-        return config.workers
-    cores = available_cores() // distributed.local_world_size()
-    return max(1, cores - 1 if is_gpu(config.device) else cores // 4)
+    return config.workers if config.workers >= 0 else loading_workers(config.device)
 
 
 def _num_threads(config: TrainConfig) -> int:

@@ -3,7 +3,6 @@
 import logging
 import shlex
 import sys
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +21,15 @@ from swav.engine import Clock, Objective
 from swav.engine.launch import available_cores, prepare_network
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder import layout
+from swav.run_folder.atomic import replacing
 from swav.run_folder.bad_files import append_bad_file, write_bad_files
 from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
-from swav.training.outputs import remove_outputs, write_views
-from swav.training.trained_run import build_objective, read_record, write_record
+from swav.training.networks import build_objective
+from swav.training.outputs import draw_views, remove_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -83,18 +85,18 @@ def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resum
     Raises:
         ValueError: if it holds a run that is not to be continued, or one of other settings.
     """
-    stored = folder / "config.yaml"
-    if not resume and (stored.exists() or (folder / "checkpoints").exists()):
+    stored = folder / layout.CONFIG
+    if not resume and (stored.exists() or (folder / layout.CHECKPOINTS).exists()):
         raise ValueError(
             f"{folder} already holds a run: continue it with --resume, or choose another --out"
         )
     if stored.exists():
         _check_same(swav.config.load(TrainConfig, stored), config)
-    before, now = read_record(folder).get("num_images"), len(pictures)
-    if before not in (None, now):
+    before, num_images = read_record(folder).get("num_images"), len(pictures)
+    if before not in (None, num_images):
         raise ValueError(
-            f"the run to continue learns from {before} pictures, {pictures.data} now has {now}: "
-            "bring the others back, or start a new run with another --out"
+            f"the run to continue learns from {before} pictures, {pictures.data} now has "
+            f"{num_images}: bring the others back, or start a new run with another --out"
         )
 
 
@@ -239,7 +241,7 @@ def _continue(session: Session) -> None:
     if step < 0:
         logger.info("no checkpoint yet: starting at step 0")
         return
-    checkpoint = found or load_checkpoint(session.folder / "checkpoints" / f"step-{step:08d}")
+    checkpoint = found or load_checkpoint(layout.checkpoint(session.folder, step))
     restore(checkpoint.tensors, session.objective, session.optimizer)
     _restore_machine(checkpoint.meta)
     session.clock = session.clock.at(step, global_batch=session.config.optim.batch_size)
@@ -280,9 +282,8 @@ def _restore_machine(meta: Mapping[str, Any]) -> None:
 
 def _write_start(session: Session, recipe: str) -> None:
     config, folder = session.config, session.folder
-    unfinished = folder / ".config.yaml.tmp"
-    swav.config.dump(config, unfinished)
-    unfinished.replace(folder / "config.yaml")
+    with replacing(folder / layout.CONFIG) as unfinished:
+        swav.config.dump(config, unfinished)
     if not read_record(folder):
         write_record(
             folder,
@@ -301,7 +302,7 @@ def _write_start(session: Session, recipe: str) -> None:
     write_record(folder, status="running")
     write_bad_files(folder, session.pictures.bad_files)
     remove_outputs(folder)  # of an unfinished network, if any
-    write_views(folder, session.pictures, config)
+    draw_views(folder, session.pictures, config)
 
 
 def _machine(session: Session) -> dict[str, Any]:
@@ -313,8 +314,3 @@ def _machine(session: Session) -> dict[str, Any]:
         "precision": session.config.precision,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
     }
-
-
-def now() -> str:
-    """Return the time as the run's record writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -4,15 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.eval_transform import EvalTransform
-from swav.data.sources.annotated import Annotated
 from swav.data.sources.pictures import Pictures
+from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.extract import (
     Encoder,
     Features,
@@ -22,31 +21,6 @@ from swav.evals.harness.extract import (
     network_encoder,
     pixel_encoder,
 )
-
-
-class EvalData(NamedTuple):
-    """Pictures to fit on and to score; ``test`` is None where one set plays both parts."""
-
-    train: Pictures
-    test: Pictures | None
-    fit_on: str
-    score_on: str
-    boxes: tuple[Annotated, Annotated] | None = None
-    """The same two sets with the objects in each picture, if they are known."""
-
-    def load(self) -> "EvalData":
-        """Return the same with the pictures decoded in memory, if they fit there."""
-        test = None if self.test is None else self.test.load()
-        loaded = self._replace(train=self.train.load(), test=test)
-        if self.boxes is None or loaded.test is None:
-            return loaded
-        train_boxes, test_boxes = self.boxes
-        return loaded._replace(boxes=(train_boxes.of(loaded.train), test_boxes.of(loaded.test)))
-
-    @property
-    def scored(self) -> Pictures:
-        """The pictures that are scored."""
-        return self.train if self.test is None else self.test
 
 
 class Clusters(ABC):

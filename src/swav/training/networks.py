@@ -1,0 +1,55 @@
+"""The networks of a run, from its configuration: the method around a backbone, and its input."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from swav.data.eval_transform import EvalTransform
+from swav.engine.objective import Objective, TrainingFacts
+from swav.recipes.train_config import TrainConfig
+
+
+def build_objective(
+    config: TrainConfig,
+    *,
+    num_images: int,
+    weights: Mapping[str, Tensor] | None = None,
+    allow_factory: Collection[str] = (),
+) -> Objective:
+    """Return the method around a backbone, fresh (the same for the same seed) or with weights."""
+    torch.manual_seed(config.seed)
+    backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
+    if weights is not None:
+        backbone.load_state_dict(weights)
+    facts = TrainingFacts(
+        feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
+        num_images=num_images,
+        global_batch=config.optim.batch_size,
+    )
+    return config.method.build(backbone, facts)
+
+
+def untrained_objective(
+    config: TrainConfig, *, num_images: int, allow_factory: Collection[str] = ()
+) -> Objective:
+    """Return the method with random weights, also where the run began with published ones."""
+    config = replace(config, backbone=replace(config.backbone, pretrained=False))
+    return build_objective(config, num_images=num_images, allow_factory=allow_factory)
+
+
+def untrained_network(
+    config: TrainConfig, *, num_images: int, allow_factory: Collection[str] = ()
+) -> nn.Module:
+    """Return the network of a run with random weights."""
+    return untrained_objective(config, num_images=num_images, allow_factory=allow_factory).encoder
+
+
+def transform_of(config: TrainConfig) -> EvalTransform:
+    """Return the evaluation transform of a training: target size, its mean and deviation."""
+    return EvalTransform(
+        input_size=(config.data.channels, *config.views.groups[0].size),
+        mean=config.views.mean,
+        std=config.views.std,
+    )
