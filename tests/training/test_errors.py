@@ -11,7 +11,8 @@ from tiny import drawn, tiny_config, write_pictures
 from swav import cli, config
 from swav.data.sources.listing import BadFile
 from swav.data.sources.open import SourceConfig
-from swav.run_folder.bad_files import BAD_FILES, check_bad_files, write_bad_files
+from swav.run_folder.bad_files import append_bad_file, check_bad_files, write_bad_files
+from swav.run_folder.layout import BAD_FILES
 
 Refused = Callable[..., tuple[int, str]]
 
@@ -154,8 +155,8 @@ def test_too_many_unreadable_pictures(refused: Refused, tmp_path: Path) -> None:
 def test_bad_files_are_listed_once_each_in_one_line(tmp_path: Path) -> None:
     write_bad_files(tmp_path, [])
     assert not (tmp_path / BAD_FILES).exists()
-    with (tmp_path / BAD_FILES).open("ab") as file:  # as two workers do, in two epochs
-        file.write(b"'b.png'\tno picture\n" * 4)
+    for _ in range(4):  # as two workers do, in two epochs
+        append_bad_file(tmp_path, BadFile("b.png", "no picture"))
     found = [BadFile("b.png", "no picture"), BadFile("a\nb.png", "broken:\n  at byte 7")]
     write_bad_files(tmp_path, found)
     write_bad_files(tmp_path, found)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny import WITH_BATCHNORM, drawn, tiny_config, tiny_pictures, write_pictures
 
+from swav.commands.evaluate import evaluate
 from swav.config import UsageError
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import from_arrays
@@ -30,8 +31,9 @@ from swav.evals import (
 from swav.evals.harness.baselines import Comparison, PixelBaseline
 from swav.evals.harness.cache import cached_in, weights_digest
 from swav.evals.harness.finetune import FineTuneConfig
-from swav.report.score_table import differing_settings, grouped, print_table
-from swav.training import evaluation as command
+from swav.evals.selection import TASKS, configured
+from swav.report.score_table import print_table
+from swav.training.evaluation import Measured, by_settings, differing_settings
 from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.open_model import Model
 
@@ -50,7 +52,7 @@ def data() -> EvalData:
 
 
 def test_every_task_tells_what_it_needs() -> None:
-    for config in (task() for task in command.TASKS.values()):
+    for config in (task() for task in TASKS.values()):
         assert isinstance(config.needs_labels, bool)
         assert set(config.baselines) <= {"random", "pixels"}
         assert type(config).__doc__
@@ -72,7 +74,7 @@ def test_the_baselines_are_the_untrained_network_and_the_pixels(data: EvalData) 
 
 def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, capsys) -> None:
     data = write_pictures(tmp_path)
-    results = command.evaluate(
+    results = evaluate(
         ["random:resnet10t", "pixels"], data, tasks=[KNN], out=tmp_path / "out", input_size=16
     )
     assert [result.model for result in results] == ["random:resnet10t", "pixels"]
@@ -87,36 +89,36 @@ def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, 
 
 def test_unlabelled_pictures_get_the_tasks_that_need_no_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", pictures=drawn()[0])
-    results = command.evaluate("pixels", str(tmp_path / "plain.npz"))
+    results = evaluate("pixels", str(tmp_path / "plain.npz"))
     assert [result.task for result in results] == ["clusters", "part_retrieval"]
     assert "nmi" not in results[0].metrics
     with pytest.raises(ValueError, match="linear needs labels"):
-        command.evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
+        evaluate("pixels", str(tmp_path / "plain.npz"), tasks=["linear"])
 
 
 def test_tasks_that_train_have_pixels_beside_them(tmp_path: Path) -> None:
     short = FineTuneConfig(epochs=1, trunk_rate=0.05, head_rate=0.1)
     few = SemisupConfig(per_class=(1,), training=short)
     common = {"input_size": 32, "out": tmp_path}
-    found = command.evaluate("random:resnet10t", "digits", tasks=[few], **common)
+    found = evaluate("random:resnet10t", "digits", tasks=[few], **common)
     assert [result.task for result in found] == ["semisup", "knn", "linear"]
     assert set(found[2].baselines) == {"random", "pixels"}
 
 
 def test_the_old_name_of_a_task_leads_to_the_new_one() -> None:
     with pytest.raises(UsageError, match=r"unknown task 'parts'. Did you mean 'part_retrieval'\?"):
-        command.evaluate("pixels", "digits", tasks=["parts"])
+        evaluate("pixels", "digits", tasks=["parts"])
 
 
 def test_pictures_must_be_named_where_no_run_tells_them() -> None:
     with pytest.raises(UsageError, match="name them after the models"):
-        command.evaluate("pixels")
+        evaluate("pixels")
     with pytest.raises(UsageError, match="nothing to evaluate"):
-        command.evaluate([])
+        evaluate([])
     with pytest.raises(UsageError, match="named twice"):
-        command.evaluate(["pixels", "pixels"], "emoji")
+        evaluate(["pixels", "pixels"], "emoji")
     with pytest.raises(UsageError, match="belong together"):
-        command.evaluate("pixels", "emoji", fit_on="digits")
+        evaluate("pixels", "emoji", fit_on="digits")
 
 
 def test_two_folders_of_one_name_are_two_models(tmp_path: Path, capsys) -> None:
@@ -127,7 +129,7 @@ def test_two_folders_of_one_name_are_two_models(tmp_path: Path, capsys) -> None:
         (tmp_path / name).mkdir()
         torch.save(network.state_dict(), tmp_path / name / "net.pth")
     words = [f"resnet10t={tmp_path / name / 'net.pth'}" for name in ("a", "b")]
-    results = command.evaluate(words, data, tasks=[KNN], out=tmp_path / "out", input_size=16)
+    results = evaluate(words, data, tasks=[KNN], out=tmp_path / "out", input_size=16)
     assert [result.model for result in results] == words
     assert len(list((tmp_path / "out").rglob("knn.json"))) == 2
     assert "runs" not in capsys.readouterr().out
@@ -140,17 +142,17 @@ def test_parts_are_fitted_on_train_and_scored_on_what_was_held_out(tmp_path: Pat
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(drawn()[0][row]).save(folder / f"{row}.png")
     data, other = str(tmp_path / "data"), str(tmp_path / "other")
-    (found,) = command.evaluate("pixels", fit_on=data, score_on=data, tasks=[KNNConfig(k=(3,))])
+    (found,) = evaluate("pixels", fit_on=data, score_on=data, tasks=[KNNConfig(k=(3,))])
     assert (found.counts["fit"], found.counts["score"]) == (12, 6)
     assert found.protocol["score_on"] == f"{data} (test)"
     with pytest.raises(ValueError, match="a picture would find itself"):
-        command.evaluate("pixels", fit_on=other, score_on=other)
+        evaluate("pixels", fit_on=other, score_on=other)
     with pytest.raises(ValueError, match="a picture would find itself"):
-        command.evaluate("pixels", fit_on=other, score_on=f"{other}/")
+        evaluate("pixels", fit_on=other, score_on=f"{other}/")
     with pytest.raises(UsageError, match="beside --fit-on"):
-        command.evaluate("pixels", data, fit_on=data, score_on=other)
+        evaluate("pixels", data, fit_on=data, score_on=other)
     with pytest.raises(UsageError, match="--split is of DATA"):
-        command.evaluate("pixels", fit_on=data, score_on=other, split="test")
+        evaluate("pixels", fit_on=data, score_on=other, split="test")
 
 
 def test_tasks_nobody_named_are_left_out_where_pictures_are_too_few(tmp_path: Path, caplog) -> None:
@@ -158,20 +160,20 @@ def test_tasks_nobody_named_are_left_out_where_pictures_are_too_few(tmp_path: Pa
     rows = np.concatenate([np.flatnonzero(labels == label)[:2] for label in range(4)])
     np.savez(tmp_path / "few.npz", pictures=pictures[rows], labels=labels[rows])
     data = str(tmp_path / "few.npz")
-    found = command.evaluate("pixels", data)
+    found = evaluate("pixels", data)
     assert [result.task for result in found] == ["knn", "clusters"]
     assert "linear is left out: " in caplog.text
     with pytest.raises(ValueError, match="too few"):
-        command.evaluate("pixels", data, tasks=["linear"])
+        evaluate("pixels", data, tasks=["linear"])
     broken = timm.create_model("resnet10t")
     broken.conv1[0].weight.data.fill_(torch.nan)
     torch.save(broken.state_dict(), tmp_path / "broken.pth")
     with pytest.raises(ValueError, match="are not finite"):  # of which no task is possible
-        command.evaluate(f"resnet10t={tmp_path / 'broken.pth'}", data, input_size=16)
+        evaluate(f"resnet10t={tmp_path / 'broken.pth'}", data, input_size=16)
 
 
 def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path) -> None:
-    (found,) = command.evaluate(
+    (found,) = evaluate(
         "random:resnet10t",
         write_pictures(tmp_path),
         tasks=[LinearConfig(seed=3, folds=2)],
@@ -185,25 +187,25 @@ def test_a_result_says_what_the_network_was_shown_and_every_seed(tmp_path: Path)
 
 def test_pixels_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pixels cannot be measured by semisup"):
-        command.evaluate(["random", "pixels"], write_pictures(tmp_path), tasks=["semisup", "knn"])
+        evaluate(["random", "pixels"], write_pictures(tmp_path), tasks=["semisup", "knn"])
     with pytest.raises(ValueError, match="device 'cuda9' is not here"):
-        command.evaluate("random", "digits", device="cuda9")
+        evaluate("random", "digits", device="cuda9")
 
 
 def test_options_of_a_task_change_that_value_alone() -> None:
-    configs = command.configured("knn,linear-sgd,layers", {"layers.probe.folds": 5, "knn.k": [3]})
+    configs = configured("knn,linear-sgd,layers", {"layers.probe.folds": 5, "knn.k": [3]})
     assert configs is not None
-    layers = command.TASKS["layers"]()
+    layers = TASKS["layers"]()
     expected: list[EvalConfig] = [
         KNNConfig(k=(3,)),
-        command.TASKS["linear_sgd"](),
+        TASKS["linear_sgd"](),
         replace(layers, probe=replace(layers.probe, folds=5)),
     ]
     assert list(configs) == ["knn", "linear_sgd", "layers"]
     assert list(configs.values()) == expected
-    assert command.configured(None, {}) is None
+    assert configured(None, {}) is None
     with pytest.raises(UsageError, match="option of linear: add linear to --tasks"):
-        command.configured("knn", {"linear.folds": 5})
+        configured("knn", {"linear.folds": 5})
 
 
 def test_features_are_read_back_until_weights_or_pictures_change(
@@ -267,14 +269,17 @@ def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys
         )
     ]
     values = (0.5, 0.6, 0.7, 0.9)
-    groups = grouped(models, [_results(value) for value in values])
+    measured = [
+        Measured(model, _results(value)) for model, value in zip(models, values, strict=True)
+    ]
+    groups = by_settings(measured)
     assert {label: len(runs) for label, runs in groups.items()} == {"a0": 3, "b": 1}
     print_table(groups, title="ablation")
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line]
     assert lines[0] == ["knn", "top1", "a0", "3", "0.6000", "+-0.1000"]
     assert lines[1] == ["top1", "b", "1", "0.9000", "0.100-0.900"]
     epsilon = str(base.method.epsilon)
-    assert differing_settings(models) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
+    assert differing_settings(measured) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
 
 
 def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(

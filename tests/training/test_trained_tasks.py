@@ -3,13 +3,14 @@
 import pytest
 from voc import write_voc
 
+from swav.commands.evaluate import evaluate
 from swav.commands.list_ import entries
 from swav.config import from_dict, to_dict
 from swav.data.sources.open import SourceConfig
 from swav.evals import DetectionConfig, KNNConfig, TransferConfig
 from swav.evals.harness.eval_data import fit_and_score
 from swav.evals.presets import PRESETS
-from swav.training.evaluation import configured, evaluate, task_config
+from swav.evals.selection import configured, task_config
 
 
 def test_data_with_boxes_bring_their_own_parts(tmp_path):
