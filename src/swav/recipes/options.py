@@ -94,8 +94,11 @@ class Start:
         path = self.stored.with_name("run.json") if self.stored is not None else None
         if path is None or not path.exists():
             return None
-        recipe: str | None = json.loads(path.read_text(encoding="utf-8")).get("recipe")
-        return recipe
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return None  # the training says what is wrong with it
+        return record.get("recipe") if isinstance(record, dict) else None
 
 
 def complete(

@@ -23,14 +23,19 @@ def read_record(run_folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text("utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError(f"it holds a {type(record).__name__}, not an object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): restore it from a backup, or start a new run with "
-            "another --out"
-        ) from error
+        raise damaged_record(run_folder, f"is not whole JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise damaged_record(run_folder, "is no JSON object")
     return record
+
+
+def damaged_record(run_folder: Path, fault: str) -> ValueError:
+    """Return what to raise for a record that is damaged or missing: the file and the remedy."""
+    return ValueError(
+        f"{run_folder / layout.RECORD} {fault}: restore it from a backup, or remove it and run "
+        f"swav train --resume --out {run_folder}, which writes it again"
+    )
 
 
 def write_record(run_folder: Path, **changes: Any) -> None:

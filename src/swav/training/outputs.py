@@ -32,7 +32,6 @@ from swav.training.networks import transform_of, untrained_network
 from swav.training.trained_run import write_features
 
 SHOWN_PICTURES = 6
-FILES = (layout.REPORT, layout.EMBEDDINGS, layout.CLUSTERS, layout.CLUSTER_PROBABILITIES)
 
 
 def write_outputs(
@@ -42,10 +41,14 @@ def write_outputs(
     pictures: Pictures,
     *,
     reopen: bool,
+    step: int,
     seconds: float,
     allow_factory: Collection[str] = (),
 ) -> None:
-    """Export, embed, cluster, evaluate (unless told not to) and report; what is there stays.
+    """Export, embed, cluster, evaluate (unless told not to) and report.
+
+    What is there stays, unless the record says that it is of an earlier state of the network: then
+    it is replaced.
 
     Args:
         folder: run folder.
@@ -53,30 +56,35 @@ def write_outputs(
         objective: trained.
         pictures: that it was trained on.
         reopen: whether they came from ``config.data``, which may hold a part to score.
+        step: of the network, which is saved; for the run's record.
         seconds: of the training, for the run's record.
         allow_factory: names of factories that may build the untrained network beside it.
     """
-    before = _present(folder)
-    if not (folder / layout.MODEL).exists() and ":" not in config.backbone.name:
+    before, outdated = _present(folder), read_record(folder).get("outputs_outdated", False)
+    if (outdated or not (folder / layout.MODEL).exists()) and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
-    _embed_and_cluster(folder, config, objective, pictures)
+    _embed_and_cluster(folder, config, objective, pictures, outdated=outdated)
+    if outdated:
+        _remove_scores(folder)
     if config.evaluate_at_end:
         eval_data = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
+    if outdated:
+        (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
-        write_record(folder, status="finished", seconds=seconds)
+        write_record(
+            folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
+        )
     if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
 
-def remove_outputs(folder: Path) -> None:
-    """Remove what an earlier state of the network left; evaluations of other names stay."""
-    for name in (layout.MODEL, layout.FEATURES):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    evaluations = [layout.evaluation(folder, task) for task in (*TASKS, *PRESETS)]
-    pictures = [path.with_suffix(".svg") for path in evaluations]
-    for path in (*(folder / name for name in FILES), *evaluations, *pictures):
-        path.unlink(missing_ok=True)
+def _remove_scores(folder: Path) -> None:
+    """Remove the scores of an earlier state of the network; evaluations of other names stay."""
+    shutil.rmtree(folder / layout.FEATURES, ignore_errors=True)
+    for name in (*TASKS, *PRESETS):
+        for suffix in (".json", ".svg"):
+            layout.evaluation(folder, name, suffix).unlink(missing_ok=True)
 
 
 def _present(folder: Path) -> set[Path]:
@@ -102,10 +110,15 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
 
 
 def _embed_and_cluster(
-    folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    pictures: Pictures,
+    *,
+    outdated: bool,
 ) -> None:
     embeddings, clusters = folder / layout.EMBEDDINGS, folder / layout.CLUSTERS
-    if embeddings.exists() and clusters.exists():
+    if not outdated and embeddings.exists() and clusters.exists():
         return
     device = next(objective.encoder.parameters()).device
     features = extract(
@@ -115,9 +128,9 @@ def _embed_and_cluster(
         device=device,
         workers=loading_workers(device),
     )
-    if not embeddings.exists():
+    if outdated or not embeddings.exists():
         write_features(features, embeddings)
-    if not clusters.exists():
+    if outdated or not clusters.exists():
         write_assignment(features, assign(objective, features.values), clusters)
 
 

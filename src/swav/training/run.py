@@ -175,7 +175,10 @@ def _recorded(folder: Path) -> Iterator[None]:
     except BaseException as error:
         if (folder / layout.RECORD).exists():
             stopped = isinstance(error, StoppedBySignal | KeyboardInterrupt)
-            write_record(folder, status="stopped" if stopped else "failed")
+            try:
+                write_record(folder, status="stopped" if stopped else "failed")
+            except OSError as full:  # perhaps for the same reason
+                logger.warning("could not write how the run ended: %s", full)
         raise
 
 
@@ -252,6 +255,8 @@ def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
             saved = save(session, log.seconds)
         if stopping and not session.is_trained:
             raise _stopped(session, saved=saved)
+    if session.saved_step != session.clock.step:
+        raise _unsaved(session)
 
 
 def _stopped(session: Session, *, saved: bool) -> Exception:
@@ -259,6 +264,16 @@ def _stopped(session: Session, *, saved: bool) -> Exception:
     if saved:
         return StoppedBySignal(f"{where}; continue with --resume --out {session.folder}")
     return OSError(f"{where}, but this step could not be saved: --resume continues an earlier one")
+
+
+def _unsaved(session: Session) -> OSError:
+    again = session.clock.step - max(session.saved_step, 0)
+    return OSError(
+        f"training is complete, but the state of its last step, step {session.clock.step}, could "
+        f"not be saved ({session.save_failure or 'see the first rank'}), and nothing is made of "
+        f"weights that are not saved: free the disk, then --resume --out {session.folder} does "
+        f"the last {again} steps again"
+    )
 
 
 def _finish(session: Session, *, reopen: bool) -> None:
@@ -271,6 +286,7 @@ def _finish(session: Session, *, reopen: bool) -> None:
         session.objective,
         session.pictures,
         reopen=reopen,
+        step=session.clock.step,
         seconds=round(session.seconds, 1),
         allow_factory=session.allow_factory,
     )

@@ -29,7 +29,7 @@ from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
 from swav.training.networks import build_objective
-from swav.training.outputs import draw_views, remove_outputs
+from swav.training.outputs import draw_views
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Session:
     seconds: float = 0.0
     """Spent in training so far, interruptions left out."""
     saved_step: int = -1
+    save_failure: str = ""
+    """Why the last attempt to save failed, on the rank that saves."""
     allow_factory: Collection[str] = ()
     """Factories that may build its network."""
 
@@ -168,7 +170,7 @@ def start_session(
     )
     if resume:
         _continue(session)
-    if fabric.is_global_zero and not session.is_trained:
+    if fabric.is_global_zero:
         _write_start(session, recipe)
     return session
 
@@ -206,7 +208,10 @@ def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool
     try:
         save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
     except OSError as error:
-        logger.warning("could not save step %d (%s): training goes on", clock.step, error)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        session.save_failure = f"{error}; it takes {1.2 * size / 1e6:.1f} MB of free disk"
+        after = "" if session.is_trained else ": training goes on"
+        logger.warning("could not save step %d (%s)%s", clock.step, session.save_failure, after)
         return False
     return True
 
@@ -251,9 +256,21 @@ def _continue(session: Session) -> None:
         logger.info("all %d steps are done: making what is missing", step)
         return
     if session.fabric.is_global_zero:
-        resumes = read_record(session.folder).get("resumes", [])
-        write_record(session.folder, resumes=[*resumes, {"step": step, "time": now()}])
+        _record_resume(session)
     logger.info("continuing at step %d of %d", step, session.clock.total_steps)
+
+
+def _record_resume(session: Session) -> None:
+    record, step = read_record(session.folder), session.clock.step
+    if record.get("status") == "finished":
+        logger.warning(
+            "this run finished at step %s, but its newest checkpoint that can be read is of step "
+            "%d: training the rest again; what the run made stays until that is done",
+            record.get("outputs_step", session.clock.total_steps),
+            step,
+        )
+    resumes = [*record.get("resumes", []), {"step": step, "time": now()}]
+    write_record(session.folder, resumes=resumes)
 
 
 def _restore_machine(meta: Mapping[str, Any]) -> None:
@@ -282,9 +299,11 @@ def _restore_machine(meta: Mapping[str, Any]) -> None:
 
 def _write_start(session: Session, recipe: str) -> None:
     config, folder = session.config, session.folder
-    with replacing(folder / layout.CONFIG) as unfinished:
-        swav.config.dump(config, unfinished)
-    if not read_record(folder):
+    if not session.is_trained:
+        with replacing(folder / layout.CONFIG) as unfinished:
+            swav.config.dump(config, unfinished)
+    record = read_record(folder)
+    if "num_images" not in record:
         write_record(
             folder,
             data=config.data.data,
@@ -297,12 +316,12 @@ def _write_start(session: Session, recipe: str) -> None:
             started=now(),
             versions=dict(installed_versions()),
             machine=_machine(session),
-            resumes=[],
+            resumes=record.get("resumes", []),
         )
-    write_record(folder, status="running")
-    write_bad_files(folder, session.pictures.bad_files)
-    remove_outputs(folder)  # of an unfinished network, if any
-    draw_views(folder, session.pictures, config)
+    if not session.is_trained:
+        write_record(folder, status="running", outputs_outdated=True)
+        write_bad_files(folder, session.pictures.bad_files)
+        draw_views(folder, session.pictures, config)
 
 
 def _machine(session: Session) -> dict[str, Any]:

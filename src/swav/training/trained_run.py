@@ -1,8 +1,10 @@
 """A run folder opened again: its settings and the network that came out of it."""
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,11 +17,13 @@ from swav.evals import Features, extract
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
-from swav.run_folder.record import read_record
+from swav.run_folder.record import damaged_record, read_record
 from swav.run_folder.state import restore_weights
 from swav.run_folder.writers import check_embeddings_path, write_embeddings
 from swav.training.clusters import assign, write_assignment
 from swav.training.networks import transform_of, untrained_network, untrained_objective
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> TrainedR
         allow_factory: ``package.module:function`` that its config may name as the backbone.
 
     Raises:
-        ValueError: if the folder holds no run, or one that has not come to a checkpoint, or it
-            names a factory that is not allowed.
+        ValueError: if the folder holds no run, or one that has not come to a checkpoint, it names
+            a factory that is not allowed, or its newest checkpoint is not of its last step.
     """
     folder = Path(folder)
     if not layout.is_run(folder):
@@ -110,13 +114,35 @@ def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> TrainedR
             f"{folder} is no run folder (no {layout.CONFIG}): give the --out of a training"
         )
     config = swav.config.load(TrainConfig, folder / layout.CONFIG)
-    num_images = int(read_record(folder)["num_images"])
+    record = read_record(folder)
+    if "num_images" not in record:
+        raise damaged_record(folder, "is missing or does not say num_images")
+    num_images = int(record["num_images"])
     checkpoint = newest_checkpoint(folder, repair=False)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
+    _check_step(folder, record, checkpoint.step)
     objective = untrained_objective(config, num_images=num_images, allow_factory=allow_factory)
     restore_weights(checkpoint.tensors, objective)
     return TrainedRun(folder, config, objective.eval(), num_images, allow_factory)
+
+
+def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
+    """Refuse a finished run that has lost its last state, and say which one is opened else."""
+    made_at, status = record.get("outputs_step"), record.get("status")
+    if status != "finished":
+        outputs = "" if made_at is None else f"; its outputs are of step {made_at}"
+        logger.warning(
+            "%s is not finished (status %s): opened at step %d%s", folder, status, step, outputs
+        )
+    elif made_at not in (None, step):
+        lost = layout.checkpoint(folder, made_at).relative_to(folder)
+        raise ValueError(
+            f"{folder} finished at step {made_at}, but its newest checkpoint that can be read is "
+            f"of step {step}, not what its {layout.MODEL}/ and embeddings were made of: restore "
+            f"{lost} from a backup, or train the rest again with swav train --resume --out "
+            f"{folder} ({folder / layout.MODEL} alone opens with timm)"
+        )
 
 
 def write_features(features: Features, path: Path) -> None:
