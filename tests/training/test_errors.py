@@ -126,6 +126,14 @@ def test_no_pictures_in_a_folder(refused: Refused, tmp_path: Path) -> None:
     assert "empty" in message
 
 
+def test_one_picture_is_no_set(refused: Refused, tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", pictures=drawn()[0][:1])
+    for words in (TRAIN, (*TRAIN, "--dry-run")):
+        code, message = refused(*words, "one.npz")
+        assert code == cli.FAILURE
+        assert "1 picture cannot be told from any other: give at least 2" in message
+
+
 def test_few_rows_for_the_prototypes_are_a_warning(
     refused: Refused, caplog: pytest.LogCaptureFixture
 ) -> None:

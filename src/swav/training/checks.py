@@ -28,10 +28,15 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
     if config.method.pretext is not None:
         config.method.pretext.check(config.views)
     batch, method = config.optim.batch_size, config.method
+    if facts.num_images < 2:
+        raise ValueError(
+            f"{facts.num_images} picture cannot be told from any other: give at least 2, better "
+            "hundreds"
+        )
     if facts.num_images < batch:
         raise ValueError(
             f"{facts.num_images} pictures are fewer than one batch of {batch}: use "
-            f"--optim.batch-size {max(2, facts.num_images)} or less, or more pictures"
+            f"--optim.batch-size {facts.num_images} or less, or more pictures"
         )
     check_accumulation(config.optim.accumulate, method.needs_whole_batch)
     # there is no backbone yet, and no method asks for one to know what will hurt
