@@ -165,6 +165,8 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("run")
+    (folder / "run").mkdir()
+    (folder / "run/train.log").symlink_to("/dev/full")
     write = train_module.write_record
 
     def full(folder: Path, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from swav.run_folder import layout
@@ -51,6 +52,11 @@ class RunLog:
 
 class _Patient(logging.FileHandler):
     """A file that loses a message rather than the run when the disk is full."""
+
+    def close(self) -> None:
+        """Close the file; what is not written by now is left out."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Leave the message out."""
