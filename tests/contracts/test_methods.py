@@ -21,8 +21,10 @@ from swav.data.batch import Batch
 from swav.data.loader import StepViews
 from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective, fit
+from swav.engine.launch import launch
 from swav.methods import MethodConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
+from swav.run_folder.state import flatten
 
 CLOCK = Clock(step=4, epoch=1, steps_per_epoch=4, total_steps=20, images=64)
 """After the prototypes have thawed."""
@@ -132,6 +134,40 @@ def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
     step(build(method), batch)
     for view, before in zip(batch.views, same.views, strict=True):
         assert torch.equal(view, before)
+
+
+@every_method
+def test_two_steps_in_mixed_precision_are_those_in_single(method: MethodConfig) -> None:
+    clock = replace(CLOCK, step=0, epoch=0, images=0, total_steps=2)
+
+    def train(precision: str) -> Tensor:
+        objective, data = build(method), batches(method)
+        optimizer = tiny_config().optim.build(objective)
+        before = {name: weight.clone() for name, weight in objective.named_parameters()}
+        fabric = launch(device="cpu", precision=precision, threads=1)
+        made = (data.batch(number) for number in range(2))
+        outputs = [output for _, output in fit(objective, made, optimizer, clock, fabric=fabric)]
+        for name, weight in objective.named_parameters():
+            assert weight.dtype == torch.float32
+            assert weight.isfinite().all(), name
+            frozen = name.startswith("prototypes.")
+            assert frozen or not weight.requires_grad or not torch.equal(weight, before[name]), name
+        assert all(output.loss.dtype == torch.float32 for output in outputs)
+        return torch.stack([output.loss for output in outputs])
+
+    torch.testing.assert_close(train("bf16-mixed"), train("32-true"), rtol=0.02, atol=0)
+
+
+@every_method
+def test_losses_and_what_is_kept_are_float32_whatever_the_autocast(method: MethodConfig) -> None:
+    objective = build(method)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        objective.before_step(CLOCK)
+        assert objective(batches(method).batch(4), CLOCK).loss.dtype == torch.float32
+        objective.after_step(CLOCK)
+    kept = flatten(objective.state_dict(), torch.optim.SGD([torch.ones(1)]), [])
+    halves = (torch.float16, torch.bfloat16)
+    assert not [name for name, tensor in kept.items() if tensor.dtype in halves]
 
 
 @every_method

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.distributed import BackendConfig
 
+from swav.config import UsageError
 from swav.engine import launch as launching
-from swav.engine.launch import available_cores, launch, prepare_network
+from swav.engine.launch import available_cores, check_machine, launch, prepare_network
 
 
 def test_one_process_on_a_cpu():
@@ -26,7 +27,7 @@ def test_all_cores_without_a_number_of_threads():
 
 @pytest.mark.parametrize("device", ["tpu", "cuda7x"])
 def test_an_unknown_device_is_named(device):
-    with pytest.raises(ValueError, match=rf"device '{device}' is not here: use cpu.* or auto"):
+    with pytest.raises(UsageError, match=rf"device '{device}' is not here: use cpu.* or auto"):
         launch(device=device)
 
 
@@ -54,10 +55,14 @@ def test_convolutions_are_laid_out_channels_last():
     assert isinstance(network[1], nn.BatchNorm2d)
 
 
-def test_synchronised_batchnorm_needs_gpus():
-    fabric = launch(device="cpu", threads=1)
-    with pytest.raises(ValueError, match=r"needs GPUs, this run is on cpu.*convnext_atto"):
-        prepare_network(nn.Flatten(), fabric, sync_batchnorm=True, compile_network=False)
+def test_what_this_machine_cannot_do_is_refused_with_what_it_can():
+    with pytest.raises(UsageError, match=r"on cpu.*sync_batchnorm \(use --no-sync-batchnorm"):
+        check_machine(device="cpu", precision="32-true", sync_batchnorm=True)
+    with pytest.raises(UsageError, match=r"16-mixed \(use --precision bf16-mixed or 32"):
+        check_machine(device="cpu", precision="16-mixed")
+    with pytest.raises(UsageError, match="precision 16-mixed"):
+        launch(device="cpu", precision="16-mixed")
+    check_machine(device="cpu", precision="bf16-mixed")
 
 
 def ranks_of(threads: int) -> tuple[int, int, int, str]:

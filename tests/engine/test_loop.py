@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from swav.data.batch import Batch
 from swav.engine.divergence import NotFiniteError
 from swav.engine.launch import launch
 from swav.engine.loop import due, fit
 from swav.engine.objective import Clock, Objective, StepOutput, TrainingFacts
+from swav.engine.optim import OptimConfig
 from swav.methods.swav import SwAV, SwAVConfig
 
 EMBED = 8
@@ -250,18 +254,76 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(value, accumulate):
         assert torch.equal(optimizer.state[weight]["momentum_buffer"], momentum)
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_update():
-    class Cliff(Recorder):
-        def forward(self, batch: Batch, clock: Clock) -> StepOutput:
-            super().forward(batch, clock)
-            value = self.network(batch.views[0].mean(dim=(2, 3))) * 0
-            return StepOutput(value.square().sum().sqrt())
+class Cliff(Recorder):
+    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
+        super().forward(batch, clock)
+        value = self.network(batch.views[0].mean(dim=(2, 3))) * 0
+        return StepOutput(value.square().sum().sqrt())
 
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update():
     objective = Cliff()
     before = objective.network.weight.detach().clone()
     with pytest.raises(NotFiniteError, match="gradient norm nan"):
         next(fit(objective, batches_of(1), sgd(objective), clock_of(1)))
     assert torch.equal(objective.network.weight, before)
+
+
+def scaled_fabric(scale: float) -> tuple[Fabric, torch.amp.GradScaler]:
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    return Fabric(accelerator="cpu", devices=1, plugins=[precision]), scaler
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_methods_see_views_and_codes_in_float32(precision):
+    class Strict(Recorder):
+        def forward(self, batch: Batch, clock: Clock, targets=None) -> StepOutput:
+            assert {view.dtype for view in batch.views} == {targets[0].dtype} == {torch.float32}
+            return super().forward(batch, clock, targets)
+
+    objective, fabric = Strict(wants_codes=True), launch(device="cpu", precision=precision)
+    done = fit(objective, batches_of(2), sgd(objective), clock_of(1), accumulate=2, fabric=fabric)
+    assert len(list(done)) == 1
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+def test_a_scaled_loss_gives_the_update_of_the_loss(optimizer, clip_norm):
+    weights = []
+    for scale in (None, 1024.0):
+        objective = swav(freeze_steps=0)
+        fabric = None if scale is None else scaled_fabric(scale)[0]
+        optim = OptimConfig(optimizer=optimizer, learning_rate=0.01, batch_size=6).build(objective)
+        list(fit(objective, batches_of(1), optim, clock_of(1), fabric=fabric, clip_norm=clip_norm))
+        weights.append(parameters_to_vector(objective.parameters()).detach())
+    start = parameters_to_vector(swav(freeze_steps=0).parameters()).detach()
+    moved, expected = weights[1] - start, weights[0] - start
+    assert F.cosine_similarity(moved, expected, dim=0) > 0.98
+    assert moved.norm().item() == pytest.approx(expected.norm().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_overflow_costs_the_update_and_nothing_else(optimizer, clip_norm):
+    objective, (fabric, scaler) = swav(queue_length=6), scaled_fabric(2.0**127)
+    optim = OptimConfig(optimizer=optimizer, learning_rate=0.01, batch_size=6).build(objective)
+    before = [weight.clone() for weight in objective.backbone.parameters()]
+    steps = fit(objective, batches_of(1), optim, clock_of(1), fabric=fabric, clip_norm=clip_norm)
+    ((clock, output),) = steps
+    assert (clock.step, output.loss.isfinite().item()) == (1, True)
+    assert scaler.get_scale() == 2.0**126
+    weights = zip(objective.backbone.parameters(), before, strict=True)
+    assert all(torch.equal(*pair) for pair in weights)
+    assert objective.queue.is_full
+
+
+def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
+    objective, (fabric, scaler) = Cliff(), scaled_fabric(2.0)
+    steps = fit(objective, batches_of(9), sgd(objective), clock_of(9), fabric=fabric)
+    with pytest.raises(NotFiniteError, match=r"(?s)step 2 .*float16 overflows"):
+        list(steps)
+    assert scaler.get_scale() == 0.5
 
 
 def trained(share: list[Batch]) -> dict[str, object]:

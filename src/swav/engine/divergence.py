@@ -26,7 +26,7 @@ def check_finite(
     """Let a step pass only if its loss, and its gradient norm if given, are finite.
 
     Call it before the optimiser, with the loss of all ranks together, so that all of them stop at
-    the same step. Under ``16-mixed`` the gradient belongs to the loss scaler: leave it out.
+    the same step. Leave the gradient out where a loss scaler deals with it (``16-mixed``).
 
     Raises:
         NotFiniteError: naming the step, the numbers, the likely cause and what to do.

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from swav import distributed
+from swav.config import UsageError
 
 GPU_BACKENDS = "cpu:gloo,cuda:nccl"
 """Of the process group: banks, metrics and signals are tensors of the CPU, gradients are not."""
@@ -39,8 +41,9 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     """Return the fabric of this process; under torchrun the process group of all ranks starts.
 
     Raises:
-        ValueError: if there is no such device.
+        UsageError: if this machine lacks the device, or the device lacks the precision.
     """
+    check_machine(device=device, precision=precision)
     kind, _, number = resolved_device(device).partition(":")
     num_local, num_nodes = distributed.local_world_size(), distributed.launched_nodes()
     ranks = num_local * num_nodes
@@ -62,20 +65,16 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     return fabric
 
 
+def loss_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+    """Return what keeps gradients within the range of float16 (``16-mixed``), if anything."""
+    precision = fabric.strategy.precision
+    return precision.scaler if isinstance(precision, MixedPrecision) else None
+
+
 def prepare_network(
     objective: nn.Module, fabric: Fabric, *, sync_batchnorm: bool, compile_network: bool
 ) -> None:
-    """Lay the network out for the device, before the optimiser is built.
-
-    Raises:
-        ValueError: for synchronised BatchNorm on a CPU.
-    """
-    on_gpu = fabric.device.type == "cuda"
-    if sync_batchnorm and not on_gpu:
-        raise ValueError(
-            f"sync_batchnorm needs GPUs, this run is on {fabric.device.type}: leave it out, "
-            "or use a backbone without BatchNorm such as convnext_atto"
-        )
+    """Lay the network out for the device, before the optimiser is built."""
     if sync_batchnorm:
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         convert(objective)  # in place: no objective is a BatchNorm itself
@@ -84,11 +83,27 @@ def prepare_network(
         objective.compile()
 
 
+def check_machine(*, device: str, precision: str, sync_batchnorm: bool = False) -> None:
+    """Let a run pass only if this machine can do it.
+
+    Raises:
+        UsageError: naming what is missing, and what works instead.
+    """
+    kind = resolved_device(device).partition(":")[0]
+    refused = []
+    if precision == "16-mixed" and kind == "cpu":
+        refused.append("precision 16-mixed (use --precision bf16-mixed or 32-true)")
+    if sync_batchnorm and kind != "cuda":
+        refused.append("sync_batchnorm (use --no-sync-batchnorm: statistics of each rank alone)")
+    if refused:
+        raise UsageError(f"this run is on {kind}, which does not have {' and '.join(refused)}")
+
+
 def resolved_device(device: str) -> str:
     """Return the device that is meant, for ``auto`` the best one that is here.
 
     Raises:
-        ValueError: if there is no such device.
+        UsageError: if there is no such device.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -105,5 +120,5 @@ def resolved_device(device: str) -> str:
         if there
     ]
     if kind not in valid:
-        raise ValueError(f"device {device!r} is not here: use {', '.join(valid)} or auto")
+        raise UsageError(f"device {device!r} is not here: use {', '.join(valid)} or auto")
     return device

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.divergence import check_finite
+from swav.engine.launch import loss_scaler
 from swav.engine.objective import Clock, Objective, StepOutput
 
 
@@ -38,7 +40,9 @@ def fit(
     """
     check_accumulation(accumulate, objective.needs_whole_batch)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(_Sealed(objective), optimizer)
+    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+    scaler = loss_scaler(fabric)
     objective.train()
     micro_batches = iter(batches)
     while clock.step < clock.total_steps:
@@ -54,9 +58,13 @@ def fit(
         objective.before_step(clock)
         output = _forward_backward(fabric, wrapped, objective, share, clock)
         objective.after_backward(clock)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         _check_finite(fabric, objective, output, clock)
         if clip_norm is not None:
-            fabric.clip_gradients(wrapped, wrapped_optimizer, max_norm=clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+        # where float16 overflowed the scaler leaves this update out, as if the learning rate were
+        # 0; the pass forward was sound, so its embeddings count for queues, banks and teachers
         wrapped_optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         objective.after_step(clock)
@@ -81,6 +89,22 @@ def due(clock: Clock, every_steps: int) -> bool:
     return every_steps > 0 and clock.step % every_steps == 0
 
 
+class _Sealed(nn.Module):
+    """The objective, with arguments that Fabric does not look into.
+
+    It would round them to half precision, the codes of an accumulated step too, and fail at a
+    frozen clock. As they are, autocast chooses the precision of each operation.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, arguments: Callable[[], tuple[Any, ...]]) -> StepOutput:
+        output: StepOutput = self.objective(*arguments())
+        return output
+
+
 def _forward_backward(
     fabric: Fabric,
     wrapped: _FabricModule,
@@ -96,7 +120,7 @@ def _forward_backward(
     for place, batch in enumerate(share):
         is_last = place == len(share) - 1
         with fabric.no_backward_sync(wrapped, enabled=not is_last):
-            output: StepOutput = wrapped(batch, clock)
+            output: StepOutput = wrapped(lambda batch=batch: (batch, clock))
             fabric.backward(output.loss / len(share))
         outputs.append(output)
     return _mean(outputs)
@@ -114,13 +138,14 @@ def _mean(outputs: Sequence[StepOutput]) -> StepOutput:
 
 
 def _check_finite(fabric: Fabric, objective: Objective, output: StepOutput, clock: Clock) -> None:
-    scaled = fabric._precision.precision == "16-mixed"
+    scaler = loss_scaler(fabric)
+    may_recover = scaler is not None and scaler.get_scale() >= 1  # it is halved by each overflow
     check_finite(
         clock,
         loss=output.loss.item(),
         metrics=output.metrics,
-        grad_norm=None if scaled else _gradient_norm(objective),
-        precision=fabric._precision.precision,
+        grad_norm=None if may_recover else _gradient_norm(objective),
+        precision=fabric.strategy.precision.precision,
     )
 
 

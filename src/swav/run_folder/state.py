@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 EXTRA = "_extra_state"
 """Marks state whose shape may change, such as a queue that fills: its module checks it."""
@@ -18,15 +19,18 @@ def flatten(
     objective_state: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
     named_parameters: Iterable[tuple[str, Tensor]],
+    scaler: GradScaler | None = None,
 ) -> dict[str, Tensor]:
     """Return a copy on the CPU of an objective's ``state_dict()`` and its optimiser's state.
 
-    Keys are ``model/<key>`` and ``optimizer/<parameter>/<slot>``; nested dictionaries and lists
+    Keys are ``model/<key>`` and ``optimizer/<parameter>/<slot>``, and ``scaler/<name>`` if there
+    is a loss scaler; nested dictionaries and lists
     of extra state add parts, numbers become 0-d tensors. Parameters that were never updated have
     no state. The optimiser's options are not in it: they follow from the configuration.
     """
     names = {id(parameter): name for name, parameter in named_parameters}
     state = dict(_leaves("model", objective_state))
+    state |= _scaler_leaves(scaler)
     state[_class_key(optimizer)] = torch.tensor(True)
     for parameter, slots in optimizer.state.items():
         state |= _leaves(f"optimizer/{names[id(parameter)]}", slots)
@@ -37,11 +41,14 @@ def flatten(
 
 
 def restore(
-    tensors: Mapping[str, Tensor], objective: nn.Module, optimizer: torch.optim.Optimizer
+    tensors: Mapping[str, Tensor],
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler | None = None,
 ) -> None:
-    """Put back, bit for bit, what ``flatten`` took from an objective and its optimiser.
+    """Put back, bit for bit, what ``flatten`` took from objective, optimiser and loss scaler.
 
-    Both are freshly built with the configuration of the run; nothing changes if they do not fit.
+    All are freshly built with the configuration of the run; nothing changes if they do not fit.
 
     Raises:
         CheckpointError: naming every key that is missing, unexpected or of another shape or type.
@@ -52,7 +59,8 @@ def restore(
     by_name = _slots(tensors)
     saved = [by_name.get(names[id(parameter)], {}) for parameter in trained]
     every_slot = {slot for slots in saved for slot in slots}
-    expected = dict(_leaves("model", template)) | {_class_key(optimizer): torch.tensor(True)}
+    expected = dict(_leaves("model", template)) | _scaler_leaves(scaler)
+    expected[_class_key(optimizer)] = torch.tensor(True)
     for parameter, slots in zip(trained, saved, strict=True):
         for slot in every_slot if slots else ():
             value = slots.get(slot, parameter)
@@ -66,6 +74,8 @@ def restore(
         if slots
     }
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    if scaler is not None:
+        scaler.load_state_dict(_rebuilt(scaler.state_dict(), "scaler", tensors))
 
 
 def restore_weights(tensors: Mapping[str, Tensor], objective: nn.Module) -> None:
@@ -96,6 +106,10 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _leaves(f"{key}/{place}", inner)
     else:
         assert value is None, f"{key}: state of {type(value)} cannot be saved"
+
+
+def _scaler_leaves(scaler: GradScaler | None) -> dict[str, Tensor]:
+    return {} if scaler is None else dict(_leaves("scaler", scaler.state_dict()))
 
 
 def _rebuilt(template: Any, key: str, tensors: Mapping[str, Tensor]) -> Any:

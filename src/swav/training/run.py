@@ -17,7 +17,7 @@ from swav.data.loader import StepViews, loader
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
-from swav.engine.launch import available_cores, launch, loading_workers
+from swav.engine.launch import available_cores, check_machine, launch, loading_workers
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.train_config import TrainConfig
@@ -83,6 +83,9 @@ def train(
     if config is None:
         config = _config(data, recipe, pictures, Path(out) if resume and out else None)
     config.backbone.check_factory(allow_factory)
+    check_machine(
+        device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
+    )
     pictures = (config.data.build() if opened is None else opened).load()
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures)]

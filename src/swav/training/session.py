@@ -18,7 +18,7 @@ from swav import distributed
 from swav.data.loader import StepViews
 from swav.data.sources.pictures import Pictures
 from swav.engine import Clock, Objective
-from swav.engine.launch import available_cores, prepare_network
+from swav.engine.launch import available_cores, loss_scaler, prepare_network
 from swav.nn.batchnorm import synchronise_statistics
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
@@ -204,7 +204,7 @@ def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool
         "ranks": distributed.world_size(),
         "versions": dict(installed_versions()),
     }
-    tensors = flatten(state, session.optimizer, named)
+    tensors = flatten(state, session.optimizer, named, loss_scaler(session.fabric))
     try:
         save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
     except OSError as error:
@@ -247,7 +247,8 @@ def _continue(session: Session) -> None:
         logger.info("no checkpoint yet: starting at step 0")
         return
     checkpoint = found or load_checkpoint(layout.checkpoint(session.folder, step))
-    restore(checkpoint.tensors, session.objective, session.optimizer)
+    scaler = loss_scaler(session.fabric)
+    restore(checkpoint.tensors, session.objective, session.optimizer, scaler)
     _restore_machine(checkpoint.meta)
     session.clock = session.clock.at(step, global_batch=session.config.optim.batch_size)
     session.seconds = float(checkpoint.meta["seconds"])
