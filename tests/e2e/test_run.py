@@ -262,6 +262,38 @@ def test_a_dry_run_plans_and_writes_nothing(data: str, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recipe", "swav-r50-200ep-bs256", "--device", "cpu"), "32-true) and sync_batchnorm"),
+        ((*OPTIONS, "--precision", "16-mixed"), "use --precision bf16-mixed or 32-true"),
+        ((*OPTIONS, "--sync-batchnorm"), "use --no-sync-batchnorm"),
+        (("--recipe", "cifar10-cpu", "--device", "tpu"), "device 'tpu' is not here: use cpu"),
+    ],
+)
+def test_what_a_run_refuses_its_plan_refuses_alike(
+    options: tuple[str, ...], message: str, data: str, tmp_path: Path
+) -> None:
+    ended = [
+        swav("train", data, *options, "--out", "new", *more, folder=tmp_path)
+        for more in ((), ("--dry-run",))
+    ]
+    assert [run.code for run in ended] == [2, 2]
+    assert ended[0].stderr == ended[1].stderr
+    assert message in ended[0].stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_in_mixed_precision(data: str, tmp_path: Path) -> None:
+    options = (*OPTIONS, "--epochs", 1, "--precision", "bf16-mixed", "--evaluate-at-end=false")
+    made = swav("train", data, *options, "--out", "run", folder=tmp_path)
+    assert made.code == 0, made.stderr
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4]
+    embeddings = np.load(tmp_path / "run" / "embeddings.npz")["embeddings"]
+    assert embeddings.dtype == np.float32
+    assert np.isfinite(embeddings).all()
+
+
 def test_a_finished_run_makes_only_what_is_missing(copy: Path, data: str) -> None:
     def times() -> dict[str, int]:
         files = [path for path in copy.rglob("*") if path.is_file()]
