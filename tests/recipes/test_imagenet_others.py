@@ -38,6 +38,12 @@ def test_numbers_as_published(name: str) -> None:
     assert made.backbone.name == "resnet50"
 
 
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if n.startswith(("deepcluster", "sela"))])
+def test_offline_clusters_in_single_precision_with_synchronised_batchnorm(name: str) -> None:
+    made = make_config(name)
+    assert (made.precision, made.sync_batchnorm) == ("32-true", True)
+
+
 def test_one_cpu_recipe_for_each_method_with_one_budget() -> None:
     swav = make_config("cifar10-cpu")
     names = [name for name in RECIPES if name.endswith("-cifar10-cpu")]
