@@ -34,6 +34,11 @@ def test_details_as_published() -> None:
     assert (method.num_negatives, method.temperature, method.memory_momentum) == (32_000, 0.07, 0.5)
     assert [group.scale for group in pirl.views.groups] == [(0.08, 1.0), (0.6, 1.0)]
     assert pirl.optim.final_learning_rate == 0.00012
+    for group in pirl.views.groups:
+        augment = group.augment
+        assert (augment.jitter, augment.grey, augment.blur) == (1.0, 0.2, 0.0)
+        assert (augment.brightness, augment.contrast, augment.saturation) == (0.4, 0.4, 0.4)
+        assert augment.hue == 0.2
 
 
 @pytest.mark.parametrize("name", EVERY)
