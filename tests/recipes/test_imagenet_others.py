@@ -44,6 +44,15 @@ def test_offline_clusters_in_single_precision_with_synchronised_batchnorm(name: 
     assert (made.precision, made.sync_batchnorm) == ("32-true", True)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_residual_branches_start_as_published(name: str) -> None:
+    network = make_config(name).backbone.build(3)
+    last = [weight for path, weight in network.named_parameters() if path.endswith("bn3.weight")]
+    at_zero = name.startswith(("moco", "instdisc", "byol", "barlow", "vicreg"))
+    assert all((weight == (0 if at_zero else 1)).all() for weight in last)
+    assert len(last) == 16
+
+
 def test_one_cpu_recipe_for_each_method_with_one_budget() -> None:
     swav = make_config("cifar10-cpu")
     names = [name for name in RECIPES if name.endswith("-cifar10-cpu")]

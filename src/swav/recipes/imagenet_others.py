@@ -21,10 +21,13 @@ from swav.methods import (
     SimCLRConfig,
     VICRegConfig,
 )
+from swav.nn.backbones import BackboneConfig
 from swav.recipes.imagenet_swav import swav_r50_400ep, swav_r50_800ep
 from swav.recipes.train_config import TrainConfig
 
 MOCO_AUGMENT = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+ZERO_RESIDUALS = BackboneConfig(name="resnet50", args={"zero_init_last": True})
+"""Every residual branch starts at zero, by the weight of its last normalisation."""
 TWIN_AUGMENT = replace(MOCO_AUGMENT, saturation=0.2)
 """Of BYOL, Barlow Twins and VICReg, but for blur and solarisation."""
 
@@ -103,7 +106,7 @@ def moco_r50_200ep() -> TrainConfig:
     """
     return TrainConfig(
         views=_one_and_one(MOCO_AUGMENT, MOCO_AUGMENT, scale=(0.2, 1.0)),
-        backbone=replace(swav_r50_400ep().backbone, args={"zero_init_last": True}),
+        backbone=ZERO_RESIDUALS,
         method=MoCoConfig(queue_length=65_536, momentum=0.999, temperature=0.2),
         optim=OptimConfig(
             optimizer="sgd", batch_size=256, learning_rate=0.03, weight_decay=1e-4, momentum=0.9
@@ -132,8 +135,9 @@ def byol_r50_1000ep() -> TrainConfig:
     """Train BYOL for 1,000 epochs, batch 4,096.
 
     Source: BYOL's appendix A: LARS at 0.2 for each 256 pictures, weight decay 1.5e-6, momentum
-    from 0.996 to 1. There one view is always blurred and the other solarised now and then; here
-    both views get the mean of the two, because both are targets.
+    from 0.996 to 1; residual branches start at zero as in its code. There one view is always
+    blurred and the other solarised now and then; here both views get the mean of the two, because
+    both are targets.
     Hardware: 512 TPU v3 cores; time not published here.
     Result: 74.3 by its abstract, not checked by us.
     """
@@ -141,6 +145,7 @@ def byol_r50_1000ep() -> TrainConfig:
     return replace(
         swav_r50_400ep(),
         views=_two_crops(augment),
+        backbone=ZERO_RESIDUALS,
         method=BYOLConfig(hidden_dim=4096, embed_dim=256, momentum=0.996),
         optim=OptimConfig(
             optimizer="lars",
@@ -156,7 +161,8 @@ def byol_r50_1000ep() -> TrainConfig:
 def barlow_r50_1000ep() -> TrainConfig:
     """Train Barlow Twins for 1,000 epochs, batch 2,048, with an embedding of 8,192.
 
-    Source: the defaults of the authors' released code; biases have a rate of their own there.
+    Source: the defaults of the authors' released code, in which residual branches start at zero
+    and biases have a rate of their own (not here).
     Hardware: not published here.
     Result: not checked by us.
     """
@@ -167,6 +173,7 @@ def barlow_r50_1000ep() -> TrainConfig:
     return replace(
         swav_r50_400ep(),
         views=_one_and_one(blurred, solarised, scale=(0.08, 1.0)),
+        backbone=ZERO_RESIDUALS,
         method=BarlowConfig(hidden_dim=8192, embed_dim=8192, redundancy_weight=0.0051),
         optim=OptimConfig(
             optimizer="lars",
@@ -183,7 +190,7 @@ def barlow_r50_1000ep() -> TrainConfig:
 def vicreg_r50_100ep() -> TrainConfig:
     """Train VICReg for 100 epochs, batch 2,048, with an embedding of 8,192.
 
-    Source: the defaults of the authors' released code; augmentation as Barlow Twins.
+    Source: the defaults of the authors' released code; augmentation and network as Barlow Twins.
     Hardware: not published here.
     Result: not checked by us.
     """
