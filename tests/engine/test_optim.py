@@ -179,3 +179,12 @@ def test_a_part_may_have_a_rate_of_its_own(name):
     moved = {part: layer.weight.detach() - start for part, layer in network.items()}
     torch.testing.assert_close(moved["far"], 5 * moved["near"])
     assert config.build(network).param_groups[0]["rate"] == 1
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_decay_can_spare_biases_and_normalisation_layers(name):
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    config = OptimConfig(optimizer=name, weight_decay=0.1, decay_vectors=False)
+    for group in config.build(network).param_groups:
+        for weight in group["params"]:
+            assert group["weight_decay"] == (0.1 if weight.ndim > 1 else 0.0)

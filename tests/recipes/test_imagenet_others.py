@@ -14,7 +14,7 @@ PUBLISHED = {
     "sela-r50-400ep": (4096, 400, "2x160,4x96", 4.8, 1e-6, "lars"),
     "simclr-r50-100ep": (4096, 100, "2x224", 4.8, 1e-6, "lars"),
     "moco-r50-200ep": (256, 200, "1x224,1x224", 0.03, 1e-4, "sgd"),
-    "instdisc-r50-200ep": (256, 200, "1x224,1x224", 0.03, 1e-4, "sgd"),
+    "instdisc-r50-200ep": (256, 200, "1x224", 0.03, 1e-4, "sgd"),
     "byol-r50-1000ep": (4096, 1000, "2x224", 0.2 * 16, 1.5e-6, "lars"),
     "barlow-r50-1000ep": (2048, 1000, "1x224,1x224", 0.2 * 8, 1e-6, "lars"),
     "vicreg-r50-100ep": (2048, 100, "1x224,1x224", 0.2 * 8, 1e-6, "lars"),
@@ -42,6 +42,18 @@ def test_numbers_as_published(name: str) -> None:
 def test_offline_clusters_in_single_precision_with_synchronised_batchnorm(name: str) -> None:
     made = make_config(name)
     assert (made.precision, made.sync_batchnorm) == ("32-true", True)
+
+
+def test_instance_discrimination_looks_at_one_view_that_keeps_its_colour() -> None:
+    made = make_config("instdisc-r50-200ep")
+    (crop,) = made.views.groups
+    augment = crop.augment
+    assert (crop.count, crop.scale) == (1, (0.08, 1.0))
+    assert (augment.jitter, augment.grey, augment.blur, augment.solarise) == (1.0, 0, 0, 0)
+    assert {augment.brightness, augment.contrast, augment.saturation, augment.hue} == {0.4}
+    assert not made.optim.decay_vectors
+    with pytest.raises(ValueError, match="views 1x224: swav compares at least 2 views"):
+        replace(made, method=make_config("cifar10-cpu").method)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -33,7 +33,7 @@ def test_details_as_published() -> None:
     assert isinstance(method, PIRLConfig)
     assert (method.num_negatives, method.temperature, method.memory_momentum) == (32_000, 0.07, 0.5)
     assert [group.scale for group in pirl.views.groups] == [(0.08, 1.0), (0.6, 1.0)]
-    assert pirl.optim.final_learning_rate == 0.00012
+    assert (pirl.optim.final_learning_rate, pirl.optim.decay_vectors) == (0.00012, False)
     for group in pirl.views.groups:
         augment = group.augment
         assert (augment.jitter, augment.grey, augment.blur) == (1.0, 0.2, 0.0)

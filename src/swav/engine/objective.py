@@ -59,6 +59,8 @@ class ObjectiveConfig(ABC):
     name: ClassVar[str]
     needs_whole_batch: ClassVar[str] = ""
     """Why the loss cannot be added up over micro-batches; empty where it can."""
+    min_views: ClassVar[int] = 2
+    """Views of a picture that the loss compares; one where memory is all it needs."""
 
     @property
     def pretext(self) -> Pretext | None:

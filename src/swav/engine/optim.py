@@ -30,7 +30,9 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up; a cosine follows."""
     weight_decay: float = 1e-6
-    """Of all parameters for lars and sgd, as in the reference; of matrices alone for adamw."""
+    """Of matrices, and of vectors as ``decay_vectors`` says."""
+    decay_vectors: bool = True
+    """Decay biases and normalisation layers too, as the reference does; adamw never does."""
     momentum: float = 0.9
     """Of lars and sgd."""
     clip_norm: float | None = None
@@ -62,7 +64,7 @@ class OptimConfig:
                     lr_multipliers[part] for part in lr_multipliers if name.startswith(f"{part}.")
                 )
                 rate = next(own, 1.0)
-                decays = self.optimizer != "adamw" or weight.ndim > 1
+                decays = weight.ndim > 1 or (self.decay_vectors and self.optimizer != "adamw")
                 decay = self.weight_decay if decays else 0.0
                 groups.setdefault((rate, decay), []).append(weight)
         parts = [

@@ -33,6 +33,7 @@ class InstDiscConfig(ObjectiveConfig):
     """Instance discrimination (Wu et al., 2018): find a picture's row in a memory bank."""
 
     name: ClassVar[str] = "instdisc"
+    min_views: ClassVar[int] = 1
 
     hidden_dim: int = 0
     """Width of the head's hidden layer; 0 makes the head linear, as in the paper."""

@@ -49,5 +49,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} must be at least 1")
-        if self.views.num_views < 2:
-            raise ValueError("at least two views are needed to predict one from the other")
+        if self.views.num_views < self.method.min_views:
+            raise ValueError(
+                f"views {self.views.description}: {self.method.name} compares at least "
+                f"{self.method.min_views} views of a picture, such as --views.groups.0.count 2"
+            )

@@ -38,12 +38,13 @@ def print_plan(
     share = config.optim.batch_size // config.optim.accumulate
     slots = 2 if config.optim.optimizer == "adamw" else 1
     memory = 4 * num_parameters * (2 + slots) + activations * share
+    num_views = config.views.num_views
     duration = _duration(seconds * total_steps * config.optim.batch_size)
     lines = [
         *explain(config, facts),
         f"{num_parameters / 1e6:.2f} million parameters, method {config.method.name}",
         f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
-        f"{config.optim.batch_size} pictures, {config.views.num_views} views each",
+        f"{config.optim.batch_size} pictures, {num_views} view{'s' * (num_views > 1)} each",
         f"time on this machine's CPU: about {duration} "
         f"({1 / seconds:.0f} pictures/s in a probe of {number}, loading not counted)",
         f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
