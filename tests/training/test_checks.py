@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY_METHODS, drawn, tiny_config
+from tiny import METHOD_CLASSES, TINY_METHODS, drawn, tiny_config
 
 from swav.data.sources.groups import Positives
 from swav.data.sources.open import from_arrays
 from swav.data.views.augment import AugmentConfig
-from swav.methods import BYOLConfig, RotationConfig, SimCLRConfig
-from swav.training.checks import check_groups, check_views
+from swav.methods import BYOLConfig, MethodConfig, RotationConfig, SimCLRConfig
+from swav.training.checks import check_groups, check_views, print_plan
 
 
 def test_mates_in_a_batch_are_those_of_random_batches() -> None:
@@ -38,6 +38,15 @@ def test_methods_with_negatives_are_warned_of_large_groups(tmp_path: Path) -> No
     assert "the groups are the labels" in labels
     without = replace(config, method=TINY_METHODS[BYOLConfig])
     assert check_groups(without, pictures) == [labels]
+
+
+@pytest.mark.parametrize("method", METHOD_CLASSES, ids=lambda cls: cls.name)
+def test_every_method_is_planned(
+    method: type[MethodConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, pictures = tiny_config(method=TINY_METHODS[method]), from_arrays(*drawn())
+    print_plan(config, pictures.facts(), pictures)
+    assert f"method {method.name}\n5 epochs of 4 steps" in capsys.readouterr().out
 
 
 def test_views_that_tell_no_picture_from_another_are_warned_of() -> None:

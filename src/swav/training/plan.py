@@ -78,6 +78,7 @@ def _probe(
         num_bytes += tensor.numel() * tensor.element_size()
         return tensor
 
+    objective.prepare([batch])
     objective.before_step(clock)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         objective(batch, clock).loss.backward()
