@@ -89,8 +89,13 @@ def write_metrics(folder: Path) -> None:
 
 
 def write_evaluations(folder: Path) -> None:
+    top1 = {"is_share": True, "higher_is_better": True}
     knn = {
         "task": "knn",
+        "title": "Nearest neighbours",
+        "about": {f"top1_k{k}": {"title": f"top-1 accuracy, k = {k}", **top1} for k in (5, 10)},
+        "lead": "top1_k10",
+        "finding": "of the pictures get their right label from their nearest neighbours",
         "protocol": {"split": "leave one out", "temperature": 0.07, "note": SCRIPT},
         "metrics": {"top1_k5": 0.6062, "top1_k10": 0.6134},
         "intervals": {"top1_k10": [0.5913, 0.6351]},
@@ -100,7 +105,9 @@ def write_evaluations(folder: Path) -> None:
         },
         "counts": {"score": 1906},
     }
-    unknown = {"task": SCRIPT, "metrics": {SCRIPT: 0.5, "gain": 1.25}, "protocol": {}}
+    metrics = {SCRIPT: 0.5, "gain": 1.25, "titled": 1.0}
+    unknown = {"task": SCRIPT, "title": SCRIPT, "metrics": metrics, "protocol": {}}
+    unknown |= {"lead": [SCRIPT], "about": {"titled": {"title": SCRIPT}, "gain": SCRIPT}}
     (folder / "eval" / "knn.json").write_text(json.dumps(knn))
     (folder / "eval" / "zzz.json").write_text(json.dumps(unknown))
 

@@ -15,7 +15,9 @@ from PIL import Image
 
 from swav.data.sources.pictures import Pictures
 from swav.report import write_report
+from swav.report.page import evaluation_table
 from swav.report.wording import shown
+from swav.run_folder.readers import Evaluation, Metric
 
 SECTIONS = ["scores", "curves", "views", "clusters", "neighbours", "bad-files", "settings"]
 VOID = {"meta", "img"}
@@ -175,6 +177,29 @@ def test_scores_are_those_of_the_files(page: Element, run_folder: Path) -> None:
     header = page.all("header")[0].text
     assert "3.9 points above the untrained network (57.4 %)" in header
     assert "4.2 points below raw pixels (65.5 %)" in header
+
+
+def test_bold_is_better_whichever_way_that_is() -> None:
+    metrics = {"accuracy": 0.5, "distance": 0.5, "entropy": 0.5}
+    about = {
+        name: Metric(title=name, higher_is_better=way)
+        for name, way in zip(metrics, (True, False, None), strict=True)
+    }
+
+    def bold(baseline: float) -> list[str]:
+        evaluation = Evaluation(
+            task="some",
+            title="Some",
+            protocol={},
+            metrics=metrics,
+            about=about,
+            lead=None,
+            intervals={},
+            baselines={"pixels": dict.fromkeys(metrics, baseline)},
+        )
+        return [row.metric for row in evaluation_table(evaluation).rows if row.best]
+
+    assert (bold(0.4), bold(0.5), bold(0.6)) == (["accuracy"], [], ["distance"])
 
 
 def test_curves_end_at_the_last_line_of_the_log(page: Element) -> None:

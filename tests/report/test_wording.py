@@ -8,20 +8,23 @@ from swav.report.wording import (
     duration,
     findings,
     headline,
-    metric_title,
     private,
     score,
     scorecard,
     shown,
     warning,
 )
-from swav.run_folder.readers import Evaluation
+from swav.run_folder.readers import Evaluation, Metric
 
 
 def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluation:
     return Evaluation(
         task="knn",
+        title="Nearest neighbours",
         protocol={},
+        about=dict.fromkeys(("top1_k5", "top1_k10"), Metric(title="accuracy", is_share=True)),
+        lead="top1_k10",
+        finding="of the pictures get their right label from their nearest neighbours",
         metrics={"top1_k5": 0.99, "top1_k10": value},
         intervals={"top1_k10": (low, high)},
         baselines={name: {"top1_k10": baseline} for name, baseline in baselines.items()},
@@ -30,6 +33,8 @@ def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluat
 
 def test_the_headline_names_network_method_pictures_and_set() -> None:
     run = {"data": "/home/someone/photos/", "method": "swav", "backbone": "resnet18"}
+    assert headline(run).startswith("A resnet18 trained with swav on pictures")
+    run["method_title"] = "SwAV"
     expected = "A resnet18 trained with SwAV on 1,906 pictures of “photos”, without labels"
     assert headline(run | {"num_images": 1906}) == expected
     assert "cifar10:DIR" in headline({"data": "cifar10:/somewhere/DIR"})
@@ -73,10 +78,8 @@ def test_collapse_is_said_and_health_is_not() -> None:
 
 
 def test_shares_are_percentages_and_other_metrics_are_not() -> None:
-    assert score("top1_k10", 0.6134) == "61.3\u00a0%"
-    assert score("nmi", 0.6134) == "0.613"
-    assert metric_title("top1_k10") == "top-1 accuracy, k\u00a0=\u00a010"
-    assert metric_title("kmeans_nmi") == "NMI of k-means"
+    assert score(Metric(title="top-1 accuracy", is_share=True), 0.6134) == "61.3\u00a0%"
+    assert score(Metric(title="NMI"), 0.6134) == "0.613"
 
 
 def test_folders_and_credentials_stay_private() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from swav.run_folder.readers import (
     Absent,
+    Metric,
     read_clusters,
     read_curves,
     read_embeddings,
@@ -39,7 +40,21 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     (evaluation,), unreadable = read_evaluations(tmp_path)
     assert evaluation.metrics == {"b": 1.0}
     assert evaluation.intervals == {}
+    # what earlier versions wrote says nothing about its metrics
+    assert (evaluation.title, evaluation.lead, evaluation.finding) == ("knn", "b", "")
+    assert evaluation.about == {"b": Metric(title="b", higher_is_better=None)}
     assert unreadable == ["other.json"]
+
+
+def test_what_a_metric_is_comes_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    text = """{"task": "new_task", "title": "New", "lead": "far", "metrics": {"near": 1, "far": 2},
+    "about": {"far": {"title": "distance", "is_share": false, "higher_is_better": false}}}"""
+    (tmp_path / "eval" / "new_task.json").write_text(text)
+    (evaluation,), _ = read_evaluations(tmp_path)
+    assert (evaluation.title, evaluation.lead) == ("New", "far")
+    assert evaluation.about["far"] == Metric(title="distance", higher_is_better=False)
+    assert evaluation.about["near"] == Metric(title="near", higher_is_better=None)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Models on pictures: baselines, tables, options, and features that are kept."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,23 @@ def test_the_baselines_are_the_untrained_network_and_the_pixels(data: EvalData) 
     alone = Comparison(Subject(data), None, 0, pixels).run(KNN)
     assert alone.metrics == alone.baselines["pixels"]
     assert "random" not in alone.baselines
+
+
+def test_every_result_says_what_its_metrics_are(data: EvalData) -> None:
+    comparison = Comparison(Subject(data, network(), TRANSFORM), None, 0, PixelBaseline(data))
+    tasks = [task for task in command.TASKS.values() if "pixels" in task.baselines]
+    few = {"k": (5,), "epochs": 1, "passes": 1, "penalties": (0.1,), "folds": 2, "restarts": 1}
+    for task in tasks:
+        known = {field.name for field in fields(task)}
+        config = task(**{name: value for name, value in few.items() if name in known})
+        written = comparison.run(config).to_json()
+        assert written["title"] == config.title
+        assert written["about"].keys() == written["metrics"].keys()
+        assert written["lead"] in {"", *written["metrics"]}
+        for about in written["about"].values():
+            assert about.keys() == {"title", "is_share", "higher_is_better"}
+        titles = [about["title"] for about in written["about"].values()]
+        assert len(set(titles)) == len(titles)
 
 
 def test_models_without_a_run_are_measured_and_kept_where_asked(tmp_path: Path, capsys) -> None:

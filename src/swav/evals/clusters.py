@@ -33,7 +33,7 @@ from swav.ops.metrics import (
     uniformity,
     wilson_interval,
 )
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
 
 JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
 _VIEWS_STREAM = 0x636C7573  # an "epoch" that no training reaches: its draws are never these
@@ -42,12 +42,43 @@ OF_OWN_CLUSTERS = ("nmi", "ami", "ari", "accuracy", "purity", "silhouette", "sta
 """Metrics of a method's clusters, which grow or fall with their number: k-means of a baseline has
 another number, so these stand alone, and the ``kmeans_`` ones beside the baselines."""
 
+AGREEMENT = {
+    "nmi": Metric(title="NMI"),
+    "ami": Metric(title="AMI"),
+    "ari": Metric(title="ARI"),
+    "accuracy": Metric(title="accuracy", is_share=True),
+    "purity": Metric(title="purity", is_share=True),
+}
+"""What clusters and labels have in common."""
+METRICS = AGREEMENT | {
+    **{
+        f"kmeans_{name}": replace(metric, title=f"{metric.title} of k-means")
+        for name, metric in AGREEMENT.items()
+    },
+    "silhouette": Metric(title="silhouette"),
+    "rankme": Metric(title="effective rank of the features (RankMe)"),
+    "alignment": Metric(
+        title="alignment (squared distance of two views; lower is better)", higher_is_better=False
+    ),
+    "uniformity": Metric(title="uniformity (lower is more evenly spread)", higher_is_better=False),
+    "stability": Metric(title="stability (AMI of the clusters of two views)"),
+    "code_entropy": Metric(title="entropy of a picture's codes, over ln K", higher_is_better=None),
+    "usage_entropy": Metric(
+        title="entropy of the clusters' sizes, over ln K", higher_is_better=None
+    ),
+    "prototypes_used": Metric(title="prototypes used", is_share=True),
+    "duplicate_prototypes": Metric(
+        title="prototypes with a near twin", is_share=True, higher_is_better=False
+    ),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClustersConfig:
     """Agreement of clusters with labels (NMI, AMI, ARI, Hungarian, purity); without: structure."""
 
     name: ClassVar[str] = "clusters"
+    title: ClassVar[str] = "Clusters"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     num_clusters: int | None = None
@@ -96,7 +127,8 @@ class ClustersConfig:
         assigned = (assignment_of(clusters, view) for view in views)
         result = run(self, features, own, views=Views(*views, *assigned))
         added = of_prototypes(clusters, features, duplicate_cosine=self.duplicate_cosine)
-        return replace(result, metrics={**result.metrics, **added})
+        metrics = {**result.metrics, **added}
+        return replace(result, metrics=metrics, about={name: METRICS[name] for name in metrics})
 
 
 class Views(NamedTuple):
@@ -140,17 +172,20 @@ def run(
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     if labels is not None:
-        for prefix, each in (("", own), ("kmeans_", by_kmeans)):
-            agreement, sure = _agreement(each, labels)
+        for prefix, clusters in (("", own), ("kmeans_", by_kmeans)):
+            agreement, ends_of = _agreement(clusters, labels)
             metrics |= {f"{prefix}{metric}": value for metric, value in agreement.items()}
-            intervals |= {f"{prefix}{metric}": ends for metric, ends in sure.items()}
+            intervals |= {f"{prefix}{metric}": ends for metric, ends in ends_of.items()}
     metrics |= _structure(config, features.values, own)
     if views is not None:
         metrics |= _two_views(views, model)
     return Result(
-        task="clusters",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config, number, restarts),
         metrics=metrics,
+        about={name: METRICS[name] for name in metrics},
+        lead="" if labels is None else "kmeans_nmi",
         intervals=intervals,
         seeds=(config.seed,),
         counts={
@@ -254,6 +289,7 @@ def _protocol(config: ClustersConfig, num_clusters: int, restarts: int) -> dict[
         "colour jitter",
         "max_images": config.max_images,
         "duplicate_cosine": config.duplicate_cosine,
+        "seed": config.seed,
     }
 
 

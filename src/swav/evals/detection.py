@@ -28,7 +28,13 @@ from swav.evals.harness.finetune import network_of
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.training import step_rate, train
 from swav.ops.metrics import jackknife_intervals
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
+
+METRICS = {
+    "map": Metric(title="mean average precision, IoU 0.5 to 0.95"),
+    "ap50": Metric(title="average precision at IoU 0.5"),
+    "ap75": Metric(title="average precision at IoU 0.75"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ class DetectionConfig:
     """Mean average precision of a detector that starts from the network (VOC or COCO boxes)."""
 
     name: ClassVar[str] = "detection"
+    title: ClassVar[str] = "Detection"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random",)
     detector: Literal["faster-rcnn", "retinanet"] = "faster-rcnn"
@@ -139,9 +146,12 @@ def run(
     precision = mean_average_precision(found, score)
     per_class = precision.pop("per_class")
     return Result(
-        task="detection",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config),
         metrics=precision,
+        about=METRICS,
+        lead="map",
         intervals=_intervals(precision, found, score),
         seeds=(config.seed,),
         counts={

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from swav.evals.accuracy import top_accuracy
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of
 from swav.evals.harness.subject import Subject
@@ -18,6 +19,8 @@ from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Result
 
+LEADING_K = 10
+"""The k nearest to it gives the number that stands for the task."""
 VOTERS = 8192
 """Queries whose votes are counted at a time: a table of these by classes is in memory."""
 
@@ -27,6 +30,8 @@ class KNNConfig:
     """Accuracy of the k nearest labelled pictures' weighted vote."""
 
     name: ClassVar[str] = "knn"
+    title: ClassVar[str] = "Nearest neighbours"
+    finding: ClassVar[str] = "of the pictures get their right label from their nearest neighbours"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     k: tuple[int, ...] = (5, 10, 20, 100, 200)
@@ -68,9 +73,13 @@ def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Resu
         for k in usable
     }
     return Result(
-        task="knn",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config, usable, leave_one_out=score is None),
         metrics={metric: right / len(labels) for metric, right in num_right.items()},
+        about={f"top1_k{k}": top_accuracy(1, f", k = {k}") for k in usable},
+        lead=f"top1_k{min(usable, key=lambda k: abs(k - LEADING_K))}",
+        finding=config.finding,
         intervals={
             metric: wilson_interval(right, len(labels)) for metric, right in num_right.items()
         },

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.evals import linear
+from swav.evals.accuracy import top_accuracy
 from swav.evals.harness.extract import Features, Rows, encode_rows, evaluating, features_of
 from swav.evals.harness.subject import Subject
 from swav.evals.linear import LinearConfig
@@ -39,6 +40,7 @@ class LayersConfig:
     """Accuracy of a linear probe at the end of every stage of the network."""
 
     name: ClassVar[str] = "layers"
+    title: ClassVar[str] = "Layer by layer"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     max_features: int = 1024
@@ -94,20 +96,24 @@ def run(
     output = linear.run(config.probe, fit, score)
     judged = score_stages if score_stages is not None else [None] * len(fit_stages)
     stages = {
-        f"stage{place}": linear.run(config.probe, learn, judge)
-        for place, (learn, judge) in enumerate(zip(fit_stages, judged, strict=True), start=1)
+        f"stage{number}": linear.run(config.probe, learn, judge)
+        for number, (learn, judge) in enumerate(zip(fit_stages, judged, strict=True), start=1)
     }
-    found = {**stages, "top1": output}
+    probes = {**stages, "top1": output}
+    titles = {f"stage{number}": f" after stage {number}" for number in range(1, len(stages) + 1)}
     return Result(
-        task="layers",
+        task=config.name,
+        title=config.title,
         protocol={**output.protocol, "maps": f"averaged to {config.max_features} numbers or fewer"},
-        metrics={name: result.metrics["top1"] for name, result in found.items()},
-        intervals={name: result.intervals["top1"] for name, result in found.items()},
+        metrics={name: result.metrics["top1"] for name, result in probes.items()},
+        about={name: top_accuracy(1, titles.get(name, "")) for name in probes},
+        lead="top1",
+        intervals={name: result.intervals["top1"] for name, result in probes.items()},
         seeds=output.seeds,
         counts={key: number for key, number in output.counts.items() if key != "features"},
         details={
-            "features": {name: result.counts["features"] for name, result in found.items()},
-            "penalty": {name: result.details["penalty"] for name, result in found.items()},
+            "features": {name: result.counts["features"] for name, result in probes.items()},
+            "penalty": {name: result.details["penalty"] for name, result in probes.items()},
         },
     )
 

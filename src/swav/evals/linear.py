@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from swav.evals.accuracy import top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import (
     check_comparable,
@@ -32,6 +33,10 @@ class LinearConfig:
     """Accuracy of multinomial logistic regression on standardised, frozen features."""
 
     name: ClassVar[str] = "linear"
+    title: ClassVar[str] = "Linear classifier"
+    finding: ClassVar[str] = (
+        "of the pictures get their right label from a linear classifier on frozen features"
+    )
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -121,9 +126,13 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
     judged = labels_of(score, task="linear")
     num_right = _num_right(logits, classes, judged)
     return Result(
-        task="linear",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config, own_split=own_split),
         metrics={metric: right / len(judged) for metric, right in num_right.items()},
+        about={metric: top1_and_top5()[metric] for metric in num_right},
+        lead="top1",
+        finding=config.finding,
         intervals={
             metric: wilson_interval(right, len(judged)) for metric, right in num_right.items()
         },
@@ -174,8 +183,8 @@ def cross_validated(config: LinearConfig, learn: _Task) -> dict[float, float]:
         probe = learn.nothing()
         for penalty in penalties:
             probe = learn.fitted(config, probe, penalty, trial)
-            found = probe.logits(learn.coordinates[held_out]).argmax(dim=1)
-            num_right[penalty] += int((found == learn.labels[held_out]).sum())
+            predicted = probe.logits(learn.coordinates[held_out]).argmax(dim=1)
+            num_right[penalty] += int((predicted == learn.labels[held_out]).sum())
     num_held_out = max(int((fold_of >= 0).sum()), 1)
     return {penalty: right / num_held_out for penalty, right in num_right.items()}
 
@@ -204,4 +213,5 @@ def _protocol(config: LinearConfig, *, own_split: bool) -> dict[str, Any]:
         f"{config.max_chosen_on:,} pictures of the fit set",
         "max_iterations": config.max_iterations,
         "tolerance": config.tolerance,
+        "seed": config.seed,
     }

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
+from swav.evals.accuracy import top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
 from swav.evals.harness.subject import Subject
@@ -32,6 +33,7 @@ class LinearSGDConfig:
     """Accuracy of a linear layer by the published protocol: SGD on random crops and flips."""
 
     name: ClassVar[str] = "linear_sgd"
+    title: ClassVar[str] = "Linear classifier by SGD"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     epochs: int = 100
@@ -119,8 +121,11 @@ def run(
         num_right["top5"] = int(hits.any(dim=1).sum())
     return Result(
         task=config.name,
+        title=config.title,
         protocol=_protocol(config, own_split=own_split),
         metrics={metric: right / len(judged) for metric, right in num_right.items()},
+        about={metric: top1_and_top5()[metric] for metric in num_right},
+        lead="top1",
         intervals={
             metric: wilson_interval(right, len(judged)) for metric, right in num_right.items()
         },

@@ -21,7 +21,7 @@ from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
 from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
 
 RANKS = (1, 5)
 _PARTS_STREAM = 0x70617274  # an "epoch" that no training reaches: its draws are never these
@@ -33,6 +33,10 @@ class PartRetrievalConfig:
     """FeatureCache of whole pictures from a random, colour-jittered part of them."""
 
     name: ClassVar[str] = "part_retrieval"
+    title: ClassVar[str] = "Retrieval from a part"
+    finding: ClassVar[str] = (
+        "of the pictures are found again, first among all, from an unseen part of them"
+    )
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     area: tuple[float, float] = (0.1, 0.3)
@@ -86,9 +90,15 @@ def run(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> Resu
     hits = neighbours == lookup.answers[:, None]
     num_right = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
     return Result(
-        task="part_retrieval",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config),
         metrics={metric: right / len(hits) for metric, right in num_right.items()},
+        about={
+            f"recall_at_{rank}": Metric(title=f"recall at {rank}", is_share=True) for rank in RANKS
+        },
+        lead="recall_at_1",
+        finding=config.finding,
         intervals={
             metric: wilson_interval(right, len(hits)) for metric, right in num_right.items()
         },

@@ -22,7 +22,7 @@ from swav.evals.harness.subject import Subject
 from swav.ops.average_precision import precision_of_rankings
 from swav.ops.metrics import mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
 
 MOST_LISTED = 100
 
@@ -32,6 +32,7 @@ class RetrievalConfig:
     """Mean average precision and recall of pictures of the same class or group; duplicates."""
 
     name: ClassVar[str] = "retrieval"
+    title: ClassVar[str] = "Retrieval"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
     k: tuple[int, ...] = (1, 5, 10)
@@ -72,6 +73,7 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
     doubled = near_duplicates(fit, score, least=config.duplicate_cosine)
     num_pictures = len(doubled.has_one)
     metrics: dict[str, float] = {}
+    about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     counts = {"pictures": num_pictures, "near_duplicate_pairs": doubled.num_pairs}
     groups = _groups(config, fit, score)
@@ -79,18 +81,25 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
         asked = _ask(config, fit, score, *groups)
         num_queries = len(asked.precision)
         metrics["map"] = float(asked.precision.mean())
+        about["map"] = Metric(title="mean average precision")
         intervals["map"] = mean_interval(asked.precision)
         for k in config.k:
-            num_found = int((asked.first < k).sum())
-            metrics[f"recall_at_{k}"] = num_found / num_queries
-            intervals[f"recall_at_{k}"] = wilson_interval(num_found, num_queries)
+            num_right = int((asked.first < k).sum())
+            metrics[f"recall_at_{k}"] = num_right / num_queries
+            about[f"recall_at_{k}"] = Metric(title=f"recall at {k}", is_share=True)
+            intervals[f"recall_at_{k}"] = wilson_interval(num_right, num_queries)
         counts |= {"queries": num_queries, "groups": len(np.unique(groups[0]))}
     metrics["near_duplicates"] = int(doubled.has_one.sum()) / num_pictures
+    about["near_duplicates"] = Metric(
+        title="pictures with a near duplicate", is_share=True, higher_is_better=None
+    )
     names = [*fit.names, *(() if score is None else score.names)]
     return Result(
-        task="retrieval",
+        task=config.name,
+        title=config.title,
         protocol=_protocol(config, grouped=groups is not None, leave_one_out=score is None),
         metrics=metrics,
+        about=about,
         intervals=intervals,
         seeds=(config.seed,),
         counts=counts,
@@ -173,7 +182,7 @@ def near_duplicates(
     values = F.normalize((values - values.mean(dim=0)).float(), dim=1)
     has_one = torch.zeros(len(values), dtype=torch.bool)
     num_pairs = 0
-    pairs, found = torch.zeros(0, 2, dtype=torch.int64), values.new_zeros(0)
+    pairs, pair_cosines = torch.zeros(0, 2, dtype=torch.int64), values.new_zeros(0)
     step = chunk_size(len(values))
     for start in range(0, len(values), step):
         cosines = values[start : start + step] @ values[start:].T
@@ -186,11 +195,11 @@ def near_duplicates(
         has_one[start:] |= is_near.any(dim=0)
         near = is_near.nonzero()
         here = cosines[rows[near[:, 0]], near[:, 1]]
-        found = torch.cat([found, here])
+        pair_cosines = torch.cat([pair_cosines, here])
         pairs = torch.cat([pairs, torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start])
-        nearest_first = found.argsort(descending=True, stable=True)[:MOST_LISTED]
-        found, pairs = found[nearest_first], pairs[nearest_first]
-    return NearDuplicates(has_one, num_pairs, pairs, found)
+        nearest_first = pair_cosines.argsort(descending=True, stable=True)[:MOST_LISTED]
+        pair_cosines, pairs = pair_cosines[nearest_first], pairs[nearest_first]
+    return NearDuplicates(has_one, num_pairs, pairs, pair_cosines)
 
 
 def _groups(
@@ -231,7 +240,8 @@ def read_groups(path: Path) -> dict[str, str]:
 
 def _protocol(config: RetrievalConfig, *, grouped: bool, leave_one_out: bool) -> dict[str, Any]:
     protocol: dict[str, Any] = {
-        "near_duplicates": f"cosine of centred features of {config.duplicate_cosine:g} or more"
+        "near_duplicates": f"cosine of centred features of {config.duplicate_cosine:g} or more",
+        "seed": config.seed,
     }
     if not grouped:
         return protocol

@@ -17,6 +17,7 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
+from swav.evals.accuracy import top1_and_top5
 from swav.evals.harness.finetune import (
     FineTuneConfig,
     finetune,
@@ -29,7 +30,7 @@ from swav.evals.harness.finetune import (
 from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.atomic import write_atomically
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class SemisupConfig:
     """Accuracy after fine-tuning on a share of the labels, beside training from scratch."""
 
     name: ClassVar[str] = "semisup"
+    title: ClassVar[str] = "Few labels"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random",)
     fractions: tuple[float, ...] = ()
@@ -109,10 +111,11 @@ def run(
         fit, score, task="semisup", held_out=config.held_out, seed=config.seed
     )
     metrics: dict[str, float] = {}
+    about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     counts = {"score": len(score), "classes": len(np.unique(labels_of(fit, task="semisup")))}
     digests = {}
-    for amount, rows in _chosen(config, fit):
+    for amount, words, rows in _chosen(config, fit):
         few = fit.subset(rows)
         trained = finetune(
             config.training,
@@ -125,14 +128,17 @@ def run(
         right, num_scored = num_right(trained, score, transform)
         for metric, hits in right.items():
             metrics[f"{metric}_{amount}"] = hits / num_scored
+            about[f"{metric}_{amount}"] = top1_and_top5(f" with {words}")[metric]
             intervals[f"{metric}_{amount}"] = wilson_interval(hits, num_scored)
         counts[f"fit_{amount}"] = len(rows)
         digests[amount] = _digest(few.names)
     return Result(
-        task="semisup",
+        task=config.name,
+        title=config.title,
         protocol={"lists": digests, "split": split, "seed": config.seed}
         | config.training.protocol(),
         metrics=metrics,
+        about=about,
         intervals=intervals,
         seeds=(config.seed,),
         counts=counts,
@@ -197,23 +203,29 @@ def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:
 
 def _chosen(
     config: SemisupConfig, fit: Pictures
-) -> Iterator[tuple[str, Int64[np.ndarray, " chosen"]]]:
-    """Yield name and rows of every list."""
-    amounts: list[tuple[str, float | None, int | None]] = [
-        *((f"{100 * fraction:g}pct", fraction, None) for fraction in config.shares),
-        *((f"{number}each", None, number) for number in config.per_class),
+) -> Iterator[tuple[str, str, Int64[np.ndarray, " chosen"]]]:
+    """Yield the name of every list, its size in words, and its rows."""
+    amounts: list[tuple[str, str, float | None, int | None]] = [
+        *(
+            (f"{100 * share:g}pct", f"{100 * share:g} % of the labels", share, None)
+            for share in config.shares
+        ),
+        *(
+            (f"{number}each", f"{number} labels a class", None, number)
+            for number in config.per_class
+        ),
     ]
-    for amount, fraction, number in amounts:
+    for amount, words, fraction, number in amounts:
         path = Path(config.lists).expanduser() / f"{amount}-seed{config.seed}.txt"
         if config.lists and path.exists():
-            yield amount, read_list(path, fit)
+            yield amount, words, read_list(path, fit)
             continue
         rows = choose(
             labels_of(fit, task="semisup"), fraction=fraction, number=number, seed=config.seed
         )
         if config.lists:
             write_list(path, [fit.names[row] for row in rows.tolist()])
-        yield amount, rows
+        yield amount, words, rows
 
 
 def _digest(names: Sequence[str]) -> str:

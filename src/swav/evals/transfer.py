@@ -21,6 +21,7 @@ from torch import nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.pictures import Pictures
+from swav.evals.accuracy import top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.finetune import (
     FineTuneConfig,
@@ -33,9 +34,14 @@ from swav.evals.harness.finetune import (
 from swav.evals.harness.subject import Subject
 from swav.ops.average_precision import average_precision, eleven_point_precision
 from swav.ops.metrics import jackknife_intervals, wilson_interval
-from swav.run_folder.result import Result
+from swav.run_folder.result import Metric, Result
 
 FOLDS = 3
+WAYS = {"linear": "linear layer on the frozen network", "finetune": "fine-tuned"}
+SVM_METRICS = {
+    "map": Metric(title="mean average precision"),
+    "map_11point": Metric(title="mean average precision, eleven points"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,7 @@ class TransferConfig:
     """Accuracy on another labelled set, linear and fine-tuned; with several labels, SVMs."""
 
     name: ClassVar[str] = "transfer"
+    title: ClassVar[str] = "Transfer"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random",)
     ways: tuple[Literal["linear", "finetune"], ...] = ("linear", "finetune")
@@ -125,6 +132,7 @@ def run(
     )
     schedules = {"linear": config.linear, "finetune": config.finetune}
     metrics: dict[str, float] = {}
+    about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     classes = num_classes(fit, score)
     for way in config.ways:
@@ -134,12 +142,15 @@ def run(
         right, num_scored = num_right(trained, score, transform)
         for metric, hits in right.items():
             metrics[f"{way}_{metric}"] = hits / num_scored
+            about[f"{way}_{metric}"] = top1_and_top5(f", {WAYS[way]}")[metric]
             intervals[f"{way}_{metric}"] = wilson_interval(hits, num_scored)
     return Result(
-        task="transfer",
+        task=config.name,
+        title=config.title,
         protocol={"split": split, "seed": config.seed}
         | {way: schedules[way].protocol() for way in config.ways},
         metrics=metrics,
+        about=about,
         intervals=intervals,
         seeds=(config.seed,),
         counts={"fit": len(fit), "score": len(score), "classes": classes},
@@ -193,7 +204,7 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
                 area[name] = average_precision(scores[name][asked], hits)
                 eleven[name] = eleven_point_precision(scores[name][asked], hits)
         of_classes = {"map": area, "map_11point": eleven} if area else {}
-        means = {name: float(np.mean([*each.values()])) for name, each in of_classes.items()}
+        means = {name: float(np.mean([*values.values()])) for name, values in of_classes.items()}
         return means, area
 
     if not scores:
@@ -203,9 +214,11 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
         )
     metrics, of_classes = precision(np.arange(len(judge)))
     return Result(
-        task="transfer",
+        task=config.name,
+        title=config.title,
         protocol=_svm_protocol(config, sorted(set(fit.classes) - set(scores))),
         metrics=metrics,
+        about=SVM_METRICS,
         intervals=jackknife_intervals(metrics, lambda rows: precision(rows)[0], len(judge)),
         seeds=(config.seed,),
         counts={
@@ -257,4 +270,5 @@ def _svm_protocol(config: TransferConfig, left_out: Sequence[str]) -> dict[str, 
         "difficult": "pictures with difficult objects of a class alone are left out of it",
         "map": "area under precision and recall; map_11point: VOC 2007's eleven points",
         "classes_left_out": list(left_out),
+        "seed": config.seed,
     }

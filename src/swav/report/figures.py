@@ -68,7 +68,7 @@ Column = Float[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class PageFigure:
     """A figure of the page."""
 
     title: str
@@ -86,13 +86,13 @@ class Line:
     dashed: bool = False
 
 
-def curves(columns: Mapping[str, Column]) -> list[Picture]:
+def curves(columns: Mapping[str, Column]) -> list[PageFigure]:
     """Return the figures that the columns of ``metrics.jsonl`` allow, the loss first."""
     drawn = (_loss(columns), _usage(columns), _learning_rate(columns), _speed(columns))
     return [picture for picture in drawn if picture is not None]
 
 
-def cluster_sizes(sizes: Sequence[int]) -> Picture:
+def cluster_sizes(sizes: Sequence[int]) -> PageFigure:
     """Return the sizes of all clusters as bars, the largest first, beside an equal share."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "cluster-sizes"}):
         figure, axes = _axes("Cluster, largest first", "Pictures")
@@ -103,10 +103,10 @@ def cluster_sizes(sizes: Sequence[int]) -> Picture:
         _label_ends(axes, [(mean, f"equal share\n{mean:,.0f}", WARM)])
         svg = _svg(figure, f"Sizes of {len(sizes)} clusters")
     caption = "Sizes of all clusters, beside what each would hold if all were equal."
-    return Picture(title="Sizes", caption=caption, svg=svg)
+    return PageFigure(title="Sizes", caption=caption, svg=svg)
 
 
-def _loss(columns: Mapping[str, Column]) -> Picture | None:
+def _loss(columns: Mapping[str, Column]) -> PageFigure | None:
     lines = _lines(
         columns,
         ("loss", "loss {:.3f}", ACCENT, False),
@@ -120,12 +120,12 @@ def _loss(columns: Mapping[str, Column]) -> Picture | None:
         caption = "ln K is the loss of a network that tells nothing apart."
     if "loss_floor" in columns:
         caption += " The floor is the entropy of the codes themselves: no prediction goes below it."
-    return Picture(
+    return PageFigure(
         title="Loss", caption=caption, svg=_draw("loss", columns, lines, "Cross-entropy, nats")
     )
 
 
-def _usage(columns: Mapping[str, Column]) -> Picture | None:
+def _usage(columns: Mapping[str, Column]) -> PageFigure | None:
     lines = _lines(
         columns,
         ("prototypes_used", "prototypes\nused {:.3f}", ACCENT, False),
@@ -138,30 +138,30 @@ def _usage(columns: Mapping[str, Column]) -> Picture | None:
         "Prototypes used: the share that was nearest to some picture within the last epoch. "
         "Entropy of the codes, over ln K: 0 is one prototype for each picture, 1 is all alike."
     )
-    return Picture(title="Codes and prototypes", caption=caption, svg=svg)
+    return PageFigure(title="Codes and prototypes", caption=caption, svg=svg)
 
 
-def _learning_rate(columns: Mapping[str, Column]) -> Picture | None:
+def _learning_rate(columns: Mapping[str, Column]) -> PageFigure | None:
     lines = _lines(columns, ("lr", "{:.3g}", ACCENT, False))
     if not lines:
         return None
     svg = _draw("learning-rate", columns, lines, "Rate", bottom=0.0)
     caption = f"At its highest {np.nanmax(lines[0].values):.3g}."
-    return Picture(title="Learning rate", caption=caption, svg=svg)
+    return PageFigure(title="Learning rate", caption=caption, svg=svg)
 
 
-def _speed(columns: Mapping[str, Column]) -> Picture | None:
+def _speed(columns: Mapping[str, Column]) -> PageFigure | None:
     lines = _lines(columns, ("images_per_second", "{:,.0f}", ACCENT, False))
     if not lines:
         return None
     svg = _draw("speed", columns, lines, "Pictures per second", bottom=0.0)
     caption = "Whole steps, loading and augmentation included."
-    return Picture(title="Speed", caption=caption, svg=svg)
+    return PageFigure(title="Speed", caption=caption, svg=svg)
 
 
 def stages(
     metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
-) -> Picture | None:
+) -> PageFigure | None:
     """Return the accuracy of a linear probe at the end of each stage, None without stages."""
     if _stage_values(metrics) is None:
         return None
@@ -169,7 +169,7 @@ def stages(
         figure, said = _draw_stages(metrics, baselines)
         svg = _svg(figure, said)
     caption = "A linear probe on the frozen network, at the end of each of its stages."
-    return Picture(title="Layer by layer", caption=caption, svg=svg)
+    return PageFigure(title="Layer by layer", caption=caption, svg=svg)
 
 
 def write_stages(

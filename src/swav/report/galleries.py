@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from swav.ops import neighbours
-from swav.report.figures import Picture, cluster_sizes
+from swav.report.figures import PageFigure, cluster_sizes
 from swav.report.thumbnails import Album, Tile, picture_tile
 from swav.report.wording import count, shown
 from swav.run_folder.readers import Absent, Embeddings, ViewGroup, read_clusters, read_views
@@ -56,7 +56,7 @@ class Clusters:
 
     summary: str
     facts: tuple[tuple[str, str], ...]
-    sizes: Picture
+    sizes: PageFigure
     sheets: tuple[Sheet, ...]
 
 

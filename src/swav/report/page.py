@@ -18,6 +18,7 @@ from swav.run_folder.atomic import write_atomically
 from swav.run_folder.readers import (
     Absent,
     Evaluation,
+    Metric,
     read_curves,
     read_embeddings,
     read_evaluations,
@@ -131,10 +132,10 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
     }
 
 
-def _stages(evaluations: Sequence[Evaluation]) -> figures.Picture | None:
+def _stages(evaluations: Sequence[Evaluation]) -> figures.PageFigure | None:
     """Return the curve of the evaluation layer by layer, if there is one."""
-    found = [each for each in evaluations if each.task == "layers"]
-    return figures.stages(found[0].metrics, found[0].baselines) if found else None
+    curves = (figures.stages(each.metrics, each.baselines) for each in evaluations)
+    return next((curve for curve in curves if curve is not None), None)
 
 
 def _or_absent(make: Callable[[], Content]) -> Content | Absent:
@@ -160,20 +161,28 @@ def _facts(run: Mapping[str, Any], columns: Mapping[str, Any]) -> list[tuple[str
 
 
 def _row(evaluation: Evaluation, metric: str) -> Row:
-    value = evaluation.metrics[metric]
+    value, about = evaluation.metrics[metric], evaluation.about[metric]
     baselines = [evaluation.baselines.get(name, {}).get(metric) for name in wording.BASELINES]
     interval = ""
     if metric in evaluation.intervals:
         low, high = evaluation.intervals[metric]
-        interval = f"{wording.score(metric, low)} \u2013 {wording.score(metric, high)}"
-    given = [each for each in baselines if each is not None]
+        interval = f"{wording.score(about, low)} \u2013 {wording.score(about, high)}"
     return Row(
-        metric=wording.metric_title(metric),
-        value=wording.score(metric, value),
+        metric=wording.shown(about.title),
+        value=wording.score(about, value),
         interval=interval,
-        baselines=tuple("" if each is None else wording.score(metric, each) for each in baselines),
-        best=bool(given) and value > max(given) and metric not in wording.NOT_RANKED,
+        baselines=tuple(
+            "" if baseline is None else wording.score(about, baseline) for baseline in baselines
+        ),
+        best=_is_best(about, value, [baseline for baseline in baselines if baseline is not None]),
     )
+
+
+def _is_best(about: Metric, value: float, baselines: Sequence[float]) -> bool:
+    """Return whether there are baselines and none of them is as good."""
+    if about.higher_is_better is None or not baselines:
+        return False
+    return value > max(baselines) if about.higher_is_better else value < min(baselines)
 
 
 def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:

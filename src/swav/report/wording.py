@@ -10,59 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from swav.run_folder.readers import Evaluation
+from swav.run_folder.readers import Evaluation, Metric
 
 BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
-
-METHODS = {"swav": "SwAV", "deepcluster": "DeepCluster-v2", "sela": "SeLa-v2", "simclr": "SimCLR"}
-METHODS |= {"moco": "MoCo", "byol": "BYOL", "pirl": "PIRL", "barlow": "Barlow Twins"}
-METHODS |= {"instdisc": "instance discrimination", "vicreg": "VICReg"}
-
-TASKS = {
-    "knn": "Nearest neighbours",
-    "linear": "Linear classifier",
-    "linear_sgd": "Linear classifier by SGD",
-    "parts": "Found again from a part",
-    "clusters": "Clusters",
-    "layers": "Layer by layer",
-    "semisup": "Few labels",
-    "transfer": "Transfer",
-    "detection": "Detection",
-    "retrieval": "Retrieval",
-}
-
-# The metric that stands for a task is fixed, so that it is not the luckiest of several.
-LEADS = {
-    "knn": ("top1_k10", "top1_k20", "top1_k5", "top1_k100", "top1_k200"),
-    "linear": ("top1",),
-    "parts": ("recall_at_1", "recall1", "recall"),
-    "clusters": ("kmeans_nmi", "kmeans_accuracy", "nmi", "accuracy"),
-    "linear_sgd": ("top1",),
-    "layers": ("top1",),
-    "retrieval": ("map",),
-}
-
-METRICS = {
-    "map": "mean average precision",
-    "rankme": "effective rank of the features (RankMe)",
-    "alignment": "alignment (squared distance of two views; lower is better)",
-    "uniformity": "uniformity (lower is more evenly spread)",
-    "stability": "stability (AMI of the clusters of two views)",
-    "code_entropy": "entropy of a picture's codes, over ln K",
-    "usage_entropy": "entropy of the clusters' sizes, over ln K",
-    "prototypes_used": "prototypes used",
-    "duplicate_prototypes": "prototypes with a near twin",
-    "near_duplicates": "pictures with a near duplicate",
-}
-
-NOT_RANKED = {"alignment", "uniformity", "code_entropy", "near_duplicates", "duplicate_prototypes"}
-"""Measures of which more is not better."""
-
-SENTENCES = {
-    "knn": "of the pictures get their right label from their nearest neighbours",
-    "linear": "of the pictures get their right label from a linear classifier on frozen features",
-    "parts": "of the pictures are found again, first among all, from an unseen part of them",
-}
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FOLDERS = re.compile(r"(?<![\w.~/…<])(?:/(?:[^/\s'\"<>]+/)+|[A-Za-z]:\\(?:[^\\\s'\"<>]+\\)+)")
@@ -113,43 +63,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
 
 
-def is_share(metric: str) -> bool:
-    """Return whether a metric counts how many of the pictures are right."""
-    shares = ("top1", "top5", "accuracy", "recall", "purity", "stage", "used", "duplicate")
-    return any(word in metric for word in shares)
-
-
-def score(metric: str, value: float) -> str:
+def score(metric: Metric, value: float) -> str:
     """Return a metric's value: shares as percentages, everything else to three decimals."""
-    if is_share(metric):
+    if metric.is_share:
         return f"{100 * value:.1f}\u00a0%"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def metric_title(metric: str) -> str:
-    """Return a metric's name in words, ``top1_k10`` as ``top-1 accuracy, k = 10``."""
-    named = re.fullmatch(r"top(\d+)(?:_k(\d+))?", metric)
-    if named:
-        neighbours = f", k\u00a0=\u00a0{named[2]}" if named[2] else ""
-        return f"top-{named[1]} accuracy{neighbours}"
-    if metric.startswith("kmeans_"):
-        return f"{metric_title(metric.removeprefix('kmeans_'))} of k-means"
-    if metric in METRICS:
-        return METRICS[metric]
-    if metric.startswith("stage"):
-        return f"top-1 accuracy after stage {metric.removeprefix('stage')}"
-    return metric.upper() if metric in {"nmi", "ami", "ari"} else shown(metric.replace("_", " "))
-
-
-def task_title(task: str) -> str:
-    """Return a task's name in words."""
-    return TASKS.get(task, shown(task).replace("_", " ").capitalize())
 
 
 def evaluation_title(evaluation: Evaluation) -> str:
     """Return its task in words, and the name of its protocol if it has one."""
     named = f" ({shown(evaluation.name)})" if evaluation.name else ""
-    return task_title(evaluation.task) + named
+    return shown(evaluation.title) + named
 
 
 def baseline_title(baseline: str) -> str:
@@ -158,22 +82,14 @@ def baseline_title(baseline: str) -> str:
 
 
 def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Return the evaluations in the order of ``TASKS``, unknown ones last."""
-    order = list(TASKS)
-    return sorted(evaluations, key=lambda each: (*order, each.task).index(each.task))
-
-
-def lead_metric(evaluation: Evaluation) -> str | None:
-    """Return the metric that stands for an evaluation, None if it has no number."""
-    preferred = LEADS.get(evaluation.task, ())
-    found = [metric for metric in preferred if metric in evaluation.metrics]
-    return next(iter(found or evaluation.metrics), None)
+    """Return the evaluations that can be said in a sentence first, each half by its titles."""
+    return sorted(evaluations, key=lambda evaluation: (not evaluation.finding, evaluation.title))
 
 
 def headline(run: Mapping[str, Any]) -> str:
     """Return what was trained on what, in one sentence."""
-    method = str(run.get("method", "")).lower()
-    by = f" with {METHODS.get(method, shown(method))}" if method else ""
+    method = run.get("method_title") or run.get("method")  # earlier runs have no title
+    by = f" with {shown(method)}" if method else ""
     backbone = shown(run.get("backbone") or "network")
     pictures = "pictures"
     if isinstance(run.get("num_images"), int):
@@ -192,10 +108,10 @@ def data_name(data: str) -> str:
 
 def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """Return the leading score of each evaluation that has a sentence, and the sentence."""
-    found = []
+    sentences = []
     for evaluation in evaluations:
-        metric = lead_metric(evaluation)
-        if metric is None or evaluation.task not in SENTENCES:
+        metric = evaluation.lead
+        if metric is None or not evaluation.finding:
             continue
         against = [
             _comparison(evaluation, metric, baseline)
@@ -203,9 +119,9 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
             if metric in evaluation.baselines.get(baseline, {})
         ]
         colon = f": {', '.join(against)}" if against else ""
-        value = score(metric, evaluation.metrics[metric])
-        found.append((value, f"{SENTENCES[evaluation.task]}{colon}."))
-    return found
+        value = score(evaluation.about[metric], evaluation.metrics[metric])
+        sentences.append((value, f"{shown(evaluation.finding)}{colon}."))
+    return sentences
 
 
 def warning(curves: Mapping[str, np.ndarray]) -> str:
@@ -226,9 +142,10 @@ def warning(curves: Mapping[str, np.ndarray]) -> str:
 
 def scorecard(evaluation: Evaluation) -> Scorecard | None:
     """Return the leading metric as bars: raw pixels, the untrained network, this run."""
-    metric = lead_metric(evaluation)
+    metric = evaluation.lead
     if metric is None:
         return None
+    about = evaluation.about[metric]
     values = {
         baseline_title(name): evaluation.baselines[name][metric]
         for name in reversed(BASELINES)
@@ -239,7 +156,7 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
     bars = [
         Bar(
             label=label,
-            value=score(metric, value),
+            value=score(about, value),
             percent=_percent(value, full),
             interval=(_percent(low, full), _percent(high, full))
             if label == "This run" and metric in evaluation.intervals
@@ -248,16 +165,17 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
         for label, value in values.items()
     ]
     title = evaluation_title(evaluation)
-    return Scorecard(title=title, metric=metric_title(metric), bars=tuple(bars))
+    return Scorecard(title=title, metric=shown(about.title), bars=tuple(bars))
 
 
 def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
     value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
     low, high = evaluation.intervals.get(metric, (value, value))
-    name = f"{BASELINES[baseline]} ({score(metric, reference)})"
+    about = evaluation.about[metric]
+    name = f"{BASELINES[baseline]} ({score(about, reference)})"
     if low <= reference <= high:
         return f"not clearly different from {name}"
-    gap = f"{100 * abs(value - reference):.1f} points" if is_share(metric) else "clearly"
+    gap = f"{100 * abs(value - reference):.1f} points" if about.is_share else "clearly"
     return f"{gap} {'above' if value > reference else 'below'} {name}"
 
 

@@ -20,15 +20,33 @@ class Absent(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a number is; files of earlier versions do not say it."""
+
+    title: str
+    is_share: bool = False
+    higher_is_better: bool | None = None
+    """None where neither way is, and where the file does not say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One file of ``eval/``; numbers that are not finite are left out."""
 
     task: str
+    title: str
+    """Of the task; its name where the file has no title."""
     name: str = ""
     """Of a published protocol of the task, or of the user."""
     protocol: Mapping[str, Any]
     """What the numbers depend on: choices, numbers of pictures, seeds."""
     metrics: Mapping[str, float]
+    about: Mapping[str, Metric]
+    """What each of the metrics is."""
+    lead: str | None
+    """The metric that stands for the task, None if it has no number."""
+    finding: str = ""
+    """What follows the value of the leading metric in a sentence, if it can be said in one."""
     intervals: Mapping[str, tuple[float, float]]
     baselines: Mapping[str, Mapping[str, float]]
     """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``."""
@@ -163,20 +181,35 @@ def read_views(run_folder: Path) -> list[ViewGroup]:
 
 
 def _evaluation(result: dict[str, Any], stem: str) -> Evaluation:
+    task, metrics = str(result.get("task", stem)), _numbers(result.get("metrics"))
+    about, lead = _mapping(result.get("about")), result.get("lead")
     intervals = {
         name: (float(bounds[0]), float(bounds[1]))
         for name, bounds in _mapping(result.get("intervals")).items()
         if isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
     }
     return Evaluation(
-        task=str(result.get("task", stem)),
+        task=task,
+        title=str(result.get("title") or task),
         name=str(result.get("name", "")),
         protocol=_protocol(result),
-        metrics=_numbers(result.get("metrics")),
+        metrics=metrics,
+        about={name: _metric(name, _mapping(about.get(name))) for name in metrics},
+        lead=lead if isinstance(lead, str) and lead in metrics else next(iter(metrics), None),
+        finding=str(result.get("finding", "")),
         intervals=intervals,
         baselines={
             name: _numbers(metrics) for name, metrics in _mapping(result.get("baselines")).items()
         },
+    )
+
+
+def _metric(name: str, about: dict[str, Any]) -> Metric:
+    higher_is_better = about.get("higher_is_better")
+    return Metric(
+        title=str(about.get("title") or name),
+        is_share=about.get("is_share") is True,
+        higher_is_better=higher_is_better if isinstance(higher_is_better, bool) else None,
     )
 
 

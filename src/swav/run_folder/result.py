@@ -30,13 +30,32 @@ def installed_versions() -> Mapping[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a number is: its title, how it is shown, and which way is better."""
+
+    title: str
+    is_share: bool = False
+    """Whether it is shown in percent: it counts how many of the pictures are right, say."""
+    higher_is_better: bool | None = True
+    """None where neither way is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """Named numbers of one task, how they were made and how sure they are."""
 
     task: str
+    title: str = ""
+    """Of the task, for tables and pages."""
     protocol: Mapping[str, Any]
     """Every choice that the numbers depend on, plain JSON values."""
     metrics: Mapping[str, float]
+    about: Mapping[str, Metric] = field(default_factory=dict)
+    """What each of the metrics is."""
+    lead: str = ""
+    """Metric that stands for the task, fixed so that it is not the luckiest; empty: the first."""
+    finding: str = ""
+    """What follows the value of the leading metric in a sentence, if it can be said in one."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """95 % over the pictures that were scored: Wilson's of shares, the usual one of means,
     a jackknife's of what only a whole set has."""

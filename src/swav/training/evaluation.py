@@ -112,9 +112,8 @@ def measure(
 def write_result(result: Result, folder: Path) -> None:
     """Write ``eval/NAME.json``, and the picture that belongs to it."""
     result.write(layout.evaluation(folder, result.label))
-    if result.task == "layers":
-        picture = layout.evaluation(folder, result.label, ".svg")
-        write_stages(result.metrics, result.baselines, picture)
+    picture = layout.evaluation(folder, result.label, ".svg")
+    write_stages(result.metrics, result.baselines, picture)
 
 
 def by_settings(measured: Sequence[Measured]) -> dict[str, list[list[Result]]]:

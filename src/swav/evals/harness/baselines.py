@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
@@ -64,7 +63,6 @@ class Comparison:
 
 def _result(config: EvalConfig, subject: Subject) -> Result:
     result = config.evaluate(subject)
-    about: dict[str, Any] = {"fit_on": subject.data.fit_on, "score_on": subject.data.score_on}
-    if hasattr(config, "seed"):  # of splits, folds and drawn pictures; that of the run is beside it
-        about["seed"] = config.seed
-    return replace(result, protocol={**result.protocol, **about})
+    assert result.about.keys() == result.metrics.keys(), f"{config.name}: say what each metric is"
+    sets = {"fit_on": subject.data.fit_on, "score_on": subject.data.score_on}
+    return replace(result, protocol={**result.protocol, **sets})
