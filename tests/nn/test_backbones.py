@@ -1,13 +1,15 @@
 """Backbones: which networks come out, and how views pass through them."""
 
+import subprocess
 import sys
 from types import ModuleType
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from swav.nn.backbones import BackboneConfig, encode_views
+from swav.nn.backbones import BackboneConfig, encode_views, is_own
 
 
 class Recorder(nn.Module):
@@ -22,6 +24,17 @@ class Recorder(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         self.passes.append(tuple(pictures.shape))
         return pictures.mean(dim=(2, 3))
+
+
+def test_own_networks_are_those_that_timm_alone_does_not_have():
+    listed = "import timm; print(*timm.list_models())"
+    of_timm = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = set(timm.list_models()) - set(of_timm)
+    assert ours == {name for name in timm.list_models() if is_own(name)}
+    assert "cifar_resnet18" in ours
+    assert not is_own("nobodys_network")
 
 
 @pytest.mark.parametrize(

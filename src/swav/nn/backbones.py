@@ -185,6 +185,11 @@ default_cfgs = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Return whether timm knows a network only after ``import swav.nn``."""
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__ == __name__
+
+
 @register_model
 def cifar_resnet18(pretrained: bool = False, **args: Any) -> nn.Module:
     """Return ResNet-18 with a stem for 32-pixel pictures."""

@@ -20,6 +20,7 @@ from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
 from swav.evals.selection import TASKS, named_tasks, possible_tasks
 from swav.exchange.to_timm import save_timm
+from swav.nn.backbones import is_own
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
@@ -206,13 +207,8 @@ def _evaluate(
 
 
 def _model_readme(config: TrainConfig) -> str:
-    own = config.backbone.name in (
-        "cifar_resnet18",
-        "resnet50w2",
-        "resnet50w4",
-        "resnet50w5",
-    )
-    first = "import swav.nn  # registers the network with timm\n" if own else ""
+    name = config.backbone.name
+    first = "import swav.nn  # registers the network with timm\n" if is_own(name) else ""
     return f"""# {config.backbone.name}, pre-trained without labels
 
 Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`.
