@@ -301,7 +301,7 @@ EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
     "out": ("--out", Path | None, None, "Keeps results of models that are no run folders."),
     "channels": ("--channels", int, 3, "Of the pictures, for models that are no run folders."),
     "input_size": ("--input-size", int | None, None, "Side of the pictures these are shown."),
-    "crop_pct": ("--crop-pct", float | None, None, "Share of each side shown; published: 0.875."),
+    "crop_pct": ("--crop-pct", float | None, None, "Share of each side shown, by every task."),
     "device": ("--device", str, "cpu", "cpu, cuda, mps, or one device such as cuda:1."),
     "allow_factory": (
         "--allow-factory",

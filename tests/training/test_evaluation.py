@@ -1,7 +1,7 @@
 """Models on pictures: baselines, tables, options, and features that are kept."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from swav.evals import (
 from swav.evals.harness.baselines import Comparison, PixelBaseline
 from swav.evals.harness.cache import cached_in, weights_digest
 from swav.evals.harness.finetune import FineTuneConfig
+from swav.evals.input import PUBLISHED
 from swav.evals.selection import TASKS, configured
 from swav.report.score_table import print_table
 from swav.training.evaluation import Measured, by_settings, differing_settings
@@ -72,9 +73,31 @@ def test_the_baselines_are_the_untrained_network_and_the_pixels(data: EvalData) 
     assert "random" not in alone.baselines
 
 
+def test_a_published_protocol_shows_pictures_as_it_was_published(data: EvalData) -> None:
+    trained, untrained = network(0), network(1)
+    comparison = Comparison(Subject(data, trained, TRANSFORM), untrained, 0, PixelBaseline(data))
+    shown = replace(TRANSFORM, interpolation="bilinear", crop_pct=0.875)
+    result = comparison.run(replace(KNN, input=PUBLISHED))
+    assert result.details["input"] == asdict(shown)
+    assert result.metrics == knn.run(KNN, extract(trained, data.train, shown)).metrics
+    random = knn.run(KNN, extract(untrained, data.train, shown)).metrics
+    assert result.baselines["random"] == random
+    assert comparison.run(KNN).details["input"] == asdict(TRANSFORM)
+
+
+def test_a_crop_that_is_asked_for_is_that_of_every_task(tmp_path: Path) -> None:
+    tasks = {"knn": KNN, "near": replace(KNN, input=PUBLISHED)}
+    options = {"tasks": tasks, "input_size": 16, "crop_pct": 0.9}
+    results = evaluate("random:resnet10t", write_pictures(tmp_path), **options)
+    crops = [result.details["input"]["crop_pct"] for result in results]
+    interpolations = [result.details["input"]["interpolation"] for result in results]
+    assert crops == [0.9, 0.9]
+    assert interpolations == ["bicubic", "bilinear"]
+
+
 def test_every_result_says_what_its_metrics_are(data: EvalData) -> None:
     comparison = Comparison(Subject(data, network(), TRANSFORM), None, 0, PixelBaseline(data))
-    tasks = [task for task in command.TASKS.values() if "pixels" in task.baselines]
+    tasks = [task for task in TASKS.values() if "pixels" in task.baselines]
     few = {"k": (5,), "epochs": 1, "passes": 1, "penalties": (0.1,), "folds": 2, "restarts": 1}
     for task in tasks:
         known = {field.name for field in fields(task)}

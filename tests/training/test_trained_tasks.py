@@ -9,6 +9,7 @@ from swav.config import from_dict, to_dict
 from swav.data.sources.open import SourceConfig
 from swav.evals import DetectionConfig, KNNConfig, TransferConfig
 from swav.evals.harness.eval_data import fit_and_score
+from swav.evals.input import PUBLISHED
 from swav.evals.presets import PRESETS
 from swav.evals.selection import configured, task_config
 
@@ -50,6 +51,7 @@ def test_boxes_are_found_and_several_labels_told_from_the_command(tmp_path, caps
 def test_a_preset_is_a_task_with_its_settings(name):
     config = task_config(name.replace("_", "-"))
     assert config == PRESETS[name]()
+    assert config.name == "detection" or config.input == PUBLISHED
     assert from_dict(type(config), to_dict(config)) == config
     (entry,) = [each for each in entries("tasks") if each.name == name]
     assert len(entry.summary) > 20

@@ -45,8 +45,9 @@ def evaluate(
             of its own.
         channels: of the pictures, for models that are no run folders.
         input_size: side of the pictures that these are shown; by default what they know.
-        crop_pct: share of each side that the centre crop keeps, for all models; by default all of
-            a run's pictures, and what is known of other models. Published protocols have 0.875.
+        crop_pct: share of each side that the centre crop keeps, for all models and tasks; by
+            default all of a run's pictures, what is known of other models, and what a published
+            protocol says (0.875).
         device: cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that a run may name as its backbone.
         as_json: print JSON.

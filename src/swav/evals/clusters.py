@@ -24,6 +24,7 @@ from swav.data.views.augment import AugmentConfig
 from swav.evals.harness.extract import Features
 from swav.evals.harness.subject import ROWS, Clusters, Subject, assignment_of
 from swav.evals.harness.views import view_features
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.metrics import (
     alignment,
     effective_rank,
@@ -81,6 +82,7 @@ class ClustersConfig:
     title: ClassVar[str] = "Clusters"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     num_clusters: int | None = None
     """Of k-means; None: as many as there are classes, without labels the root of the number of
     pictures, at most 100."""

@@ -27,6 +27,7 @@ from swav.evals.detectors import build_detector
 from swav.evals.harness.finetune import network_of
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.training import step_rate, train
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.metrics import jackknife_intervals
 from swav.run_folder.result import Metric, Result
 
@@ -45,6 +46,7 @@ class DetectionConfig:
     title: ClassVar[str] = "Detection"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random",)
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     detector: Literal["faster-rcnn", "retinanet"] = "faster-rcnn"
     frozen: bool = False
     """Keep the network as it is, its BatchNorm statistics too, and train what is on top of it."""

@@ -15,6 +15,7 @@ from swav.evals.accuracy import top_accuracy
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Result
@@ -37,6 +38,7 @@ class KNNConfig:
     k: tuple[int, ...] = (5, 10, 20, 100, 200)
     """Numbers of neighbours; those the set is too small for are left out."""
     temperature: float = 0.07
+    input: InputConfig = AS_THE_MODEL
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:
@@ -47,6 +49,11 @@ class KNNConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""
         return run(self, subject.train_features, subject.test_features)
+
+
+def published() -> KNNConfig:
+    """Return the usual protocol for ImageNet: k of 10 to 200, temperature 0.07, 224 of 256."""
+    return KNNConfig(k=(10, 20, 100, 200), input=PUBLISHED)
 
 
 def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Result:

@@ -19,6 +19,7 @@ from swav.evals import linear
 from swav.evals.accuracy import top_accuracy
 from swav.evals.harness.extract import Features, Rows, encode_rows, evaluating, features_of
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.evals.linear import LinearConfig
 from swav.run_folder.result import Result
 
@@ -43,6 +44,7 @@ class LayersConfig:
     title: ClassVar[str] = "Layer by layer"
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     max_features: int = 1024
     """A map is averaged over a grid of cells, as fine as gives so many numbers at most; one cell
     where a map has more channels than that."""

@@ -23,6 +23,7 @@ from swav.evals.harness.splits import (
     take,
 )
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.logistic import Axes, Probe, fit_logistic, principal_axes
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.result import Result
@@ -39,6 +40,7 @@ class LinearConfig:
     )
     needs_labels: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     """Weights of half the squared norm against the mean loss of a picture."""
     folds: int = 3

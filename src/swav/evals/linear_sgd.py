@@ -22,6 +22,7 @@ from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.views import view_features
+from swav.evals.input import PUBLISHED, InputConfig
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.result import Result
 
@@ -49,6 +50,7 @@ class LinearSGDConfig:
     """Range of the share of the picture that a crop covers."""
     held_out: float = 0.2
     """Share of each class that is scored where there is no score set."""
+    input: InputConfig = PUBLISHED
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -178,7 +180,7 @@ def _protocol(config: LinearSGDConfig, *, own_split: bool) -> dict[str, Any]:
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
-        if name != "held_out"
+        if name not in ("held_out", "input")
     }
     return {
         "classifier": "linear layer on frozen features, SGD, random resized crops and flips, "

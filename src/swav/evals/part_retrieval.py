@@ -19,6 +19,7 @@ from swav.data.random import uniforms
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Metric, Result
@@ -39,6 +40,7 @@ class PartRetrievalConfig:
     )
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     area: tuple[float, float] = (0.1, 0.3)
     """Share of the picture that a part shows."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)

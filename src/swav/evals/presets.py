@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from swav.evals.detection import DetectionConfig, voc0712
+from swav.evals.knn import KNNConfig, published
 from swav.evals.semisup import SemisupConfig, one_percent, supervised, ten_percent
 from swav.evals.transfer import TransferConfig, inat18, places205
 
-Preset = Callable[[], SemisupConfig | TransferConfig | DetectionConfig]
+Preset = Callable[[], KNNConfig | SemisupConfig | TransferConfig | DetectionConfig]
 
 PRESETS: Mapping[str, Preset] = {
+    "knn_imagenet": published,
     "semisup_1pct": one_percent,
     "semisup_10pct": ten_percent,
     "supervised": supervised,

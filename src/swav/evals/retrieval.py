@@ -19,6 +19,7 @@ from torch import Tensor
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.average_precision import precision_of_rankings
 from swav.ops.metrics import mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size
@@ -35,6 +36,7 @@ class RetrievalConfig:
     title: ClassVar[str] = "Retrieval"
     needs_labels: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    input: ClassVar[InputConfig] = AS_THE_MODEL
     k: tuple[int, ...] = (1, 5, 10)
     """Of the recall: how many answers are looked at."""
     groups: str | None = None

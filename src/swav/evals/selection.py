@@ -78,6 +78,18 @@ def named_tasks(
     return dict(zip(names, map(task_config, tasks), strict=True))
 
 
+def with_crop(tasks: Mapping[str, EvalConfig], crop_pct: float | None) -> dict[str, EvalConfig]:
+    """Return the tasks with the crop that was asked for in place of their own."""
+    if crop_pct is None:
+        return dict(tasks)
+    return {
+        name: task
+        if task.input.crop_pct is None
+        else with_values(task, {"input.crop_pct": crop_pct})
+        for name, task in tasks.items()
+    }
+
+
 def _underscored(name: str) -> str:
     return name.replace("-", "_")
 

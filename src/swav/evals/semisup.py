@@ -28,6 +28,7 @@ from swav.evals.harness.finetune import (
     num_right,
 )
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.atomic import write_atomically
 from swav.run_folder.result import Metric, Result
@@ -56,6 +57,7 @@ class SemisupConfig:
     )
     held_out: float = 0.2
     """Share of each class that is scored when there is no score set."""
+    input: InputConfig = AS_THE_MODEL
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,19 +82,19 @@ class SemisupConfig:
 def one_percent() -> SemisupConfig:
     """Return SwAV's protocol for 1 % of the labels of ImageNet (batch 256, 20 epochs)."""
     training = FineTuneConfig(trunk_rate=0.02, head_rate=5.0)
-    return SemisupConfig(fractions=(0.01,), training=training)
+    return SemisupConfig(fractions=(0.01,), training=training, input=PUBLISHED)
 
 
 def ten_percent() -> SemisupConfig:
     """Return SwAV's protocol for 10 % of the labels of ImageNet (batch 256, 20 epochs)."""
     training = FineTuneConfig(trunk_rate=0.01, head_rate=0.2)
-    return SemisupConfig(fractions=(0.1,), training=training)
+    return SemisupConfig(fractions=(0.1,), training=training, input=PUBLISHED)
 
 
 def supervised() -> SemisupConfig:
     """Return training with all labels: the ceiling of a network on its data."""
     training = FineTuneConfig(trunk_rate=0.05, head_rate=0.05, weight_decay=1e-4)
-    return SemisupConfig(fractions=(1.0,), training=training)
+    return SemisupConfig(fractions=(1.0,), training=training, input=PUBLISHED)
 
 
 def run(

@@ -32,6 +32,7 @@ from swav.evals.harness.finetune import (
     num_right,
 )
 from swav.evals.harness.subject import Subject
+from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.average_precision import average_precision, eleven_point_precision
 from swav.ops.metrics import jackknife_intervals, wilson_interval
 from swav.run_folder.result import Metric, Result
@@ -68,6 +69,7 @@ class TransferConfig:
     """Of the support vector machines; each class takes the best of a cross-validation."""
     held_out: float = 0.2
     """Share of each class that is scored when there is no score set."""
+    input: InputConfig = AS_THE_MODEL
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,12 +96,12 @@ class TransferConfig:
 
 def places205() -> TransferConfig:
     """Return SwAV's linear protocol for Places205: 28 epochs, rate / 10 three times."""
-    return TransferConfig(ways=("linear",), linear=_published(epochs=28))
+    return TransferConfig(ways=("linear",), linear=_published(epochs=28), input=PUBLISHED)
 
 
 def inat18() -> TransferConfig:
     """Return SwAV's linear protocol for iNaturalist 2018: 84 epochs, rate / 10 three times."""
-    return TransferConfig(ways=("linear",), linear=_published(epochs=84))
+    return TransferConfig(ways=("linear",), linear=_published(epochs=84), input=PUBLISHED)
 
 
 def _published(*, epochs: int) -> FineTuneConfig:

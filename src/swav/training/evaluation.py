@@ -19,7 +19,7 @@ from swav.evals.harness.baselines import Comparison, PixelBaseline
 from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import EvalData, fit_and_score, fit_on_and_score_on
 from swav.evals.harness.subject import Subject, compute_rows
-from swav.evals.selection import named_tasks, possible_tasks, tasks_beside
+from swav.evals.selection import named_tasks, possible_tasks, tasks_beside, with_crop
 from swav.report.figures import write_stages
 from swav.run_folder import layout
 from swav.training.open_model import Input, Model, open_model
@@ -54,7 +54,7 @@ def evaluate(
     Raises:
         ValueError: if a task is unknown or needs labels that the pictures do not have.
     """
-    wanted = None if tasks is None else named_tasks(tasks)
+    wanted = None if tasks is None else with_crop(named_tasks(tasks), crop_pct)
     _check_words(words)
     shown = Input(channels=channels, size=input_size)
     found = [open_model(str(word), shown, allow_factory=allow_factory) for word in words]

@@ -5,9 +5,11 @@ from functools import cached_property
 
 from torch import nn
 
+from swav.data.eval_transform import EvalTransform
 from swav.evals import EvalConfig, Result
 from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.subject import Subject
+from swav.evals.input import InputConfig
 
 
 class PixelBaseline:
@@ -41,24 +43,34 @@ class Comparison:
         Raises:
             ValueError: if the pictures do not allow this task.
         """
-        is_network = self.subject.backbone is not None
-        found = _result(config, self.subject) if is_network else self.pixels.run(config)
-        result = replace(found, seeds=(self.seed,))
-        if self.subject.transform is not None:
-            shown = asdict(self.subject.transform)
+        subject = self._shown(config.input)
+        is_network = subject.backbone is not None
+        own = _result(config, subject) if is_network else self.pixels.run(config)
+        result = replace(own, seeds=(self.seed,))
+        if subject.transform is not None:
+            shown = asdict(subject.transform)
             result = replace(result, details={**result.details, "input": shown})
         if "random" in config.baselines and self.untrained is not None:
-            is_untrained = self.untrained is self.subject.backbone
-            random = found if is_untrained else _result(config, self._random)
+            untrained = self._shown(config.input, random=True)
+            is_same = untrained.backbone is subject.backbone
+            random = own if is_same else _result(config, untrained)
             result = result.with_baseline("random", random)
         if "pixels" in config.baselines:
             result = result.with_baseline("pixels", self.pixels.run(config))
         return result
 
     @cached_property
-    def _random(self) -> Subject:
-        subject = self.subject
-        return Subject(subject.data, self.untrained, subject.transform, cache=subject.cache)
+    def _subjects(self) -> dict[tuple[EvalTransform | None, bool], Subject]:
+        """Subjects by what they are shown, so that tasks with one input share features."""
+        return {}
+
+    def _shown(self, config: InputConfig, *, random: bool = False) -> Subject:
+        """Return the subject, or its network before training, shown what a task asks for."""
+        transform = self.subject.transform and config.applied(self.subject.transform)
+        subject = replace(self.subject, transform=transform)
+        if random:
+            subject = replace(subject, backbone=self.untrained, clusters=None)
+        return self._subjects.setdefault((transform, random), subject)
 
 
 def _result(config: EvalConfig, subject: Subject) -> Result:
