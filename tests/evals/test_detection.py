@@ -16,7 +16,7 @@ from swav.data.sources.listing import PackedNames
 from swav.data.sources.pictures import Pictures
 from swav.data.sources.readers import Contents, Stack
 from swav.evals import DetectionConfig, detection
-from swav.evals.boxes import Found, mean_average_precision
+from swav.evals.boxes import DetectedBoxes, mean_average_precision
 from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.subject import Subject
 
@@ -52,7 +52,7 @@ def annotated_of(objects: list[Objects]) -> Annotated:
     return Annotated(pictures, objects, np.full((len(objects), 2), 100), CLASSES)
 
 
-def random_answers(seed: int) -> tuple[list[Found], list[Objects]]:
+def random_answers(seed: int) -> tuple[list[DetectedBoxes], list[Objects]]:
     """Return objects, and boxes that are moved, missed, invented, doubled or of another class."""
     generator = np.random.default_rng(seed)
     found, wanted = [], []
@@ -71,7 +71,7 @@ def random_answers(seed: int) -> tuple[list[Found], list[Objects]]:
         wrong = generator.random(len(named)) < 0.1
         scores = np.round(generator.random(len(named)), 1 if seed % 2 else 6)  # with ties
         found.append(
-            Found(
+            DetectedBoxes(
                 torch.from_numpy(answers),
                 torch.from_numpy(np.where(wrong, (named + 1) % 3, named)),
                 torch.from_numpy(scores).float(),
@@ -88,7 +88,7 @@ def overlap(box, other, ignored: bool) -> float:
     return both / (area if ignored else area + other_area - both)
 
 
-def matches(found: Found, wanted: Objects, label: int, threshold: float):
+def matches(found: DetectedBoxes, wanted: Objects, label: int, threshold: float):
     """Yield (score, right) of every box that counts, the best score first."""
     rows = [row for row in range(len(found.scores)) if found.labels[row] == label]
     rows.sort(key=lambda row: -float(found.scores[row]))
@@ -111,7 +111,7 @@ def matches(found: Found, wanted: Objects, label: int, threshold: float):
             yield float(found.scores[row]), False
 
 
-def brute_force(found: list[Found], wanted: list[Objects], threshold: float) -> float:
+def brute_force(found: list[DetectedBoxes], wanted: list[Objects], threshold: float) -> float:
     """Return COCO's average precision, averaged over the classes that occur."""
     precisions = []
     for label in range(3):
@@ -152,7 +152,7 @@ def test_known_answers():
     score, label = torch.ones(1), torch.tensor([1])
 
     def scored(boxes, label=label):
-        return mean_average_precision([Found(torch.from_numpy(boxes), label, score)], one)
+        return mean_average_precision([DetectedBoxes(torch.from_numpy(boxes), label, score)], one)
 
     assert scored(box)["map"] == pytest.approx(1)
     wider = box + np.array([[0, 0, 12, 0]], dtype=np.float32)  # 400 of 640: 0.625

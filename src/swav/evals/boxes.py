@@ -11,7 +11,7 @@ from torch import Tensor
 from swav.data.sources.annotated import Annotated
 
 
-class Found(NamedTuple):
+class DetectedBoxes(NamedTuple):
     """The boxes that a detector found in a picture, with their classes and scores."""
 
     boxes: Float[Tensor, "objects 4"]
@@ -19,7 +19,9 @@ class Found(NamedTuple):
     scores: Float[Tensor, " objects"]
 
 
-def mean_average_precision(found: Sequence[Found], annotated: Annotated) -> dict[str, Any]:
+def mean_average_precision(
+    detected: Sequence[DetectedBoxes], annotated: Annotated
+) -> dict[str, Any]:
     """Return ``map``, ``ap50``, ``ap75`` and, by name, the ``per_class`` mean over thresholds.
 
     COCO's definition: 101 points of recall, at most 100 boxes a picture; ignored objects count
@@ -28,7 +30,7 @@ def mean_average_precision(found: Sequence[Found], annotated: Annotated) -> dict
     Raises:
         ValueError: if nothing is to be found.
     """
-    if not any((~each.ignored).any() for each in annotated.objects):
+    if not any((~objects.ignored).any() for objects in annotated.objects):
         raise ValueError(f"{annotated.pictures.data}: not one box to find in the scored pictures")
     measure = average_precision_class()(
         box_format="xyxy",
@@ -39,14 +41,14 @@ def mean_average_precision(found: Sequence[Found], annotated: Annotated) -> dict
     )
     measure.warn_on_many_detections = False  # the best hundred count, as said
     measure.update(
-        [each._asdict() for each in found],
+        [boxes._asdict() for boxes in detected],
         [
             {
-                "boxes": torch.from_numpy(each.boxes),
-                "labels": torch.from_numpy(each.labels),
-                "iscrowd": torch.from_numpy(each.ignored.astype(np.int64)),
+                "boxes": torch.from_numpy(objects.boxes),
+                "labels": torch.from_numpy(objects.labels),
+                "iscrowd": torch.from_numpy(objects.ignored.astype(np.int64)),
             }
-            for each in annotated.objects
+            for objects in annotated.objects
         ],
     )
     computed = measure.compute()

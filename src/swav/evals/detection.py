@@ -22,7 +22,7 @@ from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.decode import UnreadablePicture
 from swav.engine import Clock, Objective, StepOutput
-from swav.evals.boxes import Found, average_precision_class, mean_average_precision
+from swav.evals.boxes import DetectedBoxes, average_precision_class, mean_average_precision
 from swav.evals.detectors import build_detector
 from swav.evals.harness.finetune import network_of
 from swav.evals.harness.subject import Subject
@@ -141,11 +141,11 @@ def run(
     """
     average_precision_class()
     for part, sets in (("fit", fit), ("score", score)):
-        if not any(len(each.labels) for each in sets.objects):
+        if not any(len(objects.labels) for objects in sets.objects):
             raise ValueError(f"the pictures to {part} have not one box: detection needs some")
     detector = trained_detector(config, backbone, transform, fit, folder=folder)
-    found = find(detector, score)
-    precision = mean_average_precision(found, score)
+    detected = find(detector, score)
+    precision = mean_average_precision(detected, score)
     per_class = precision.pop("per_class")
     return Result(
         task=config.name,
@@ -154,31 +154,31 @@ def run(
         metrics=precision,
         about=METRICS,
         lead="map",
-        intervals=_intervals(precision, found, score),
+        intervals=_intervals(precision, detected, score),
         seeds=(config.seed,),
         counts={
             "fit": len(fit.objects),
             "score": len(score.objects),
             "classes": len(fit.classes),
-            "fit_boxes": sum(len(each.labels) for each in fit.objects),
-            "score_boxes": sum(len(each.labels) for each in score.objects),
+            "fit_boxes": sum(len(objects.labels) for objects in fit.objects),
+            "score_boxes": sum(len(objects.labels) for objects in score.objects),
         },
         details={"map_of_classes": per_class},
     )
 
 
 def _intervals(
-    precision: Mapping[str, float], found: Sequence[Found], score: Annotated
+    precision: Mapping[str, float], detected: Sequence[DetectedBoxes], score: Annotated
 ) -> dict[str, tuple[float, float]]:
     def of_some(rows: Int64[np.ndarray, " kept"]) -> dict[str, Any]:
         try:
             return mean_average_precision(
-                [found[row] for row in rows], score.of(score.pictures.subset(rows))
+                [detected[row] for row in rows], score.of(score.pictures.subset(rows))
             )
         except ValueError:  # all boxes are in the pictures that are left out
             return {}
 
-    return jackknife_intervals(precision, of_some, len(found))
+    return jackknife_intervals(precision, of_some, len(detected))
 
 
 @final
@@ -289,21 +289,21 @@ def trained_detector(
 
 
 @torch.no_grad()
-def find(detector: nn.Module, annotated: Annotated) -> list[Found]:
+def find(detector: nn.Module, annotated: Annotated) -> list[DetectedBoxes]:
     """Return what a detector finds in every picture; nothing in one that cannot be read."""
     device = next(detector.parameters()).device
     detector.eval()
-    found = []
+    detected = []
     for index in range(len(annotated.objects)):
         try:
             picture = annotated.picture(index)
         except UnreadablePicture:
-            found.append(Found(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0)))
+            detected.append(DetectedBoxes(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0)))
             continue
         (answer,) = detector([picture.to(device).float() / 255])
         boxes, labels, scores = (answer[key].cpu() for key in ("boxes", "labels", "scores"))
-        found.append(Found(boxes, labels - 1, scores))
-    return found
+        detected.append(DetectedBoxes(boxes, labels - 1, scores))
+    return detected
 
 
 def _rate(config: DetectionConfig, clock: Clock) -> float:

@@ -122,7 +122,7 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
     axes = principal_axes(learn_values)
     learn = _Task(learn_values @ axes.directions, torch.from_numpy(numbers), axes, len(classes))
     shares = cross_validated(config, learn) if len(config.penalties) > 1 else {}
-    penalty = max(shares, key=lambda each: shares[each]) if shares else config.penalties[0]
+    penalty = max(shares, key=shares.__getitem__) if shares else config.penalties[0]
     probe = learn.fitted(config, learn.nothing(), penalty)
     logits = probe.logits(judge_values @ axes.directions)
     judged = labels_of(score, task="linear")

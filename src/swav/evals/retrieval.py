@@ -215,7 +215,7 @@ def _groups(
         return fit.labels.numpy(), asking.labels.numpy()
     by_path = read_groups(Path(config.groups))
     numbers = {group: number for number, group in enumerate(dict.fromkeys(by_path.values()))}
-    found = []
+    groups = []
     for features in (fit, asking):
         missing = [name for name in features.names if name not in by_path]
         if missing:
@@ -223,8 +223,8 @@ def _groups(
                 f"{config.groups} has no group for {len(missing)} pictures, such as {missing[0]}: "
                 "give each a line"
             )
-        found.append(np.array([numbers[by_path[name]] for name in features.names], np.int64))
-    return found[0], found[1]
+        groups.append(np.array([numbers[by_path[name]] for name in features.names], np.int64))
+    return groups[0], groups[1]
 
 
 def read_groups(path: Path) -> dict[str, str]:

@@ -182,22 +182,22 @@ def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:
     Raises:
         ValueError: if a listed picture is not there, or could be several.
     """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(pictures.names):
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(pictures.names):
         for known in {name, name.rpartition("/")[2]}:
-            places.setdefault(known, []).append(place)
+            rows_of.setdefault(known, []).append(row)
     rows = []
     for name in path.read_bytes().decode("utf-8", "surrogatepass").split("\n"):
         if not name:
             continue
-        found = places.get(name, [])
-        if len(found) != 1:
-            what = f"is {len(found)} pictures" if found else "is no picture"
+        meant = rows_of.get(name, [])
+        if len(meant) != 1:
+            what = f"is {len(meant)} pictures" if meant else "is no picture"
             raise ValueError(
                 f"{path}: {name!r} {what} of the {len(pictures)} to learn from in "
                 f"{pictures.data}: list them by their names there, or remove the file"
             )
-        rows += found
+        rows += meant
     if not rows:
         raise ValueError(f"{path} lists no picture: remove the file to have it written")
     return np.unique(np.array(rows, dtype=np.int64))

@@ -170,10 +170,10 @@ class SeveralLabels(NamedTuple):
 
 def several_labels(features: Features, annotated: Annotated) -> SeveralLabels:
     """Return features with what the boxes say is in each picture."""
-    places = {name: row for row, name in enumerate(annotated.pictures.names)}
+    row_of = {name: row for row, name in enumerate(annotated.pictures.names)}
     shown = np.full((len(features.names), len(annotated.classes)), -1, dtype=np.int64)
     for row, name in enumerate(features.names):
-        objects = annotated.objects[places[name]]
+        objects = annotated.objects[row_of[name]]
         shown[row, objects.labels] = 0
         shown[row, objects.labels[~objects.ignored]] = 1
     return SeveralLabels(features.values.numpy(), shown, annotated.classes)

@@ -277,9 +277,9 @@ def _plot(axes: Axes, steps: Column, line: Line) -> float:
         return 0.0
     if len(values) > MOST_POINTS:
         stretches = np.array_split(values, MOST_POINTS)
-        low, high = ([pick(each) for each in stretches] for pick in (np.min, np.max))
-        steps = np.array([each.mean() for each in np.array_split(steps, MOST_POINTS)])
-        values = np.array([each.mean() for each in stretches])
+        low, high = ([pick(stretch) for stretch in stretches] for pick in (np.min, np.max))
+        steps = np.array([stretch.mean() for stretch in np.array_split(steps, MOST_POINTS)])
+        values = np.array([stretch.mean() for stretch in stretches])
         axes.fill_between(steps, low, high, color=line.colour, alpha=0.18, linewidth=0)
     (drawn,) = axes.plot(steps, values, color=line.colour)
     if line.dashed:

@@ -145,8 +145,8 @@ def nearest_pictures(embeddings: Embeddings, album: Album) -> list[Query]:
     num_neighbours = min(NUM_NEIGHBOURS + 1, num_images)
     nearest = neighbours.nearest(values[queries], values, num_neighbours=num_neighbours)
     return [
-        _query(embeddings, int(index), dict(zip(found, cosines, strict=True)), album)
-        for index, found, cosines in zip(
+        _query(embeddings, int(index), dict(zip(rows, cosines, strict=True)), album)
+        for index, rows, cosines in zip(
             queries, nearest.indices.tolist(), nearest.similarities.tolist(), strict=True
         )
     ]

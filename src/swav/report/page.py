@@ -134,7 +134,9 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
 
 def _stages(evaluations: Sequence[Evaluation]) -> figures.PageFigure | None:
     """Return the curve of the evaluation layer by layer, if there is one."""
-    curves = (figures.stages(each.metrics, each.baselines) for each in evaluations)
+    curves = (
+        figures.stages(evaluation.metrics, evaluation.baselines) for evaluation in evaluations
+    )
     return next((curve for curve in curves if curve is not None), None)
 
 
@@ -191,8 +193,8 @@ def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:
     if not path.is_file():
         raise Absent("Every picture could be read.")
     lines = dict.fromkeys(line for line in read_text(path).split("\n") if line.strip())
-    found = [line.partition("\t") for line in lines]
-    some = [(wording.shown(name), wording.shown(reason)) for name, _, reason in found]
+    reasons = [line.partition("\t") for line in lines]
+    some = [(wording.shown(name), wording.shown(reason)) for name, _, reason in reasons]
     return some[:MOST_BAD_FILES], max(len(some) - MOST_BAD_FILES, 0)
 
 

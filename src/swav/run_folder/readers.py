@@ -276,7 +276,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _numbers(value: object) -> dict[str, float]:
-    return {name: float(each) for name, each in _mapping(value).items() if _is_number(each)}
+    return {key: float(number) for key, number in _mapping(value).items() if _is_number(number)}
 
 
 def _is_number(value: object) -> bool:

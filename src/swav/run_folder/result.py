@@ -1,4 +1,4 @@
-"""What an evaluation found, with everything needed to believe it."""
+"""The metrics of an evaluation, what they are, and everything needed to believe them."""
 
 import json
 import platform
@@ -20,13 +20,13 @@ PACKAGES = (
 @cache
 def installed_versions() -> Mapping[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+            versions[package] = "not installed as a package"
+    return versions
 
 
 @dataclass(frozen=True, kw_only=True)

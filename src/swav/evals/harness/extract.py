@@ -186,6 +186,6 @@ def _resized(pictures: Sequence[Picture], size: int) -> Float[Tensor, "batch fea
     if len({picture.shape for picture in pictures}) == 1:
         whole = resize(torch.stack(list(pictures)), [size, size], antialias=True)
     else:
-        whole = torch.stack([resize(each, [size, size], antialias=True) for each in pictures])
+        whole = torch.stack([resize(picture, [size, size], antialias=True) for picture in pictures])
     pixels: Tensor = whole.flatten(1).float().div_(255)
     return pixels

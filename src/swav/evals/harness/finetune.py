@@ -283,5 +283,5 @@ def labels_of(pictures: Pictures, *, task: str) -> Int64[np.ndarray, " images"]:
 
 def num_classes(*sets: Pictures) -> int:
     """Return how many logits the classes of all sets need."""
-    numbers = [number for each in sets if each.labels is not None for number in each.labels]
+    numbers = [label for some in sets if some.labels is not None for label in some.labels]
     return int(max(max(numbers), len(sets[0].classes) - 1)) + 1
