@@ -130,8 +130,10 @@ def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, da
     result = read(run / "eval" / f"{task}.json")
     assert result["task"] == task
     assert result["protocol"]["fit_on"] == result["protocol"]["score_on"] == data
-    keys = {"protocol", "metrics", "intervals", "baselines", "seeds", "counts", "versions"}
+    keys = {"title", "protocol", "metrics", "about", "intervals", "baselines", "seeds"}
+    keys |= {"counts", "versions"}
     assert keys <= result.keys()
+    assert result["about"].keys() == result["metrics"].keys()
     assert result["baselines"].keys() == {"random", "pixels"}
     for values in result["baselines"].values():
         own = {"code_entropy", "usage_entropy", "prototypes_used", "duplicate_prototypes"}

@@ -49,10 +49,12 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
 def test_what_a_metric_is_comes_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     text = """{"task": "new_task", "title": "New", "lead": "far", "metrics": {"near": 1, "far": 2},
+    "details": {"input": {"crop_pct": 0.875, "interpolation": "bilinear", "mean": [0.5]}},
     "about": {"far": {"title": "distance", "is_share": false, "higher_is_better": false}}}"""
     (tmp_path / "eval" / "new_task.json").write_text(text)
     (evaluation,), _ = read_evaluations(tmp_path)
     assert (evaluation.title, evaluation.lead) == ("New", "far")
+    assert evaluation.protocol == {"crop_pct": 0.875, "interpolation": "bilinear", "seeds": []}
     assert evaluation.about["far"] == Metric(title="distance", higher_is_better=False)
     assert evaluation.about["near"] == Metric(title="near", higher_is_better=None)
 

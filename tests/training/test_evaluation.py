@@ -55,6 +55,7 @@ def data() -> EvalData:
 def test_every_task_tells_what_it_needs() -> None:
     for config in (task() for task in TASKS.values()):
         assert isinstance(config.needs_labels, bool)
+        assert config.title
         assert set(config.baselines) <= {"random", "pixels"}
         assert type(config).__doc__
 

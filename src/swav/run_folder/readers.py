@@ -215,10 +215,12 @@ def _metric(name: str, about: dict[str, Any]) -> Metric:
 
 def _protocol(result: dict[str, Any]) -> dict[str, Any]:
     details = _mapping(result.get("details"))
+    shown = _mapping(details.get("input"))
     return {
         **_mapping(result.get("protocol")),
         **_mapping(result.get("counts")),
         **{name: value for name, value in details.items() if not isinstance(value, dict)},
+        **{name: shown[name] for name in ("interpolation", "crop_pct") if name in shown},
         "seeds": result.get("seeds", []),
     }
 
