@@ -1,4 +1,7 @@
-"""Top-1 and top-5 accuracy, which many tasks measure: what they are."""
+"""Top-1 and top-5 accuracy, which many tasks measure: what they are, and how they are counted."""
+
+from jaxtyping import Int64
+from torch import Tensor
 
 from swav.run_folder.result import Metric
 
@@ -11,3 +14,20 @@ def top_accuracy(rank: int, condition: str = "") -> Metric:
 def top1_and_top5(condition: str = "") -> dict[str, Metric]:
     """Return both by their names."""
     return {"top1": top_accuracy(1, condition), "top5": top_accuracy(5, condition)}
+
+
+def count_right(
+    ranked: Int64[Tensor, "images _"], labels: Int64[Tensor, " images"], *, num_classes: int
+) -> dict[str, int]:
+    """Return how many pictures have their class first and, of more than five, among the first five.
+
+    Args:
+        ranked: the most probable classes of each picture, at most five, best first.
+        labels: the right ones.
+        num_classes: that there are.
+    """
+    hits = ranked == labels[:, None]
+    num_right = {"top1": int(hits[:, 0].sum())}
+    if num_classes > 5:
+        num_right["top5"] = int(hits.any(dim=1).sum())
+    return num_right

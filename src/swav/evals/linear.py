@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.evals.accuracy import top1_and_top5
+from swav.evals.accuracy import count_right, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import (
     check_comparable,
@@ -126,7 +126,10 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
     probe = learn.fitted(config, learn.nothing(), penalty)
     logits = probe.logits(judge_values @ axes.directions)
     judged = labels_of(score, task="linear")
-    num_right = _num_right(logits, classes, judged)
+    ranked = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
+    num_right = count_right(
+        torch.from_numpy(classes)[ranked], torch.from_numpy(judged), num_classes=len(classes)
+    )
     return Result(
         task=config.name,
         title=config.title,
@@ -189,20 +192,6 @@ def cross_validated(config: LinearConfig, learn: _Task) -> dict[float, float]:
             num_right[penalty] += int((predicted == learn.labels[held_out]).sum())
     num_held_out = max(int((fold_of >= 0).sum()), 1)
     return {penalty: right / num_held_out for penalty, right in num_right.items()}
-
-
-def _num_right(
-    logits: Float[Tensor, "images classes"],
-    classes: Int64[np.ndarray, " classes"],
-    labels: Int64[np.ndarray, " images"],
-) -> dict[str, int]:
-    """Return how many pictures have their class among the one and the five most probable."""
-    order = logits.argsort(dim=1, descending=True, stable=True)[:, :5].numpy()
-    hits = classes[order] == labels[:, None]
-    num_right = {"top1": int(hits[:, 0].sum())}
-    if len(classes) > 5:
-        num_right["top5"] = int(hits.any(axis=1).sum())
-    return num_right
 
 
 def _protocol(config: LinearConfig, *, own_split: bool) -> dict[str, Any]:

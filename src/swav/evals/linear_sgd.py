@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
-from swav.evals.accuracy import top1_and_top5
+from swav.evals.accuracy import count_right, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
 from swav.evals.harness.subject import Subject
@@ -117,10 +117,7 @@ def run(
     train(layer, (values[torch.from_numpy(rows)] for values in views), learnt, config)
     with torch.no_grad():
         ranked = layer(score.values).topk(min(5, layer.out_features), dim=1).indices
-    hits = ranked == judged[:, None]
-    num_right = {"top1": int(hits[:, 0].sum())}
-    if layer.out_features > 5:
-        num_right["top5"] = int(hits.any(dim=1).sum())
+    num_right = count_right(ranked, judged, num_classes=layer.out_features)
     return Result(
         task=config.name,
         title=config.title,

@@ -261,11 +261,11 @@ def _axes(horizontal: str, vertical: str) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
     return figure, axes
 
 
-def _plain(value: float, _: int | None) -> str:
+def _tick_label(value: float, _: int | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -23,6 +23,7 @@ from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective, StepOutput
+from swav.evals.accuracy import count_right
 from swav.evals.harness.extract import encode_all, network_encoder
 from swav.evals.harness.splits import stratified_split
 from swav.evals.harness.subject import Subject
@@ -209,12 +210,9 @@ def num_right(
     encode = network_encoder(objective.classifier.eval(), transform, device=device)
     logits = encode_all(encode, pictures)
     assert logits.labels is not None
-    ranked = logits.values.topk(min(5, logits.values.shape[1]), dim=1).indices
-    hits = ranked == logits.labels[:, None]
-    right = {"top1": int(hits[:, 0].sum())}
-    if logits.values.shape[1] > 5:
-        right["top5"] = int(hits.any(dim=1).sum())
-    return right, len(hits)
+    num_logits = logits.values.shape[1]
+    ranked = logits.values.topk(min(5, num_logits), dim=1).indices
+    return count_right(ranked, logits.labels, num_classes=num_logits), len(ranked)
 
 
 def _views(config: FineTuneConfig, transform: EvalTransform) -> ViewsConfig:
