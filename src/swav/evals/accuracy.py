@@ -1,8 +1,11 @@
 """Top-1 and top-5 accuracy, which many tasks measure: what they are, and how they are counted."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Int64
 from torch import Tensor
 
+from swav.ops.metrics import wilson_interval
 from swav.run_folder.result import Metric
 
 
@@ -31,3 +34,13 @@ def count_right(
     if num_classes > 5:
         num_right["top5"] = int(hits.any(dim=1).sum())
     return num_right
+
+
+def shares(
+    num_right: Mapping[str, int], number: int
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Return each count as a share of ``number`` pictures, and the intervals of these shares."""
+    return (
+        {metric: right / number for metric, right in num_right.items()},
+        {metric: wilson_interval(right, number) for metric, right in num_right.items()},
+    )

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from swav.evals.accuracy import top_accuracy
+from swav.evals.accuracy import shares, top_accuracy
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of
 from swav.evals.harness.subject import Subject
 from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
-from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Result
 
@@ -79,17 +78,16 @@ def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Resu
         f"top1_k{k}": int(_right(weights[:, :k], fit_labels[indices[:, :k]], labels).sum())
         for k in usable
     }
+    metrics, intervals = shares(num_right, len(labels))
     return Result(
         task=config.name,
         title=config.title,
         protocol=_protocol(config, usable, leave_one_out=score is None),
-        metrics={metric: right / len(labels) for metric, right in num_right.items()},
+        metrics=metrics,
         about={f"top1_k{k}": top_accuracy(1, f", k = {k}") for k in usable},
         lead=f"top1_k{min(usable, key=lambda k: abs(k - LEADING_K))}",
         finding=config.finding,
-        intervals={
-            metric: wilson_interval(right, len(labels)) for metric, right in num_right.items()
-        },
+        intervals=intervals,
         counts={
             "fit": len(fit_labels),
             "score": len(labels),

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.evals.accuracy import count_right, top1_and_top5
+from swav.evals.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import (
     check_comparable,
@@ -25,7 +25,6 @@ from swav.evals.harness.splits import (
 from swav.evals.harness.subject import Subject
 from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.logistic import Axes, Probe, fit_logistic, principal_axes
-from swav.ops.metrics import wilson_interval
 from swav.run_folder.result import Result
 
 
@@ -121,8 +120,8 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
         raise ValueError(f"linear needs two classes or more to tell apart, not {fit.classes}")
     axes = principal_axes(learn_values)
     learn = _Task(learn_values @ axes.directions, torch.from_numpy(numbers), axes, len(classes))
-    shares = cross_validated(config, learn) if len(config.penalties) > 1 else {}
-    penalty = max(shares, key=shares.__getitem__) if shares else config.penalties[0]
+    accuracies = cross_validated(config, learn) if len(config.penalties) > 1 else {}
+    penalty = max(accuracies, key=accuracies.__getitem__) if accuracies else config.penalties[0]
     probe = learn.fitted(config, learn.nothing(), penalty)
     logits = probe.logits(judge_values @ axes.directions)
     judged = labels_of(score, task="linear")
@@ -130,17 +129,16 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
     num_right = count_right(
         torch.from_numpy(classes)[ranked], torch.from_numpy(judged), num_classes=len(classes)
     )
+    metrics, intervals = shares(num_right, len(judged))
     return Result(
         task=config.name,
         title=config.title,
         protocol=_protocol(config, own_split=own_split),
-        metrics={metric: right / len(judged) for metric, right in num_right.items()},
+        metrics=metrics,
         about={metric: top1_and_top5()[metric] for metric in num_right},
         lead="top1",
         finding=config.finding,
-        intervals={
-            metric: wilson_interval(right, len(judged)) for metric, right in num_right.items()
-        },
+        intervals=intervals,
         seeds=(config.seed,),
         counts={
             "fit": len(learn.labels),
@@ -150,7 +148,9 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
         },
         details={
             "penalty": penalty,
-            "cross_validated_top1": {f"{each:g}": share for each, share in shares.items()},
+            "cross_validated_top1": {
+                f"{tried:g}": accuracy for tried, accuracy in accuracies.items()
+            },
             "iterations": probe.iterations,
             "converged": probe.iterations < config.max_iterations,
         },

@@ -17,13 +17,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
-from swav.evals.accuracy import count_right, top1_and_top5
+from swav.evals.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.views import view_features
 from swav.evals.input import PUBLISHED, InputConfig
-from swav.ops.metrics import wilson_interval
 from swav.run_folder.result import Result
 
 _VIEWS_STREAM = 0x6C696E00  # an "epoch" that no training reaches: its draws are never these
@@ -118,16 +117,15 @@ def run(
     with torch.no_grad():
         ranked = layer(score.values).topk(min(5, layer.out_features), dim=1).indices
     num_right = count_right(ranked, judged, num_classes=layer.out_features)
+    metrics, intervals = shares(num_right, len(judged))
     return Result(
         task=config.name,
         title=config.title,
         protocol=_protocol(config, own_split=own_split),
-        metrics={metric: right / len(judged) for metric, right in num_right.items()},
+        metrics=metrics,
         about={metric: top1_and_top5()[metric] for metric in num_right},
         lead="top1",
-        intervals={
-            metric: wilson_interval(right, len(judged)) for metric, right in num_right.items()
-        },
+        intervals=intervals,
         seeds=(config.seed,),
         counts={
             "fit": len(rows),

@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional as photometric
 from swav.data.eval_transform import Picture
 from swav.data.random import uniforms
 from swav.data.sources.pictures import Pictures
+from swav.evals.accuracy import shares
 from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
 from swav.evals.harness.subject import Subject
 from swav.evals.input import AS_THE_MODEL, InputConfig
-from swav.ops.metrics import wilson_interval
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Metric, Result
 
@@ -91,19 +91,18 @@ def run(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> Resu
     ).indices
     hits = neighbours == lookup.answers[:, None]
     num_right = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
+    metrics, intervals = shares(num_right, len(hits))
     return Result(
         task=config.name,
         title=config.title,
         protocol=_protocol(config),
-        metrics={metric: right / len(hits) for metric, right in num_right.items()},
+        metrics=metrics,
         about={
             f"recall_at_{rank}": Metric(title=f"recall at {rank}", is_share=True) for rank in RANKS
         },
         lead="recall_at_1",
         finding=config.finding,
-        intervals={
-            metric: wilson_interval(right, len(hits)) for metric, right in num_right.items()
-        },
+        intervals=intervals,
         seeds=(config.seed,),
         counts={"gallery": num_gallery, "parts": len(hits)},
     )
