@@ -38,6 +38,7 @@ def ours(folder: Path) -> float:
     from swav.engine.optim import OptimConfig
     from swav.methods import SwAVConfig
     from swav.nn.backbones import BackboneConfig
+    from swav.nn.heads import HeadConfig
 
     pictures = SourceConfig(data=str(folder), split="train").build().load()
     views = ViewsConfig(
@@ -49,7 +50,9 @@ def ours(folder: Path) -> float:
     fabric = launch(device="cpu", threads=available_cores())  # as ``swav train`` does
     backbone = BackboneConfig(name="resnet18", args=BACKBONE).build()
     method = SwAVConfig(
-        num_prototypes=(NUM_PROTOTYPES,), hidden_dim=HIDDEN_DIM, embed_dim=EMBED_DIM, freeze_steps=0
+        num_prototypes=(NUM_PROTOTYPES,),
+        head=HeadConfig(hidden_dim=HIDDEN_DIM, embed_dim=EMBED_DIM),
+        freeze_steps=0,
     )
     objective = method.build(
         backbone, TrainingFacts(feature_dim=128, num_images=len(pictures), global_batch=BATCH)

@@ -3,13 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from swav.nn.heads import projection_head
+from swav.nn.heads import HeadConfig
 from swav.nn.prototypes import Prototypes
 from swav.ops import sinkhorn, swapped_pairs, swapped_prediction
 
 torch.manual_seed(0)
 backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 64))
-head = projection_head(64, hidden_dim=64, embed_dim=32)
+head = HeadConfig(hidden_dim=64, embed_dim=32).build(64)
 prototypes = Prototypes(32, (10,))
 parameters = [*backbone.parameters(), *head.parameters(), *prototypes.parameters()]
 optimizer = torch.optim.AdamW(parameters, lr=1e-3)

@@ -30,6 +30,7 @@ from swav.methods import (
     VICRegConfig,
 )
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import EXPANDER, HeadConfig
 from swav.recipes.train_config import TrainConfig
 
 NUM_PICTURES, NUM_CLASSES, SIDE = 64, 4, 20
@@ -44,26 +45,27 @@ WITH_BATCHNORM = BackboneConfig(
     args={"channels": [8, 8, 16, 16], "stem_width": 8, "zero_init_last": False},
 )
 
-_HEAD: dict[str, Any] = {"hidden_dim": 16, "embed_dim": 8, "head_batchnorm": False}
+_HEAD = HeadConfig(hidden_dim=16, embed_dim=8, batchnorm=False)
+_EXPANDER = replace(EXPANDER, hidden_dim=16, embed_dim=8, batchnorm=False)
 
 TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
-    SwAVConfig: SwAVConfig(
-        num_prototypes=(12, 7), hidden_dim=16, embed_dim=8, freeze_steps=2, head_batchnorm=False
-    ),
-    DeepClusterConfig: DeepClusterConfig(num_prototypes=(9, 5, 7), **_HEAD),
-    SeLaConfig: SeLaConfig(num_prototypes=(9, 5, 7), **_HEAD),
-    SimCLRConfig: SimCLRConfig(**_HEAD),
-    MoCoConfig: MoCoConfig(hidden_dim=16, embed_dim=8, momentum=0.9),
-    BYOLConfig: BYOLConfig(momentum=0.9, **_HEAD),
-    InstDiscConfig: InstDiscConfig(embed_dim=8, num_negatives=40),
-    BarlowConfig: BarlowConfig(**_HEAD),
-    VICRegConfig: VICRegConfig(**_HEAD),
+    SwAVConfig: SwAVConfig(num_prototypes=(12, 7), head=_HEAD, freeze_steps=2),
+    DeepClusterConfig: DeepClusterConfig(num_prototypes=(9, 5, 7), head=_HEAD),
+    SeLaConfig: SeLaConfig(num_prototypes=(9, 5, 7), head=_HEAD),
+    SimCLRConfig: SimCLRConfig(head=_HEAD),
+    MoCoConfig: MoCoConfig(head=_HEAD, momentum=0.9),
+    BYOLConfig: BYOLConfig(momentum=0.9, head=_HEAD),
+    InstDiscConfig: InstDiscConfig(head=HeadConfig(hidden_dim=0, embed_dim=8), num_negatives=40),
+    BarlowConfig: BarlowConfig(head=_EXPANDER),
+    VICRegConfig: VICRegConfig(head=_EXPANDER),
     RotationConfig: RotationConfig(),
-    JigsawConfig: JigsawConfig(num_permutations=6, tile_size=16, tile_dim=8, head_batchnorm=False),
+    JigsawConfig: JigsawConfig(num_permutations=6, tile_size=16, tile_dim=8, batchnorm=False),
     RelativeConfig: RelativeConfig(
-        gap=0.2, tile_size=16, hidden_dim=16, head_batchnorm=False, dropout=0.0
+        gap=0.2, tile_size=16, hidden_dim=16, batchnorm=False, dropout=0.0
     ),
-    PIRLConfig: PIRLConfig(embed_dim=8, num_negatives=24, tile_size=16),
+    PIRLConfig: PIRLConfig(
+        head=HeadConfig(hidden_dim=0, embed_dim=8), num_negatives=24, tile_size=16
+    ),
 }
 """Every method at a size for tests, without BatchNorm in its head."""
 

@@ -32,8 +32,8 @@ OPTIONS = (
         8,
     ),
     *("--backbone.args.depths", "[1,1,1,1]", "--backbone.args.dims", "[8,8,16,16]"),
-    *("--method.num-prototypes", 8, "--method.hidden-dim", 16, "--method.embed-dim", 8),
-    *("--method.head-batchnorm=false", "--method.freeze-steps", 2, "--optim.batch-size", 16),
+    *("--method.num-prototypes", 8, "--method.head.hidden-dim", 16, "--method.head.embed-dim", 8),
+    *("--method.head.batchnorm=false", "--method.freeze-steps", 2, "--optim.batch-size", 16),
     *("--workers", 0, "--threads", 1, "--log-every", 1, "--save-every", 5),
 )
 THREE_EPOCHS = ("--epochs", 3)
@@ -99,7 +99,7 @@ def test_the_config_is_complete(run: Path, data: str) -> None:
     made = config.load(TrainConfig, run / "config.yaml")
     assert (made.data.data, made.epochs, made.method.num_prototypes) == (data, 3, (8,))
     assert made.backbone.args["dims"] == [8, 8, 16, 16]
-    assert made.method.head_batchnorm is False
+    assert made.method.head.batchnorm is False
 
 
 def test_the_record_says_what_made_the_run(run: Path) -> None:

@@ -17,6 +17,7 @@ from swav.engine.loop import due, fit
 from swav.engine.objective import Clock, Objective, StepOutput, TrainingFacts
 from swav.engine.optim import OptimConfig
 from swav.methods.swav import SwAV, SwAVConfig
+from swav.nn.heads import HeadConfig
 
 EMBED = 8
 
@@ -208,9 +209,7 @@ def swav(**changes) -> SwAV:
     torch.manual_seed(0)
     config = {
         "num_prototypes": (5,),
-        "hidden_dim": 7,
-        "embed_dim": EMBED,
-        "head_batchnorm": False,
+        "head": HeadConfig(hidden_dim=7, embed_dim=EMBED, batchnorm=False),
         "freeze_steps": 1,
         "queue_length": 12,
         "queue_start_epoch": 0,

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from swav.engine import TrainingFacts
 from swav.methods import PIRL, PIRLConfig
+from swav.nn.heads import HeadConfig
 from swav.ops.losses import memory_nce
 
 TAU = 0.3
-CONFIG = PIRLConfig(embed_dim=5, temperature=TAU, num_negatives=3, jigsaw_weight=0.3)
+CONFIG = PIRLConfig(
+    head=HeadConfig(hidden_dim=0, embed_dim=5), temperature=TAU, num_negatives=3, jigsaw_weight=0.3
+)
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:

@@ -25,8 +25,8 @@ VIEWS = ViewsConfig(
     )
 )
 ROTATION = RotationConfig()
-JIGSAW = JigsawConfig(num_permutations=5, tile_dim=6, head_batchnorm=False)
-RELATIVE = RelativeConfig(gap=0.25, hidden_dim=7, head_batchnorm=False, dropout=0.0)
+JIGSAW = JigsawConfig(num_permutations=5, tile_dim=6, batchnorm=False)
+RELATIVE = RelativeConfig(gap=0.25, hidden_dim=7, batchnorm=False, dropout=0.0)
 
 
 class Network(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from swav.methods import (
     VICRegConfig,
 )
 from swav.methods.deepcluster import resolved_prototypes
+from swav.nn.heads import EXPANDER, HeadConfig
 from swav.ops.losses import (
     bootstrap_distance,
     covariance_penalty,
@@ -70,11 +72,11 @@ def train(objective: Objective, steps: int) -> list[float]:
     return [float(output.loss) for _, output in fit(objective, batches, optimizer, CLOCK)]
 
 
-HEAD: dict[str, Any] = {"hidden_dim": 0, "embed_dim": 4}
+LINEAR = HeadConfig(hidden_dim=0, embed_dim=4)
 
 
 def test_deepcluster_predicts_the_clusters_of_its_bank():
-    objective = built(DeepClusterConfig(num_prototypes=(5, 3, 4), **HEAD))
+    objective = built(DeepClusterConfig(num_prototypes=(5, 3, 4), head=LINEAR))
     objective.prepare(batch_of(step) for step in range(3))
     seen = torch.stack([objective.embed(batch_of(step))[:2] for step in range(3)])
     rows = seen.transpose(0, 1).flatten(1, 2).detach()
@@ -100,7 +102,7 @@ def test_deepcluster_predicts_the_clusters_of_its_bank():
 
 
 def test_cluster_figures():
-    objective = built(DeepClusterConfig(num_prototypes=(5,), **HEAD))
+    objective = built(DeepClusterConfig(num_prototypes=(5,), head=LINEAR))
     clusters = objective.clusters
     clusters.bank.update(torch.arange(24), torch.randn(2, 24, 4))
     first = torch.tensor([0] * 12 + [1] * 6 + [2] * 4 + [3] * 2)
@@ -116,7 +118,7 @@ def test_cluster_figures():
 
 
 def test_the_bank_takes_the_embeddings_of_training():
-    objective = built(DeepClusterConfig(num_prototypes=(3,), **HEAD))
+    objective = built(DeepClusterConfig(num_prototypes=(3,), head=LINEAR))
     objective.prepare(batch_of(step) for step in range(3))
     before = objective.clusters.bank.rows.clone()
     expected = objective.embed(batch_of(0))[:2].detach()
@@ -127,11 +129,11 @@ def test_the_bank_takes_the_embeddings_of_training():
 
 @pytest.mark.parametrize("config", [DeepClusterConfig, SeLaConfig])
 def test_clusters_need_pictures(config):
-    made = config(num_prototypes=(40,), **HEAD)
+    made = config(num_prototypes=(40,), head=LINEAR)
     with pytest.raises(ValueError, match=r"40 prototypes for 24 pictures.*num-prototypes 2"):
         made.check(TrainingFacts(feature_dim=1, num_images=IMAGES, global_batch=BATCH))
     with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):
-        built(config(num_prototypes=(4,), **HEAD)).before_epoch(CLOCK)
+        built(config(num_prototypes=(4,), head=LINEAR)).before_epoch(CLOCK)
 
 
 @pytest.mark.parametrize(("images", "number"), [(64, 21), (50_000, 593), (1_281_167, 3000)])
@@ -141,7 +143,7 @@ def test_clusters_grow_with_the_data(images, number):
 
 
 def test_sela_shares_pictures_equally():
-    objective = built(SeLaConfig(num_prototypes=(4, 3), iterations=50, epsilon=0.02, **HEAD))
+    objective = built(SeLaConfig(num_prototypes=(4, 3), iterations=50, epsilon=0.02, head=LINEAR))
     objective.prepare(batch_of(step) for step in range(3))
     objective.before_epoch(CLOCK)
     for head, number in ((0, 4), (1, 3)):
@@ -153,7 +155,7 @@ def test_sela_shares_pictures_equally():
 
 
 def test_moco_against_its_steps():
-    objective = built(MoCoConfig(queue_length=20, momentum=0.9, temperature=0.2, **HEAD))
+    objective = built(MoCoConfig(queue_length=20, momentum=0.9, temperature=0.2, head=LINEAR))
     teacher = copy.deepcopy((objective.backbone, objective.projector))
     queue = None
     optimizer = torch.optim.SGD((w for w in objective.parameters() if w.requires_grad), lr=0.1)
@@ -182,7 +184,7 @@ def test_moco_against_its_steps():
 
 def test_keys_are_made_in_other_company_than_queries():
     """With BatchNorm, groups of shuffled pictures have other statistics; order is restored."""
-    objective = built(MoCoConfig(queue_length=8, batchnorm_groups=2, **HEAD), batchnorm=True)
+    objective = built(MoCoConfig(queue_length=8, batchnorm_groups=2, head=LINEAR), batchnorm=True)
     batch = batch_of(0)
     keys = objective._made_keys(batch.views[:1], CLOCK)[0]
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
@@ -196,7 +198,7 @@ def test_keys_are_made_in_other_company_than_queries():
 
 
 def test_byol_against_its_steps_and_its_schedule():
-    config = BYOLConfig(hidden_dim=5, embed_dim=4, momentum=0.9, head_batchnorm=False)
+    config = BYOLConfig(head=HeadConfig(hidden_dim=5, embed_dim=4, batchnorm=False), momentum=0.9)
     objective = built(config)
     backbone, projector = copy.deepcopy((objective.backbone, objective.projector))
     batch = batch_of(0)
@@ -218,7 +220,8 @@ def test_byol_against_its_steps_and_its_schedule():
 
 def test_the_predictor_of_byol_may_learn_faster():
     def moved(rate: float) -> dict[str, Tensor]:
-        config = BYOLConfig(hidden_dim=32, embed_dim=4, head_batchnorm=False, predictor_rate=rate)
+        head = HeadConfig(hidden_dim=32, embed_dim=4, batchnorm=False)
+        config = BYOLConfig(head=head, predictor_rate=rate)
         objective = built(config)
         before = {name: weight.detach().clone() for name, weight in objective.named_parameters()}
         optim = OptimConfig(optimizer="sgd", batch_size=8, weight_decay=0.0)
@@ -240,7 +243,7 @@ def test_a_queue_of_all_pictures_is_warned_of():
 
 
 def test_instance_discrimination_against_its_steps():
-    objective = built(InstDiscConfig(embed_dim=4, num_negatives=50, temperature=0.2))
+    objective = built(InstDiscConfig(head=LINEAR, num_negatives=50, temperature=0.2))
     with pytest.raises(ValueError, match=r"call prepare\(batches\) before step 0"):
         objective(batch_of(0), CLOCK)
     bank = objective.bank
@@ -283,27 +286,31 @@ def test_instance_discrimination_against_its_steps():
 
 def test_instance_discrimination_can_find_a_row_before_it_has_learned():
     """An untrained network's embeddings crowd together; Z is still that of scattered rows."""
-    objective = built(InstDiscConfig(embed_dim=64, num_negatives=200, temperature=0.1))
+    objective = built(
+        InstDiscConfig(
+            head=HeadConfig(hidden_dim=0, embed_dim=64), num_negatives=200, temperature=0.1
+        )
+    )
     objective.prepare([batch_of(0), batch_of(1)])
     log_noise = math.log(200 / IMAGES)
     assert 1 / 0.1 - objective.get_extra_state()["log_normaliser"] - log_noise > 0
 
 
 def test_redundancy_reduction_over_all_pairs_with_a_target():
-    heads: dict[str, Any] = {"hidden_dim": 5, "embed_dim": 4, "head_batchnorm": False}
+    head = replace(EXPANDER, hidden_dim=5, embed_dim=4, batchnorm=False)
     batch, pairs = batch_of(0, num_targets=1), [(0, 1), (0, 2)]
-    barlow = built(BarlowConfig(redundancy_weight=0.1, **heads))
+    barlow = built(BarlowConfig(redundancy_weight=0.1, head=head))
     views = [barlow.projector(barlow.backbone(view)) for view in batch.views]
     losses = [cross_correlation(views[a], views[b], redundancy_weight=0.1) for a, b in pairs]
     torch.testing.assert_close(barlow(batch, CLOCK).loss, torch.stack(losses).mean())
-    vicreg = built(VICRegConfig(**heads))
+    vicreg = built(VICRegConfig(head=head))
     views = [vicreg.projector(vicreg.backbone(view)) for view in batch.views]
     together = sum(25 * F.mse_loss(views[a], views[b]) / 2 for a, b in pairs)
     apart = sum(25 * variance_hinge(view) / 3 + 2 * covariance_penalty(view) / 3 for view in views)
     torch.testing.assert_close(vicreg(batch, CLOCK).loss, together + apart)
 
 
-SWAV: dict[str, Any] = {"num_prototypes": (6,), "freeze_steps": 0, "head_batchnorm": False, **HEAD}
+SWAV: dict[str, Any] = {"num_prototypes": (6,), "freeze_steps": 0, "head": LINEAR}
 
 
 def codes_of(objective: Any) -> Tensor:

@@ -14,6 +14,7 @@ from swav.engine.loop import fit
 from swav.engine.objective import Clock, TrainingFacts
 from swav.engine.optim import OptimConfig
 from swav.methods.swav import SwAV, SwAVConfig
+from swav.nn.heads import HeadConfig
 
 FEATURES, EMBED, BATCH = 6, 8, 12
 TWO = ((8, 8), (8, 8))
@@ -36,9 +37,7 @@ def swav(*, batchnorm: bool = True, num_images: int = 1000, batch: int = BATCH, 
     torch.manual_seed(0)
     options = {
         "num_prototypes": (7,),
-        "hidden_dim": 10,
-        "embed_dim": EMBED,
-        "head_batchnorm": batchnorm,
+        "head": HeadConfig(hidden_dim=10, embed_dim=EMBED, batchnorm=batchnorm),
         "freeze_steps": 0,
         **changes,
     }
@@ -421,7 +420,9 @@ class Flat(nn.Module):
 
 def planted(num_prototypes: tuple[int, ...] = (8,), **changes) -> SwAV:
     """Return an objective whose pictures are embeddings and whose prototypes are the axes."""
-    config = SwAVConfig(num_prototypes=num_prototypes, embed_dim=8, freeze_steps=99, **changes)
+    config = SwAVConfig(
+        num_prototypes=num_prototypes, head=HeadConfig(embed_dim=8), freeze_steps=99, **changes
+    )
     objective = config.build(Flat(), TrainingFacts(feature_dim=8, num_images=100, global_batch=4))
     objective.projector = nn.Identity()
     for weight, number in zip(objective.prototypes.parameters(), num_prototypes, strict=True):
@@ -513,7 +514,7 @@ def test_clusters_of_a_picture_do_not_depend_on_the_others():
 
 
 def test_the_head_as_configured():
-    config = SwAVConfig(num_prototypes=(10, 20), hidden_dim=0, embed_dim=3)
+    config = SwAVConfig(num_prototypes=(10, 20), head=HeadConfig(hidden_dim=0, embed_dim=3))
     objective = config.build(Flat(), TrainingFacts(feature_dim=5, num_images=100, global_batch=10))
     assert objective.projector.weight.shape == (3, 5)
     weights = [tuple(weight.shape) for weight in objective.prototypes.parameters()]

@@ -1,27 +1,54 @@
-"""The projection head, written out."""
+"""The projection heads, written out."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from swav.nn.heads import projection_head
+from swav.nn.heads import EXPANDER, HeadConfig
+
+
+def normalised(rows: torch.Tensor) -> torch.Tensor:
+    return (rows - rows.mean(dim=0)) / rows.var(dim=0, unbiased=False).add(1e-5).sqrt()
 
 
 @pytest.mark.parametrize("batchnorm", [True, False])
 def test_linear_batchnorm_relu_linear(batchnorm):
-    head = projection_head(6, hidden_dim=10, embed_dim=4, batchnorm=batchnorm)
+    head = HeadConfig(hidden_dim=10, embed_dim=4, batchnorm=batchnorm).build(6)
     features = torch.randn(8, 6)
     first, last = head[0], head[-1]
     hidden = features @ first.weight.T + first.bias
-    if batchnorm:
-        spread = hidden.var(dim=0, unbiased=False).add(1e-5).sqrt()
-        hidden = (hidden - hidden.mean(dim=0)) / spread
+    hidden = normalised(hidden) if batchnorm else hidden
     expected = hidden.clamp(min=0) @ last.weight.T + last.bias
     torch.testing.assert_close(head(features), expected)
 
 
 def test_no_hidden_layer_is_linear():
-    head = projection_head(6, hidden_dim=0, embed_dim=4)
+    head = HeadConfig(hidden_dim=0, embed_dim=4).build(6)
     assert isinstance(head, nn.Linear)
     assert (head.in_features, head.out_features) == (6, 4)
     assert head.bias is not None
+
+
+def test_the_expander_has_two_hidden_layers_and_no_last_bias():
+    head = replace(EXPANDER, hidden_dim=10, embed_dim=4).build(6)
+    features = torch.randn(8, 6)
+    first, second, last = (layer for layer in head if isinstance(layer, nn.Linear))
+    hidden = normalised(features @ first.weight.T + first.bias).clamp(min=0)
+    hidden = normalised(hidden @ second.weight.T + second.bias).clamp(min=0)
+    torch.testing.assert_close(head(features), hidden @ last.weight.T)
+    assert last.bias is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hidden_dim": -1}, "hidden_dim -1 must not be negative"),
+        ({"embed_dim": 0}, "embed_dim 0 must be at least 1"),
+        ({"num_hidden": 0}, "num_hidden 0: for a linear head use hidden_dim 0"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        HeadConfig(**wrong)

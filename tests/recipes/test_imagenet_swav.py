@@ -58,7 +58,7 @@ def test_numbers_of_the_script(name: str) -> None:
         warmup=(int(optim.warmup_epochs), optim.start_learning_rate),
         freeze=method.freeze_steps,
         backbone=config.backbone.name,
-        hidden=method.hidden_dim,
+        hidden=method.head.hidden_dim,
     )
     assert recipe == script
     assert tuple(group.scale[1] for group in config.views.groups) in {(1.0, 0.14), (1.0,)}
@@ -68,7 +68,7 @@ def test_numbers_of_the_script(name: str) -> None:
 def test_what_all_scripts_share(name: str) -> None:
     config = make_config(name)
     method, optim = config.method, config.optim
-    assert (method.name, method.num_prototypes, method.embed_dim) == ("swav", (3000,), 128)
+    assert (method.name, method.num_prototypes, method.head.embed_dim) == ("swav", (3000,), 128)
     assert (method.temperature, method.epsilon, method.iterations) == (0.1, 0.05, 3)
     assert method.codes == "soft"
     assert (optim.optimizer, optim.weight_decay, optim.momentum) == ("lars", 1e-6, 0.9)
@@ -91,7 +91,7 @@ def test_what_is_known_of_the_widest() -> None:
     assert config.backbone.name == "resnet50w5"
     assert config.optim.batch_size == 128 * 12
     assert (config.method.queue_length, config.method.queue_start_epoch) == (1536, 0)
-    assert not config.method.head_batchnorm
+    assert not config.method.head.batchnorm
     assert config.views.description == "2x224,4x96"
     assert config.epochs == 400
 

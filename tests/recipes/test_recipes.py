@@ -7,6 +7,7 @@ import pytest
 from swav import config
 from swav.config import UnknownNameError
 from swav.data.sources.pictures import DataFacts
+from swav.engine import TrainingFacts
 from swav.recipes import RECIPES, TrainConfig, make_config, with_channels
 from swav.recipes.options import TYPICAL
 
@@ -39,7 +40,8 @@ def test_says_where_it_is_from_and_what_it_needs(name: str) -> None:
 def test_the_method_can_be_built_for_its_batch(name: str) -> None:
     made = make_config(name, TYPICAL)
     batch = made.optim.batch_size
-    assert made.method.check(num_images=50_000, global_batch=batch) is not None
+    facts = TrainingFacts(feature_dim=1, num_images=50_000, global_batch=batch)
+    assert made.method.check(facts) is not None
     assert made.optim.accumulate == 1 or not made.method.needs_whole_batch
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import embed_views, expander
+from swav.nn.heads import EXPANDER, HeadConfig, embed_views
 from swav.ops.losses import cross_correlation, unordered_pairs
 
 
@@ -27,10 +27,7 @@ class BarlowConfig(ObjectiveConfig):
         "Barlow Twins correlates dimensions over the whole batch, and parts of it correlate more"
     )
 
-    hidden_dim: int = 8192
-    """Width of the head's two hidden layers."""
-    head_batchnorm: bool = True
-    embed_dim: int = 8192
+    head: HeadConfig = EXPANDER
     redundancy_weight: float = 0.0051
     """Of correlations between different dimensions (lambda)."""
 
@@ -52,12 +49,7 @@ class Barlow(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = expander(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
+        self.projector = config.head.build(facts.feature_dim)
 
     @property
     def encoder(self) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import nn
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.ema import MovingAverage
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.ops.losses import bootstrap_distance, swapped_pairs
 
 
@@ -26,10 +26,8 @@ class BYOLConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "byol"
 
-    hidden_dim: int = 4096
-    """Width of the hidden layer of projector and predictor."""
-    head_batchnorm: bool = True
-    embed_dim: int = 256
+    head: HeadConfig = HeadConfig(hidden_dim=4096, embed_dim=256)
+    """Of projector and predictor."""
     momentum: float = 0.996
     """Share of the old weights in the target network at the first step; it rises to 1."""
     predictor_rate: float = 1.0
@@ -39,8 +37,8 @@ class BYOLConfig(ObjectiveConfig):
     2102.06810)."""
 
     def __post_init__(self) -> None:
-        if self.hidden_dim < 1:
-            raise ValueError(f"hidden_dim {self.hidden_dim} must be at least 1: BYOL has 4096")
+        if self.head.hidden_dim < 1:
+            raise ValueError("head.hidden_dim 0 leaves nothing to predict: BYOL has 4096")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum {self.momentum} must be in [0, 1]: BYOL has 0.996")
         if not self.predictor_rate > 0:
@@ -64,13 +62,7 @@ class BYOL(Objective):
         self.config = config
         self.backbone = backbone
         self.projector, self.predictor = (
-            projection_head(
-                input_dim,
-                hidden_dim=config.hidden_dim,
-                embed_dim=config.embed_dim,
-                batchnorm=config.head_batchnorm,
-            )
-            for input_dim in (facts.feature_dim, config.embed_dim)
+            config.head.build(input_dim) for input_dim in (facts.feature_dim, config.head.embed_dim)
         )
         self.target_backbone = MovingAverage(self.backbone)
         self.target_projector = MovingAverage(self.projector)

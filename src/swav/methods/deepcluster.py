@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.epoch_clusters import EpochClusters
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.prototypes import Prototypes
 from swav.ops.kmeans import spherical_kmeans
 from swav.ops.losses import cluster_prediction
@@ -41,10 +41,7 @@ class DeepClusterConfig(ObjectiveConfig):
     num_banks: int = 2
     """Embeddings kept of each picture, one for each target view."""
     kmeans_iterations: int = 10
-    hidden_dim: int = 2048
-    """Width of the projection head's hidden layer; 0 makes the head linear."""
-    head_batchnorm: bool = True
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -98,17 +95,14 @@ class DeepCluster(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
+        self.projector = config.head.build(facts.feature_dim)
         self.num_prototypes = resolved_prototypes(config.num_prototypes, facts.num_images)
-        self.prototypes = Prototypes(config.embed_dim, self.num_prototypes).requires_grad_(False)
+        self.prototypes = Prototypes(config.head.embed_dim, self.num_prototypes).requires_grad_(
+            False
+        )
         self.clusters = EpochClusters(
             facts.num_images,
-            config.embed_dim,
+            config.head.embed_dim,
             num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
         )

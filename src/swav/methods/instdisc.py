@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.memory import MemoryBank
 from swav.ops.losses import noise_contrast
 
@@ -35,10 +35,8 @@ class InstDiscConfig(ObjectiveConfig):
     name: ClassVar[str] = "instdisc"
     min_views: ClassVar[int] = 1
 
-    hidden_dim: int = 0
-    """Width of the head's hidden layer; 0 makes the head linear, as in the paper."""
-    head_batchnorm: bool = True
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig(hidden_dim=0)
+    """Linear, as in the paper."""
     temperature: float = 0.07
     num_negatives: int = 4096
     """Rows of the bank that a picture's own is told from, drawn anew at each step."""
@@ -65,13 +63,10 @@ class InstDisc(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
+        self.projector = config.head.build(facts.feature_dim)
+        self.bank = MemoryBank(
+            facts.num_images, config.head.embed_dim, momentum=config.bank_momentum
         )
-        self.bank = MemoryBank(facts.num_images, config.embed_dim, momentum=config.bank_momentum)
         self._log_normaliser = torch.tensor(torch.nan)
         self._waiting: list[tuple[Tensor, Tensor]] = []  # of the micro-batches of this step
 

@@ -18,6 +18,7 @@ from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NUM_TILES, JigsawViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
+from swav.nn.heads import hidden_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class JigsawConfig(ObjectiveConfig):
     """Enlarge or reduce tiles to this many pixels; by default they stay as they are cut."""
     tile_dim: int = 1000
     """Width of the layer on each tile, before the nine are joined."""
-    head_batchnorm: bool = True
+    batchnorm: bool = True
+    """BatchNorm in the layer on each tile."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.gap <= 0.9:
@@ -65,10 +67,9 @@ class Jigsaw(Objective):
     def __init__(self, config: JigsawConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
         super().__init__(config)
         self.backbone = backbone
-        layers: list[nn.Module] = [nn.Linear(facts.feature_dim, config.tile_dim)]
-        if config.head_batchnorm:
-            layers.append(nn.BatchNorm1d(config.tile_dim))
-        self.tile_head = nn.Sequential(*layers, nn.ReLU(inplace=True))
+        self.tile_head = nn.Sequential(
+            *hidden_layer(facts.feature_dim, config.tile_dim, batchnorm=config.batchnorm)
+        )
         self.classifier = nn.Linear(NUM_TILES * config.tile_dim, config.num_permutations)
 
     @property

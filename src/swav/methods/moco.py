@@ -21,7 +21,7 @@ from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.ema import MovingAverage
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.queue import Queue
 from swav.ops.losses import info_nce, swapped_pairs
 
@@ -34,9 +34,8 @@ class MoCoConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "moco"
 
-    hidden_dim: int = 2048
-    """Width of the head's hidden layer (v2); 0 makes the head linear (v1)."""
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig(batchnorm=False)
+    """v2 has a hidden layer; v1 is linear (``hidden_dim`` 0)."""
     temperature: float = 0.2
     momentum: float = 0.999
     """Share of the old weights in the key encoder at each step."""
@@ -89,12 +88,7 @@ class MoCo(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=False,
-        )
+        self.projector = config.head.build(facts.feature_dim)
         self.key_backbone = MovingAverage(self.backbone)
         self.key_projector = MovingAverage(self.projector)
         self.queue = Queue(config.resolved_queue_length(facts))

@@ -22,7 +22,7 @@ from swav.data.views.pretext_tasks import NUM_TILES, PictureAndJigsawViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.methods.jigsaw import side_by_side
 from swav.nn.backbones import encode_views
-from swav.nn.heads import projection_head
+from swav.nn.heads import HeadConfig
 from swav.nn.memory import MemoryBank
 from swav.ops.losses import memory_nce
 
@@ -33,11 +33,8 @@ class PIRLConfig(ObjectiveConfig):
 
     name: ClassVar[str] = "pirl"
 
-    hidden_dim: int = 0
-    """Width of a hidden layer in the picture's head; 0 makes it linear, as published first."""
-    head_batchnorm: bool = True
-    """BatchNorm after the hidden layer, if there is one."""
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig(hidden_dim=0)
+    """Of the whole picture; linear, as published first."""
     temperature: float = 0.07
     num_negatives: int = 32_000
     """Rows of the bank to compare with in each step; at most as many as there are pictures."""
@@ -87,16 +84,11 @@ class PIRL(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.picture_head = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
-        self.tile_head = nn.Linear(facts.feature_dim, config.embed_dim)
-        self.jigsaw_head = nn.Linear(NUM_TILES * config.embed_dim, config.embed_dim)
+        self.picture_head = config.head.build(facts.feature_dim)
+        self.tile_head = nn.Linear(facts.feature_dim, config.head.embed_dim)
+        self.jigsaw_head = nn.Linear(NUM_TILES * config.head.embed_dim, config.head.embed_dim)
         self.memory = MemoryBank(
-            facts.num_images, config.embed_dim, momentum=config.memory_momentum
+            facts.num_images, config.head.embed_dim, momentum=config.memory_momentum
         )
         self._seen: list[tuple[Tensor, Tensor]] = []  # indices and embeddings of this step
 
@@ -129,7 +121,7 @@ class PIRL(Objective):
         tiles = self.tile_head(torch.cat(features[batch.num_targets :]))
         jigsaws = self.jigsaw_head(side_by_side(tiles, size))
         unit_pictures, unit_jigsaws = (
-            F.normalize(rows.float(), dim=1).view(-1, size, self.config.embed_dim)
+            F.normalize(rows.float(), dim=1).view(-1, size, self.config.head.embed_dim)
             for rows in (pictures, jigsaws)
         )
         return unit_pictures, unit_jigsaws

@@ -17,6 +17,7 @@ from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NEIGHBOURS, PatchPairs
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.backbones import encode_views
+from swav.nn.heads import hidden_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class RelativeConfig(ObjectiveConfig):
     """Enlarge or reduce patches to this many pixels; by default they stay as they are cut."""
     hidden_dim: int = 4096
     """Width of the layer on both patches together."""
-    head_batchnorm: bool = True
+    batchnorm: bool = True
+    """BatchNorm in that layer."""
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -64,12 +66,8 @@ class Relative(Objective):
     def __init__(self, config: RelativeConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
         super().__init__(config)
         self.backbone = backbone
-        layers: list[nn.Module] = [nn.Linear(2 * facts.feature_dim, config.hidden_dim)]
-        if config.head_batchnorm:
-            layers.append(nn.BatchNorm1d(config.hidden_dim))
         self.classifier = nn.Sequential(
-            *layers,
-            nn.ReLU(inplace=True),
+            *hidden_layer(2 * facts.feature_dim, config.hidden_dim, batchnorm=config.batchnorm),
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden_dim, len(NEIGHBOURS)),
         )

@@ -20,7 +20,7 @@ from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.methods.deepcluster import check_clusters, check_pictures, resolved_prototypes
 from swav.nn.epoch_clusters import EpochClusters
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.prototypes import Prototypes
 from swav.ops.assign import sinkhorn
 from swav.ops.losses import cluster_prediction
@@ -41,10 +41,7 @@ class SeLaConfig(ObjectiveConfig):
     """Entropy of the assignment before it is made hard (not published for v2: SwAV's)."""
     iterations: int = 10
     """Rounds of Sinkhorn-Knopp over all pictures (not published for v2)."""
-    hidden_dim: int = 2048
-    """Width of the projection head's hidden layer; 0 makes the head linear."""
-    head_batchnorm: bool = True
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -70,17 +67,12 @@ class SeLa(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
+        self.projector = config.head.build(facts.feature_dim)
         self.num_prototypes = resolved_prototypes(config.num_prototypes, facts.num_images)
-        self.prototypes = Prototypes(config.embed_dim, self.num_prototypes)
+        self.prototypes = Prototypes(config.head.embed_dim, self.num_prototypes)
         self.clusters = EpochClusters(
             facts.num_images,
-            config.embed_dim,
+            config.head.embed_dim,
             num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
         )

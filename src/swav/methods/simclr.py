@@ -13,7 +13,7 @@ from torch import nn
 
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.ops.losses import nt_xent
 
 
@@ -26,10 +26,7 @@ class SimCLRConfig(ObjectiveConfig):
         "SimCLR contrasts every view with all pictures of the batch, so parts of it are less"
     )
 
-    hidden_dim: int = 2048
-    """Width of the projection head's hidden layer; 0 makes the head linear."""
-    head_batchnorm: bool = True
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -48,12 +45,7 @@ class SimCLR(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
+        self.projector = config.head.build(facts.feature_dim)
 
     @property
     def encoder(self) -> nn.Module:

@@ -21,7 +21,7 @@ from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput,
 from swav.nn.backbones import encode_views
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
-from swav.nn.heads import embed_views, projection_head
+from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.prototypes import Prototypes
 from swav.nn.queue import Queue
 from swav.ops.assign import hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
@@ -36,10 +36,7 @@ class SwAVConfig(ObjectiveConfig):
 
     num_prototypes: tuple[int, ...] = (3000,)
     """Prototypes of each head; the loss is the mean over heads."""
-    hidden_dim: int = 2048
-    """Width of the projection head's hidden layer; 0 makes the head linear."""
-    head_batchnorm: bool = True
-    embed_dim: int = 128
+    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
     epsilon: float = 0.05
     """Entropy of the codes: lower is closer to a hard assignment."""
@@ -169,13 +166,8 @@ class SwAV(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = projection_head(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
-        self.prototypes = Prototypes(config.embed_dim, config.num_prototypes)
+        self.projector = config.head.build(facts.feature_dim)
+        self.prototypes = Prototypes(config.head.embed_dim, config.num_prototypes)
         self.queue = Queue(config.resolved_queue_length(facts))
         self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
         self.head_average = None if self.average is None else MovingAverage(self.projector)

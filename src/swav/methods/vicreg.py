@@ -21,7 +21,7 @@ from torch import nn
 from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import embed_views, expander
+from swav.nn.heads import EXPANDER, HeadConfig, embed_views
 from swav.ops.losses import covariance_penalty, unordered_pairs, variance_hinge
 
 
@@ -34,10 +34,7 @@ class VICRegConfig(ObjectiveConfig):
         "VICReg takes variances and covariances over the whole batch, and parts of it covary more"
     )
 
-    hidden_dim: int = 8192
-    """Width of the head's two hidden layers."""
-    head_batchnorm: bool = True
-    embed_dim: int = 8192
+    head: HeadConfig = EXPANDER
     invariance_weight: float = 25.0
     variance_weight: float = 25.0
     covariance_weight: float = 1.0
@@ -62,12 +59,7 @@ class VICReg(Objective):
         super().__init__(config)
         self.config = config
         self.backbone = backbone
-        self.projector = expander(
-            facts.feature_dim,
-            hidden_dim=config.hidden_dim,
-            embed_dim=config.embed_dim,
-            batchnorm=config.head_batchnorm,
-        )
+        self.projector = config.head.build(facts.feature_dim)
 
     @property
     def encoder(self) -> nn.Module:

@@ -1,12 +1,57 @@
 """Projection heads between backbone and loss, and the embeddings that come out of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.nn.backbones import encode_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """A projection head: hidden layers (linear, BatchNorm, ReLU), then a linear one."""
+
+    hidden_dim: int = 2048
+    """Width of the hidden layers; 0 makes the head linear."""
+    embed_dim: int = 128
+    """Size of the embedding."""
+    batchnorm: bool = True
+    """BatchNorm in every hidden layer (the published 5x wide network of SwAV has none)."""
+    num_hidden: int = 1
+    """Hidden layers, where they have a width."""
+    bias: bool = True
+    """Whether the last layer has one."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim < 0:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must not be negative: 0 is linear")
+        if self.embed_dim < 1:
+            raise ValueError(f"embed_dim {self.embed_dim} must be at least 1: SwAV has 128")
+        if self.num_hidden < 1:
+            raise ValueError(f"num_hidden {self.num_hidden}: for a linear head use hidden_dim 0")
+
+    def build(self, input_dim: int) -> nn.Module:
+        """Return the head for features of this size; its embeddings are not normalised."""
+        if self.hidden_dim == 0:
+            return nn.Linear(input_dim, self.embed_dim, bias=self.bias)
+        layers: list[nn.Module] = []
+        for width in (input_dim, *[self.hidden_dim] * (self.num_hidden - 1)):
+            layers += hidden_layer(width, self.hidden_dim, batchnorm=self.batchnorm)
+        return nn.Sequential(*layers, nn.Linear(self.hidden_dim, self.embed_dim, bias=self.bias))
+
+
+EXPANDER = HeadConfig(hidden_dim=8192, embed_dim=8192, num_hidden=2, bias=False)
+"""The head of Barlow Twins and VICReg, whose losses look at deviations from the mean of the batch:
+a bias of the last layer would have no gradient."""
+
+
+def hidden_layer(input_dim: int, hidden_dim: int, *, batchnorm: bool) -> list[nn.Module]:
+    """Return a linear layer, BatchNorm if asked for, and ReLU."""
+    norm = [nn.BatchNorm1d(hidden_dim)] if batchnorm else []
+    return [nn.Linear(input_dim, hidden_dim), *norm, nn.ReLU(inplace=True)]
 
 
 def embed_views(
@@ -19,44 +64,3 @@ def embed_views(
     """
     embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
     return embeddings.float().view(len(views), -1, embeddings.shape[1])
-
-
-def projection_head(
-    feature_dim: int, *, hidden_dim: int, embed_dim: int, batchnorm: bool = True
-) -> nn.Module:
-    """Return SwAV's head: linear, BatchNorm, ReLU, linear; or one linear layer for no hidden.
-
-    Args:
-        feature_dim: size of the backbone's output.
-        hidden_dim: width of the hidden layer; 0 for a linear head.
-        embed_dim: size of the embedding, not normalised here.
-        batchnorm: BatchNorm after the hidden layer (the published 5x wide network has none).
-    """
-    if hidden_dim == 0:
-        return nn.Linear(feature_dim, embed_dim)
-    layers: list[nn.Module] = [nn.Linear(feature_dim, hidden_dim)]
-    if batchnorm:
-        layers.append(nn.BatchNorm1d(hidden_dim))
-    return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(hidden_dim, embed_dim))
-
-
-def expander(
-    feature_dim: int, *, hidden_dim: int, embed_dim: int, batchnorm: bool = True
-) -> nn.Sequential:
-    """Return the head of Barlow Twins and VICReg: two hidden layers, and a linear one.
-
-    The last layer has no bias: both losses look at deviations from the mean of the batch.
-
-    Args:
-        feature_dim: size of the backbone's output.
-        hidden_dim: width of both hidden layers.
-        embed_dim: size of the embedding.
-        batchnorm: BatchNorm after each hidden layer.
-    """
-    layers: list[nn.Module] = []
-    for width in (feature_dim, hidden_dim):
-        layers.append(nn.Linear(width, hidden_dim))
-        if batchnorm:
-            layers.append(nn.BatchNorm1d(hidden_dim))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers, nn.Linear(hidden_dim, embed_dim, bias=False))

@@ -17,6 +17,7 @@ from swav.engine.launch import is_gpu
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes.small_gpu import HALF_JITTER, SMALL_RESNET
 from swav.recipes.train_config import TrainConfig
 
@@ -80,7 +81,7 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
         backbone=_backbone(many=many, on_gpu=on_gpu),
         method=SwAVConfig(
             num_prototypes=(_num_prototypes(facts.num_images),),
-            hidden_dim=2048 if many else 512,
+            head=HeadConfig(hidden_dim=2048 if many else 512),
             epsilon=0.05 if many else 0.02 if _is_tiny(facts) else 0.03,
             freeze_steps=min(steps_per_epoch, steps_per_epoch * epochs // 10),
             queue_length="auto",

@@ -13,8 +13,12 @@ from swav.methods import (
     SimCLRConfig,
     VICRegConfig,
 )
+from swav.nn.heads import EXPANDER, HeadConfig
 from swav.recipes.small_gpu import cifar10_cpu
 from swav.recipes.train_config import TrainConfig
+
+HEAD = HeadConfig(hidden_dim=512)
+SMALL_EXPANDER = replace(EXPANDER, hidden_dim=512, embed_dim=512)
 
 
 def deepcluster_cifar10_cpu() -> TrainConfig:
@@ -24,7 +28,7 @@ def deepcluster_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(DeepClusterConfig(num_prototypes=(100, 100, 100), hidden_dim=512))
+    return _with(DeepClusterConfig(num_prototypes=(100, 100, 100), head=HEAD))
 
 
 def sela_cifar10_cpu() -> TrainConfig:
@@ -34,7 +38,7 @@ def sela_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(SeLaConfig(num_prototypes=(100, 100, 100), hidden_dim=512, epsilon=0.025))
+    return _with(SeLaConfig(num_prototypes=(100, 100, 100), head=HEAD, epsilon=0.025))
 
 
 def simclr_cifar10_cpu() -> TrainConfig:
@@ -44,7 +48,7 @@ def simclr_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(SimCLRConfig(hidden_dim=512, temperature=0.2))
+    return _with(SimCLRConfig(head=HEAD, temperature=0.2))
 
 
 def moco_cifar10_cpu() -> TrainConfig:
@@ -54,7 +58,14 @@ def moco_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(MoCoConfig(hidden_dim=512, queue_length=4096, momentum=0.99, batchnorm_groups=4))
+    return _with(
+        MoCoConfig(
+            head=replace(HEAD, batchnorm=False),
+            queue_length=4096,
+            momentum=0.99,
+            batchnorm_groups=4,
+        )
+    )
 
 
 def byol_cifar10_cpu() -> TrainConfig:
@@ -64,7 +75,7 @@ def byol_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    config = _with(BYOLConfig(hidden_dim=512, embed_dim=128, predictor_rate=20))
+    config = _with(BYOLConfig(head=HEAD, predictor_rate=20))
     return replace(config, optim=replace(config.optim, batch_size=64, learning_rate=0.0005))
 
 
@@ -85,7 +96,7 @@ def barlow_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(BarlowConfig(hidden_dim=512, embed_dim=512))
+    return _with(BarlowConfig(head=SMALL_EXPANDER))
 
 
 def vicreg_cifar10_cpu() -> TrainConfig:
@@ -95,7 +106,7 @@ def vicreg_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores.
     Result: see ``benchmarks/``.
     """
-    return _with(VICRegConfig(hidden_dim=512, embed_dim=512))
+    return _with(VICRegConfig(head=SMALL_EXPANDER))
 
 
 def _with(method: MethodConfig) -> TrainConfig:

@@ -5,6 +5,7 @@ from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes.small_gpu import SMALL_RESNET
 from swav.recipes.train_config import TrainConfig
 
@@ -26,7 +27,9 @@ def demo() -> TrainConfig:
         data=SourceConfig(data="emoji"),
         views=ViewsConfig(groups=(large, small)),
         backbone=SMALL_RESNET,
-        method=SwAVConfig(num_prototypes=(60,), hidden_dim=512, epsilon=0.03, freeze_steps=20),
+        method=SwAVConfig(
+            num_prototypes=(60,), head=HeadConfig(hidden_dim=512), epsilon=0.03, freeze_steps=20
+        ),
         optim=OptimConfig(
             optimizer="adamw",
             batch_size=64,

@@ -22,6 +22,7 @@ from swav.methods import (
     VICRegConfig,
 )
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import EXPANDER, HeadConfig
 from swav.recipes.imagenet_swav import swav_r50_400ep, swav_r50_800ep
 from swav.recipes.train_config import TrainConfig
 
@@ -151,7 +152,7 @@ def byol_r50_1000ep() -> TrainConfig:
         swav_r50_400ep(),
         views=_two_crops(augment),
         backbone=ZERO_RESIDUALS,
-        method=BYOLConfig(hidden_dim=4096, embed_dim=256, momentum=0.996),
+        method=BYOLConfig(head=HeadConfig(hidden_dim=4096, embed_dim=256), momentum=0.996),
         optim=OptimConfig(
             optimizer="lars",
             batch_size=4096,
@@ -179,7 +180,7 @@ def barlow_r50_1000ep() -> TrainConfig:
         swav_r50_400ep(),
         views=_one_and_one(blurred, solarised, scale=(0.08, 1.0)),
         backbone=ZERO_RESIDUALS,
-        method=BarlowConfig(hidden_dim=8192, embed_dim=8192, redundancy_weight=0.0051),
+        method=BarlowConfig(head=EXPANDER, redundancy_weight=0.0051),
         optim=OptimConfig(
             optimizer="lars",
             batch_size=2048,
@@ -200,7 +201,7 @@ def vicreg_r50_100ep() -> TrainConfig:
     Result: not checked by us.
     """
     twins = barlow_r50_1000ep()
-    return replace(twins, method=VICRegConfig(hidden_dim=8192, embed_dim=8192), epochs=100)
+    return replace(twins, method=VICRegConfig(head=EXPANDER), epochs=100)
 
 
 def _two_crops(augment: AugmentConfig | None = None) -> ViewsConfig:

@@ -15,6 +15,7 @@ from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes.train_config import TrainConfig
 
 
@@ -30,8 +31,7 @@ def swav_r50_800ep() -> TrainConfig:
         backbone=BackboneConfig(name="resnet50", args={"zero_init_last": False}),
         method=SwAVConfig(
             num_prototypes=(3000,),
-            hidden_dim=2048,
-            embed_dim=128,
+            head=HeadConfig(hidden_dim=2048, embed_dim=128),
             temperature=0.1,
             epsilon=0.05,
             iterations=3,
@@ -152,7 +152,7 @@ def swav_r50w2_400ep() -> TrainConfig:
         narrow,
         views=_views(num_small=4),
         backbone=BackboneConfig(name="resnet50w2"),
-        method=replace(_method(narrow), hidden_dim=8192),
+        method=replace(_method(narrow), head=HeadConfig(hidden_dim=8192)),
     )
 
 
@@ -188,7 +188,9 @@ def swav_r50w5_400ep() -> TrainConfig:
     return replace(
         fourfold,
         backbone=BackboneConfig(name="resnet50w5"),
-        method=replace(_method(fourfold), queue_length=1536, head_batchnorm=False),
+        method=replace(
+            _method(fourfold), queue_length=1536, head=HeadConfig(hidden_dim=8192, batchnorm=False)
+        ),
         optim=replace(fourfold.optim, batch_size=1536),
     )
 

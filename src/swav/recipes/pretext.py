@@ -13,6 +13,7 @@ from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import JigsawConfig, MethodConfig, PIRLConfig, RelativeConfig, RotationConfig
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes.small_gpu import CIFAR_MEAN, CIFAR_STD, HALF_JITTER, cifar10_cpu
 from swav.recipes.train_config import TrainConfig
 
@@ -142,7 +143,9 @@ def pirl_cifar10_cpu() -> TrainConfig:
     augment = replace(HALF_JITTER, blur=0.0)
     pictures = CropGroup(count=2, size=(48, 48), scale=(0.2, 1.0), augment=augment)
     jigsaw = CropGroup(count=1, size=(96, 96), scale=(0.6, 1.0), augment=augment)
-    return _on_cpu(PIRLConfig(hidden_dim=512, num_negatives=4096), pictures, jigsaw)
+    return _on_cpu(
+        PIRLConfig(head=HeadConfig(hidden_dim=512), num_negatives=4096), pictures, jigsaw
+    )
 
 
 _RESNET50 = BackboneConfig(name="resnet50", args={"zero_init_last": False})

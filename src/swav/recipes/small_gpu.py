@@ -11,6 +11,7 @@ from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes.train_config import TrainConfig
 
 HALF_JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -30,7 +31,7 @@ def cifar10() -> TrainConfig:
     return TrainConfig(
         views=ViewsConfig(groups=(crops,), mean=CIFAR_MEAN, std=CIFAR_STD),
         backbone=BackboneConfig(name="cifar_resnet18"),
-        method=SwAVConfig(num_prototypes=(512,), hidden_dim=512, freeze_steps=0),
+        method=SwAVConfig(num_prototypes=(512,), head=HeadConfig(hidden_dim=512), freeze_steps=0),
         optim=OptimConfig(optimizer="adamw", batch_size=512, learning_rate=4e-3, weight_decay=1e-6),
         epochs=200,
         precision="bf16-mixed",
@@ -100,7 +101,9 @@ def cifar10_cpu() -> TrainConfig:
     return TrainConfig(
         views=ViewsConfig(groups=(large, small), mean=CIFAR_MEAN, std=CIFAR_STD),
         backbone=SMALL_RESNET,
-        method=SwAVConfig(num_prototypes=(100,), hidden_dim=512, epsilon=0.025, freeze_steps=20),
+        method=SwAVConfig(
+            num_prototypes=(100,), head=HeadConfig(hidden_dim=512), epsilon=0.025, freeze_steps=20
+        ),
         optim=OptimConfig(
             optimizer="adamw",
             batch_size=128,
