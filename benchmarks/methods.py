@@ -33,6 +33,7 @@ from swav.data.sources.open import SourceConfig, from_arrays
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features, KNNConfig, extract, knn, layers, linear, pixel_features
 from swav.evals.layers import LayersConfig, stage_features
+from swav.ops.assign import Prior
 from swav.recipes import RECIPES, make_config
 from swav.recipes.train_config import TrainConfig
 from swav.training.networks import build_objective, transform_of
@@ -42,8 +43,8 @@ SEEDS = {"swav": (0, 1, 2), "simclr": (0, 1, 2)}
 """Of methods that are trained more than once."""
 PRIORS: dict[str, dict[str, Any]] = {
     "swav": {},
-    "swav-power-law": {"prior_exponent": 1.0},
-    "swav-unbalanced": {"prior_strength": 0.25},
+    "swav-power-law": {"prior": Prior(exponent=1.0)},
+    "swav-unbalanced": {"prior": Prior(strength=0.25)},
 }
 """What is trained on long-tailed classes."""
 GAIN = ("swav", "deepcluster", "sela", "simclr", "byol")

@@ -26,6 +26,7 @@ from swav.methods import (
 )
 from swav.methods.deepcluster import resolved_prototypes
 from swav.nn.heads import EXPANDER, HeadConfig
+from swav.ops.assign import Prior
 from swav.ops.losses import (
     bootstrap_distance,
     covariance_penalty,
@@ -343,8 +344,8 @@ def test_a_momentum_teacher_makes_the_codes_of_swav():
     ("changes", "shares"),
     [
         ({}, [1 / 6] * 6),
-        ({"prior_exponent": 1.0}, [20 / 49, 10 / 49, 20 / 147, 5 / 49, 4 / 49, 10 / 147]),
-        ({"prior_shares": (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)}, [0.5] + [0.1] * 5),
+        ({"prior": Prior(exponent=1.0)}, [20 / 49, 10 / 49, 20 / 147, 5 / 49, 4 / 49, 10 / 147]),
+        ({"prior": Prior(weights=(5.0, 1.0, 1.0, 1.0, 1.0, 1.0))}, [0.5] + [0.1] * 5),
     ],
 )
 def test_prototypes_get_their_shares(changes, shares):
@@ -355,7 +356,7 @@ def test_prototypes_get_their_shares(changes, shares):
 
 def test_a_weak_prior_lets_the_pictures_choose():
     firm, weak = (
-        built(SwAVConfig(iterations=50, prior_strength=strength, **SWAV))
+        built(SwAVConfig(iterations=50, prior=Prior(strength=strength), **SWAV))
         for strength in (100.0, 1e-4)
     )
     spread_firm, spread_weak = (codes_of(each)[0].mean(dim=0).std() for each in (firm, weak))
@@ -363,8 +364,8 @@ def test_a_weak_prior_lets_the_pictures_choose():
 
 
 def test_a_prior_for_another_number_of_prototypes_is_refused():
-    with pytest.raises(ValueError, match=r"prior_shares has 2 values for a head of 6"):
-        built(SwAVConfig(prior_shares=(0.5, 0.5), **SWAV))
+    with pytest.raises(ValueError, match=r"prior\.weights has 2 values for a head of 6"):
+        built(SwAVConfig(prior=Prior(weights=(0.5, 0.5)), **SWAV))
 
 
 @pytest.mark.parametrize(
@@ -378,8 +379,8 @@ def test_a_prior_for_another_number_of_prototypes_is_refused():
         (InstDiscConfig, {"num_negatives": 0}, "num_negatives 0 must be at least 1"),
         (BarlowConfig, {"redundancy_weight": -1.0}, "must not be negative"),
         (VICRegConfig, {"variance_weight": -1.0}, "must not be negative"),
-        (SwAVConfig, {"prior_shares": (1.0, 0.0)}, "must all be positive"),
-        (SwAVConfig, {"prior_strength": 0.0}, r"prior_strength 0\.0 must be positive"),
+        (Prior, {"weights": (1.0, 0.0)}, "must all be positive"),
+        (Prior, {"strength": 0.0}, r"strength 0\.0 must be positive"),
     ],
 )
 def test_wrong_settings_are_named(config, wrong, message):

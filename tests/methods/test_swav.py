@@ -167,7 +167,7 @@ def test_the_loss_after_some_steps_and_a_queue_that_filled_itself():
         assert output.loss.item() == pytest.approx(expected, abs=1e-5)
         for target in range(2):
             queues[target] = [embeddings[target], *queues[target]][:2]
-            found = objective.queue.share(target)
+            found = objective.queue.rank_rows(target)
             np.testing.assert_allclose(found, np.concatenate(queues[target]), atol=1e-5)
 
 
@@ -352,7 +352,7 @@ def test_saved_and_restored_it_goes_on_bit_for_bit():
     for one, two in zip(objective.outputs, other.outputs, strict=True):
         assert torch.equal(one.loss, two.loss)
         assert all(torch.equal(one.metrics[name], two.metrics[name]) for name in one.metrics)
-    assert torch.equal(objective.queue.share(1), other.queue.share(1))
+    assert torch.equal(objective.queue.rank_rows(1), other.queue.rank_rows(1))
 
 
 @pytest.mark.parametrize(

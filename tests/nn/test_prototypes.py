@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from swav.nn.prototypes import Prototypes
+from swav.nn.prototypes import Prototypes, PrototypeUsage
 
 
 def test_scores_are_cosines_of_unit_vectors():
@@ -53,3 +53,11 @@ def test_started_like_a_linear_layer():
     weight = next(Prototypes(16, (5,)).parameters())
     torch.manual_seed(0)
     assert torch.equal(weight, torch.nn.Linear(16, 5, bias=False).weight)
+
+
+def test_usage_is_the_fraction_chosen_since_a_step():
+    usage = PrototypeUsage((4, 2))
+    usage.record([torch.eye(4)[[0, 1]], torch.eye(2)[[0, 0]]], 0)
+    usage.record([torch.eye(4)[[1, 3]], torch.eye(2)[[0, 0]]], 5)
+    assert usage.used_since(-7).item() == (3 / 4 + 1 / 2) / 2  # those never chosen do not count
+    assert usage.used_since(0).item() == (2 / 4 + 1 / 2) / 2

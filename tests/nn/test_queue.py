@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from swav import distributed
-from swav.nn.queue import Queue
+from swav.nn.queue import Queue, auto_length
 
 
 def pushed(length: int, num_pushes: int, *, batch: int = 4) -> tuple[Queue, list[torch.Tensor]]:
@@ -23,7 +23,7 @@ def pushed(length: int, num_pushes: int, *, batch: int = 4) -> tuple[Queue, list
 def test_the_newest_rows_of_every_target_the_newest_first(num_pushes):
     queue, expected = pushed(12, num_pushes)
     for target in range(2):
-        assert torch.equal(queue.share(target), expected[target])
+        assert torch.equal(queue.rank_rows(target), expected[target])
     assert queue.is_full == (num_pushes >= 3)
 
 
@@ -34,10 +34,32 @@ def test_shares_of_the_ranks_cover_it(monkeypatch, world):
     shares = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(queue.share(1))
+        shares.append(queue.rank_rows(1))
     assert {len(share) for share in shares} == {12 // world}
     found = sorted(tuple(row.tolist()) for row in torch.cat(shares))
     assert found == sorted(tuple(row.tolist()) for row in expected[1])
+
+
+def test_only_a_full_queue_joins_the_batch():
+    queue, _ = pushed(12, 2)
+    rows = torch.randn(5, 3)
+    assert torch.equal(queue.joined_to(rows, 1), rows)
+    queue, expected = pushed(12, 3)
+    assert torch.equal(queue.joined_to(rows, 1), torch.cat([rows, expected[1]]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "images", "batch", "at_least", "length"),
+    [
+        (320, 1000, 64, 0, 320),
+        (300, 1000, 64, 0, 256),
+        (320, 400, 64, 0, 192),
+        (320, 100, 64, 64, 64),
+    ],
+)
+def test_auto_is_whole_batches_of_half_the_pictures(wanted, images, batch, at_least, length):
+    found = auto_length(wanted, num_images=images, global_batch=batch, at_least=at_least)
+    assert found == length
 
 
 def test_no_queue_is_never_full():
@@ -53,7 +75,7 @@ def test_state_comes_back_and_is_no_alias():
     other.load_state_dict(queue.state_dict())
     queue.enqueue(torch.zeros(2, 4, 3))
     assert other.is_full
-    assert torch.equal(other.share(0), expected[0])
+    assert torch.equal(other.rank_rows(0), expected[0])
 
 
 def test_a_longer_saved_queue_is_refused():
@@ -67,15 +89,15 @@ def test_a_longer_saved_queue_is_refused():
 def test_half_precision_comes_in_and_no_gradient():
     queue = Queue(4)
     queue.enqueue(torch.ones(1, 4, 3, dtype=torch.bfloat16, requires_grad=True))
-    assert queue.share(0).dtype == torch.float32
-    assert not queue.share(0).requires_grad
+    assert queue.rank_rows(0).dtype == torch.float32
+    assert not queue.rank_rows(0).requires_grad
 
 
 def enqueue_twice(share: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
     queue = Queue(12)
     for embeddings in share:
         queue.enqueue(embeddings)
-    return {"rows": queue.get_extra_state()["rows"], "share": queue.share(1)}
+    return {"rows": queue.get_extra_state()["rows"], "share": queue.rank_rows(1)}
 
 
 @pytest.mark.ranks

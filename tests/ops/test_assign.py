@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import logsumexp
 
-from swav.ops.assign import hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
+from swav.ops.assign import Prior, hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
 
 ITERATIONS = pytest.mark.parametrize("iterations", [1, 3, 10])
 
@@ -236,7 +236,7 @@ def test_given_shares_are_those_of_optimal_transport_by_pot(iterations):
         stopThr=0,
         warn=False,
     )
-    codes = sinkhorn(scores, epsilon=0.05, iterations=iterations, shares=3 * SHARES)
+    codes = sinkhorn(scores, epsilon=0.05, iterations=iterations, prior=3 * SHARES)
     np.testing.assert_allclose(codes, plan * 40, rtol=0, atol=1e-6)
 
 
@@ -263,7 +263,7 @@ def test_between_the_softmax_and_the_given_shares():
     loose = unbalanced_sinkhorn(scores, SHARES, epsilon=0.05, strength=1e-9)
     torch.testing.assert_close(loose, (scores / 0.05).softmax(dim=1), rtol=0, atol=1e-6)
     firm = unbalanced_sinkhorn(scores, SHARES, epsilon=0.05, strength=1e9, iterations=300)
-    exact = sinkhorn(scores, epsilon=0.05, iterations=300, shares=SHARES)
+    exact = sinkhorn(scores, epsilon=0.05, iterations=300, prior=SHARES)
     torch.testing.assert_close(firm, exact, rtol=0, atol=1e-6)
 
 
@@ -271,7 +271,7 @@ def test_between_the_softmax_and_the_given_shares():
 def test_unbalanced_codes_are_the_same_on_two_ranks(run_on_ranks):
     scores = dead_columns()
     scores[11] = -torch.inf
-    transport = partial(unbalanced_sinkhorn, shares=SHARES, epsilon=0.05, strength=0.05)
+    transport = partial(unbalanced_sinkhorn, prior=SHARES, epsilon=0.05, strength=0.05)
     together = transport(scores)
     assert together.isfinite().all()
     codes = run_on_ranks(2, transport, scores.split([33, 7]))
@@ -287,3 +287,19 @@ def test_a_power_law_adds_up_to_one():
     shares = power_law(4, exponent=1.0)
     np.testing.assert_allclose(shares, np.array([12, 6, 4, 3]) / 25, rtol=1e-6)
     assert torch.equal(power_law(4, exponent=0.0), torch.full((4,), 0.25))
+
+
+def test_the_prior_picks_the_transport():
+    scores, rounds = cosines(40, 4), {"epsilon": 0.05, "iterations": 5}
+    weights = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    falling = power_law(4, exponent=2.0)
+    expected = {
+        Prior(): sinkhorn(scores, **rounds),
+        Prior(exponent=2.0): sinkhorn(scores, prior=falling, **rounds),
+        Prior(weights=(4.0, 3.0, 2.0, 1.0)): sinkhorn(scores, prior=weights / 10, **rounds),
+        Prior(exponent=2.0, strength=0.3): unbalanced_sinkhorn(
+            scores, falling, strength=0.3, **rounds
+        ),
+    }
+    for prior, codes in expected.items():
+        assert torch.equal(prior.codes(scores, **rounds), codes)

@@ -9,6 +9,7 @@ import pytest
 
 from swav import config
 from swav.config import Leaf, UsageError, leaves
+from swav.engine import TrainingFacts
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import RECIPES, make_config
 from swav.recipes.options import METHODS, TYPICAL, Start, complete
@@ -146,7 +147,8 @@ def test_another_method_keeps_data_network_and_budget(name: str) -> None:
     assert replace(made, method=recipe.method, data=recipe.data) == replace(
         recipe, data=replace(recipe.data, data="emoji")
     )
-    made.method.check(num_images=200, global_batch=made.optim.batch_size)
+    facts = TrainingFacts(feature_dim=1, num_images=200, global_batch=made.optim.batch_size)
+    made.method.check(facts)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ one large crop each, is the published form; two make it symmetric.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, embed_views
-from swav.nn.queue import Queue
+from swav.nn.queue import Length, Queue, auto_length
 from swav.ops.losses import info_nce, swapped_pairs
 
 LONGEST_QUEUE = 65_536
@@ -39,7 +39,7 @@ class MoCoConfig(ObjectiveConfig):
     temperature: float = 0.2
     momentum: float = 0.999
     """Share of the old weights in the key encoder at each step."""
-    queue_length: int | Literal["auto"] = "auto"
+    queue_length: Length = "auto"
     """Earlier keys of each target view, all ranks together; auto is 65,536, but no more than
     half the pictures."""
     batchnorm_groups: int = 1
@@ -63,8 +63,10 @@ class MoCoConfig(ObjectiveConfig):
         """Return the length of the queue, for ``auto`` from the size of the data."""
         if self.queue_length != "auto":
             return self.queue_length
-        longest = min(LONGEST_QUEUE, max(facts.num_images // 2, facts.global_batch))
-        return longest // facts.global_batch * facts.global_batch
+        batch = facts.global_batch
+        return auto_length(
+            LONGEST_QUEUE, num_images=facts.num_images, global_batch=batch, at_least=batch
+        )
 
     def check(self, facts: TrainingFacts) -> list[str]:
         """Return a warning if the queue holds earlier keys of the pictures that ask."""

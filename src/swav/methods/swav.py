@@ -15,16 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swav import distributed
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.backbones import encode_views
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, embed_views
-from swav.nn.prototypes import Prototypes
-from swav.nn.queue import Queue
-from swav.ops.assign import hard_codes, power_law, sinkhorn, unbalanced_sinkhorn
+from swav.nn.prototypes import Prototypes, PrototypeUsage
+from swav.nn.queue import Length, Queue, auto_length, check_length, check_reach
+from swav.ops.assign import Prior, hard_codes
 from swav.ops.losses import swapped_pairs, swapped_prediction
 
 
@@ -47,18 +45,11 @@ class SwAVConfig(ObjectiveConfig):
     """Use hard codes for the first steps, whatever ``codes`` says."""
     freeze_steps: int = 313
     """Prototypes stay as they are for the first steps."""
-    queue_length: int | Literal["auto"] = 0
+    queue_length: Length = 0
     """Earlier embeddings that join the assignment, all ranks together; 0 for none."""
     queue_start_epoch: int | Literal["auto"] = "auto"
     """Fill the queue from this epoch on; auto is the first one after warm-up and freeze."""
-    prior_exponent: float = 0.0
-    """Shares of the prototypes in the codes fall as a power law, rank to minus this; 0 is equal."""
-    prior_shares: tuple[float, ...] = ()
-    """Shares of the prototypes as given, one for each, in place of the power law."""
-    prior_strength: float | None = None
-    """Hold to the shares only this firmly (unbalanced transport, in units of the scores; try ten
-    times epsilon: with epsilon itself all pictures may end in one prototype); by default the codes
-    have them exactly."""
+    prior: Prior = Prior()
     ema_momentum: float | None = None
     """Evaluate and export a moving average of the backbone (0.99 to 0.9999)."""
     codes_from: Literal["network", "average"] = "network"
@@ -67,85 +58,36 @@ class SwAVConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         if not self.num_prototypes or min(self.num_prototypes) < 2:
             raise ValueError(f"num_prototypes {self.num_prototypes}: every head needs at least 2")
-        for name, value in (
-            ("temperature", self.temperature),
-            ("epsilon", self.epsilon),
-        ):
+        for name, value in (("temperature", self.temperature), ("epsilon", self.epsilon)):
             if not value > 0:
                 raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
         if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
             raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
-        if self.prior_strength is not None and not self.prior_strength > 0:
-            raise ValueError(
-                f"prior_strength {self.prior_strength} must be positive: try {10 * self.epsilon:g}"
-            )
-        if self.prior_shares and min(self.prior_shares) <= 0:
-            raise ValueError(f"prior_shares {self.prior_shares} must all be positive")
-
-    def shares_of(self, number: int) -> Float[Tensor, " prototypes"] | None:
-        """Return the shares of a head's prototypes, which add up to one; None for equal ones.
-
-        Raises:
-            ValueError: if they were given for another number of prototypes.
-        """
-        if self.prior_shares:
-            if len(self.prior_shares) != number:
-                raise ValueError(
-                    f"prior_shares has {len(self.prior_shares)} values for a head of {number} "
-                    "prototypes: give one for each, the same for all heads"
-                )
-            shares = torch.tensor(self.prior_shares)
-            return shares / shares.sum()
-        if self.prior_exponent == 0 and self.prior_strength is None:
-            return None
-        return power_law(number, exponent=self.prior_exponent)
 
     def resolved_queue_length(self, facts: TrainingFacts) -> int:
-        """Return the length of the queue in rows, for ``auto`` from the size of the data.
+        """Return the length of the queue; auto is a row for each prototype a batch cannot reach.
 
         Raises:
             ValueError: if the length is not a multiple of the global batch.
         """
-        global_batch, num_images = facts.global_batch, facts.num_images
-        if self.queue_length != "auto":
-            if self.queue_length < 0 or self.queue_length % global_batch:
-                below = max(self.queue_length, 0) // global_batch * global_batch
-                raise ValueError(
-                    f"queue_length {self.queue_length} must be a multiple of the global batch "
-                    f"{global_batch}: try {below} or {below + global_batch}"
-                )
-            return self.queue_length
-        most = max(self.num_prototypes)
-        if global_batch >= most:
-            return 0
-        wanted = -(-most // global_batch) * global_batch
-        return min(wanted, num_images // 2 // global_batch * global_batch)
+        batch, most = facts.global_batch, max(self.num_prototypes)
+        if self.queue_length == "auto":
+            wanted = 0 if batch >= most else -(-most // batch) * batch
+            return auto_length(wanted, num_images=facts.num_images, global_batch=batch)
+        check_length(self.queue_length, global_batch=batch)
+        return self.queue_length
 
-    def check_share(self, global_batch: int, queue_length: int) -> None:
-        """Raise a ValueError if batch and queue are far too small for the prototypes."""
-        rows, most = global_batch + queue_length, max(self.num_prototypes)
-        if 16 * rows < most:
-            raise ValueError(
-                f"batch {global_batch} + queue {queue_length} share {most} prototypes, fewer than "
-                f"one picture for 16: use --method.num-prototypes {16 * rows} or less, a larger "
-                "batch, or --method.queue-length auto"
-            )
+    def first_queue_epoch(self, clock: Clock) -> int:
+        """Return the epoch from which on the queue is filled."""
+        if self.queue_start_epoch != "auto":
+            return self.queue_start_epoch
+        return -(-max(clock.warmup_steps, self.freeze_steps) // clock.steps_per_epoch)
 
     def check(self, facts: TrainingFacts) -> list[str]:
-        """Return a warning if codes cannot reach all prototypes in a step.
-
-        Raises:
-            ValueError: if batch and queue are far too small for the prototypes.
-        """
-        queue, global_batch = self.resolved_queue_length(facts), facts.global_batch
-        self.check_share(global_batch, queue)
-        if global_batch + queue >= max(self.num_prototypes):
-            return []
-        return [
-            f"batch {global_batch} + queue {queue} is below {max(self.num_prototypes)} prototypes, "
-            "so codes cannot reach all of them in a step: use --method.num-prototypes "
-            f"{global_batch + queue} or less, or --method.queue-length auto"
-        ]
+        """Return a warning if codes cannot reach all prototypes in a step."""
+        length = self.resolved_queue_length(facts)
+        most = max(self.num_prototypes)
+        return check_reach(most, global_batch=facts.global_batch, queue_length=length)
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SwAV":
         """Return the objective around ``backbone``.
@@ -153,7 +95,9 @@ class SwAVConfig(ObjectiveConfig):
         Raises:
             ValueError: if batch and queue are far too small for the prototypes.
         """
-        self.check_share(facts.global_batch, self.resolved_queue_length(facts))
+        self.check(facts)
+        for number in self.num_prototypes:
+            self.prior.of(number)  # refuses weights for another number
         if self.codes_from == "average" and self.ema_momentum is None:
             raise ValueError("codes_from average needs an average: give --method.ema-momentum 0.99")
         return SwAV(self, backbone, facts)
@@ -168,12 +112,12 @@ class SwAV(Objective):
         self.backbone = backbone
         self.projector = config.head.build(facts.feature_dim)
         self.prototypes = Prototypes(config.head.embed_dim, config.num_prototypes)
+        self.usage = PrototypeUsage(config.num_prototypes)
         self.queue = Queue(config.resolved_queue_length(facts))
-        self.average = MovingAverage(backbone) if config.ema_momentum is not None else None
-        self.head_average = None if self.average is None else MovingAverage(self.projector)
-        self._shares = [config.shares_of(number) for number in config.num_prototypes]
-        self._last_chosen = [torch.full((number,), -1) for number in config.num_prototypes]
-        self._target_embeddings: list[Tensor] = []  # of the micro-batches of the current step
+        has_average = config.ema_momentum is not None
+        self.average = MovingAverage(backbone) if has_average else None
+        self.head_average = MovingAverage(self.projector) if has_average else None
+        self._queued: list[Tensor] = []  # embeddings of the micro-batches of the current step
 
     @property
     def encoder(self) -> nn.Module:
@@ -182,38 +126,34 @@ class SwAV(Objective):
 
     def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
-        config = self.config
-        embeddings = self.embed(batch.views)
-        num_views, num_heads = len(batch.views), len(config.num_prototypes)
-        scores = [head.chunk(num_views) for head in self.prototypes(embeddings)]
-        target_embeddings = self._targets_of(batch, embeddings)
-        self._target_embeddings.append(target_embeddings)
-        targets = batch.targets or self._codes(target_embeddings, clock)
+        num_views = len(batch.views)
+        embeddings = self.embed(batch)
+        scores = [
+            head.unflatten(0, (num_views, -1)) for head in self.prototypes(embeddings.flatten(0, 1))
+        ]
+        coded = self._coded_embeddings(batch, embeddings)
+        self._queued.append(coded)
+        codes = batch.targets or self._codes(coded, clock)
         losses = [
             swapped_prediction(
-                scores[head][prediction],
-                targets[head][target],
-                temperature=config.temperature,
+                scores[head][prediction], codes[head][target], temperature=self.config.temperature
             )
-            for head in range(num_heads)
+            for head in range(len(codes))
             for target, prediction in swapped_pairs(batch.num_targets, num_views)
         ]
-        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, targets, clock))
+        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, codes, clock))
 
-    def embed(
-        self, views: Sequence[Float[Tensor, "batch channels _ _"]]
-    ) -> Float[Tensor, "_ embed"]:
-        """Return unit embeddings of all views, view after view, by one pass of the head."""
-        features = torch.cat(encode_views(self.backbone, views))
-        return F.normalize(self.projector(features).float(), dim=1)
+    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
+        """Return unit embeddings of all views."""
+        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
 
     @torch.no_grad()
-    def _targets_of(
-        self, batch: Batch, embeddings: Float[Tensor, "_ embed"]
+    def _coded_embeddings(
+        self, batch: Batch, embeddings: Float[Tensor, "views batch embed"]
     ) -> Float[Tensor, "targets batch embed"]:
         """Return what codes are made of: embeddings of the target views, by the teacher if any."""
-        if self.config.codes_from != "average":
-            return torch.stack(embeddings.detach().chunk(len(batch.views))[: batch.num_targets])
+        if self.config.codes_from == "network":
+            return embeddings[: batch.num_targets].detach()
         assert self.average is not None
         assert self.head_average is not None
         targets = batch.views[: batch.num_targets]
@@ -221,56 +161,37 @@ class SwAV(Objective):
         return F.normalize(embed_views(teacher, head, targets), dim=2)
 
     @torch.no_grad()
+    def _codes(
+        self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
+    ) -> tuple[Float[Tensor, "targets batch _"], ...]:
+        """Return the codes of each head for each target view, assigned together with the queue."""
+        config = self.config
+        is_hard = config.codes == "hard" or clock.step < config.hard_steps
+        by_target: list[list[Tensor]] = []
+        for target, rows in enumerate(embeddings):
+            codes = [
+                config.prior.codes(scores, epsilon=config.epsilon, iterations=config.iterations)
+                for scores in self.prototypes(self.queue.joined_to(rows, target))
+            ]
+            by_target.append([(hard_codes(c) if is_hard else c)[: len(rows)] for c in codes])
+        return tuple(torch.stack(views) for views in zip(*by_target, strict=True))
+
+    @torch.no_grad()
     def with_targets(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Batch]:
         """Return the micro-batches with codes from one assignment of the effective batch."""
         with frozen_statistics(self):
-            embeddings = [self._targets_of(batch, self.embed(batch.views)) for batch in batches]
-        whole = self._codes(torch.cat(embeddings, dim=1), clock)
-        sizes = [rows.shape[1] for rows in embeddings]
+            coded = [self._coded_embeddings(batch, self.embed(batch)) for batch in batches]
+        whole = self._codes(torch.cat(coded, dim=1), clock)
+        sizes = [rows.shape[1] for rows in coded]
         parts = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
         return [
             batch._replace(targets=targets) for batch, targets in zip(batches, parts, strict=True)
         ]
 
-    @torch.no_grad()
-    def _codes(
-        self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
-    ) -> tuple[Float[Tensor, "targets batch _"], ...]:
-        """Return the codes of each head for each target view."""
-        config = self.config
-        batch = embeddings.shape[1]
-        by_target: list[list[Tensor]] = []
-        for target, rows in enumerate(embeddings):
-            if self.queue.is_full:
-                rows = torch.cat([rows, self.queue.share(target).to(rows)])
-            by_target.append([])
-            for scores, shares in zip(self.prototypes(rows), self._shares, strict=True):
-                codes = self._transported(scores, shares)
-                hard = config.codes == "hard" or clock.step < config.hard_steps
-                by_target[-1].append(hard_codes(codes[:batch]) if hard else codes[:batch])
-        return tuple(torch.stack(views) for views in zip(*by_target, strict=True))
-
-    def _transported(
-        self, scores: Float[Tensor, "rows prototypes"], shares: Float[Tensor, " prototypes"] | None
-    ) -> Float[Tensor, "rows prototypes"]:
-        """Return the codes by the prior that the config chooses."""
-        config = self.config
-        if shares is None or config.prior_strength is None:
-            return sinkhorn(
-                scores, epsilon=config.epsilon, iterations=config.iterations, shares=shares
-            )
-        return unbalanced_sinkhorn(
-            scores,
-            shares,
-            epsilon=config.epsilon,
-            strength=config.prior_strength,
-            iterations=config.iterations,
-        )
-
     def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere."""
         self.prototypes.normalise()
-        self._target_embeddings.clear()
+        self._queued.clear()
 
     def after_backward(self, clock: Clock) -> None:
         """Freeze the prototypes at first: no gradient, no decay, no momentum."""
@@ -280,12 +201,12 @@ class SwAV(Objective):
 
     def after_step(self, clock: Clock) -> None:
         """Put this step's target embeddings into the queue; move the average."""
-        if self.queue.length and clock.epoch >= self._queue_start_epoch(clock):
-            self.queue.enqueue(torch.cat(self._target_embeddings, dim=1))
-        if self.average is not None and self.head_average is not None:
-            assert self.config.ema_momentum is not None
-            self.average.update(self.backbone, self.config.ema_momentum)
-            self.head_average.update(self.projector, self.config.ema_momentum)
+        if self.queue.length and clock.epoch >= self.config.first_queue_epoch(clock):
+            self.queue.enqueue(torch.cat(self._queued, dim=1))
+        momentum = self.config.ema_momentum
+        for average, module in ((self.average, self.backbone), (self.head_average, self.projector)):
+            if average is not None and momentum is not None:
+                average.update(module, momentum)
 
     @torch.no_grad()
     def cluster(
@@ -298,40 +219,28 @@ class SwAV(Objective):
         head = self.projector if self.head_average is None else self.head_average.average
         return self.prototypes.probabilities(head(features), temperature=self.config.temperature)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the step at which each prototype was last chosen."""
-        return {"last_chosen": self._last_chosen}
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take the state of ``get_extra_state``."""
-        self._last_chosen = [steps.clone() for steps in state["last_chosen"]]
-
-    def _queue_start_epoch(self, clock: Clock) -> int:
-        if self.config.queue_start_epoch != "auto":
-            return self.config.queue_start_epoch
-        settled = max(clock.warmup_steps, self.config.freeze_steps)
-        return -(-settled // clock.steps_per_epoch)
-
     @torch.no_grad()
     def _metrics(
         self,
-        scores: Sequence[Sequence[Tensor]],
-        targets: tuple[Float[Tensor, "targets batch _"], ...],
+        scores: Sequence[Float[Tensor, "views batch _"]],
+        codes: Sequence[Float[Tensor, "targets batch _"]],
         clock: Clock,
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
-        floor = torch.stack([torch.special.entr(codes).sum(2).mean() for codes in targets]).cpu()
-        ln_k = torch.tensor([float(number) for number in self.config.num_prototypes]).log()
-        used = []
-        for head, views in enumerate(scores):
-            chosen = torch.cat(list(views[: len(targets[head])])).argmax(dim=1).cpu()
-            last_chosen = self._last_chosen[head].scatter(0, chosen, clock.step)
-            self._last_chosen[head] = distributed.all_reduce_max(last_chosen)
-            recent = max(clock.step - clock.steps_per_epoch, -1)  # -1 is never
-            used.append((self._last_chosen[head] > recent).float().mean())
+        self.usage.record([head[: len(codes[0])].flatten(0, 1) for head in scores], clock.step)
+        floor = torch.stack([torch.special.entr(head).sum(2).mean() for head in codes]).cpu()
+        ln_k = torch.tensor(self.config.num_prototypes).log()
         return {
             "code_entropy": (floor / ln_k).mean(),
-            "prototypes_used": torch.stack(used).mean(),
+            "prototypes_used": self.usage.used_since(clock.step - clock.steps_per_epoch),
             "loss_floor": floor.mean(),
             "ln_k": ln_k.mean(),
         }
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the step at which each prototype was last chosen."""
+        return {"last_chosen": self.usage.last_chosen}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the state of ``get_extra_state``."""
+        self.usage.last_chosen = [steps.clone() for steps in state["last_chosen"]]

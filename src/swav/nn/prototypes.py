@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav import distributed
+
 
 class Prototypes(nn.Module):
     """One or several heads of prototype vectors; scores are cosines when both sides are unit.
@@ -45,3 +47,25 @@ class Prototypes(nn.Module):
         """Return the scores of each head, in float32 whatever the autocast."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return tuple(head(embeddings.float()) for head in self.heads)
+
+
+class PrototypeUsage:
+    """At which step each prototype of each head was last chosen by a picture of any rank.
+
+    It is part of the state of the method that keeps it.
+    """
+
+    def __init__(self, num_prototypes: Sequence[int]) -> None:
+        self.last_chosen = [torch.full((number,), -1) for number in num_prototypes]  # -1 is never
+
+    @torch.no_grad()
+    def record(self, scores: Sequence[Float[Tensor, "batch _"]], step: int) -> None:
+        """Note the nearest prototypes of these pictures by each head, on every rank together."""
+        for head, rows in enumerate(scores):
+            last_chosen = self.last_chosen[head].scatter(0, rows.argmax(dim=1).cpu(), step)
+            self.last_chosen[head] = distributed.all_reduce_max(last_chosen)
+
+    def used_since(self, step: int) -> Float[Tensor, ""]:
+        """Return the fraction of prototypes chosen after ``step``, the mean over heads."""
+        step = max(step, -1)
+        return torch.stack([(last > step).float().mean() for last in self.last_chosen]).mean()

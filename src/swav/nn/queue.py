@@ -1,12 +1,55 @@
 """Queue: embeddings of earlier batches that help a small batch to reach all prototypes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
+
+Length = int | Literal["auto"]
+"""Rows of a queue, all ranks together; auto takes them from the size of the data."""
+
+
+def auto_length(wanted: int, *, num_images: int, global_batch: int, at_least: int = 0) -> int:
+    """Return the rows of a queue that should have ``wanted``: whole batches, of half the pictures.
+
+    A longer one would hold earlier embeddings of the pictures that are compared with it.
+    """
+    return min(wanted, max(num_images // 2, at_least)) // global_batch * global_batch
+
+
+def check_length(length: int, *, global_batch: int) -> None:
+    """Raise a ValueError for a queue that whole batches do not fill."""
+    if length < 0 or length % global_batch:
+        below = max(length, 0) // global_batch * global_batch
+        raise ValueError(
+            f"queue_length {length} must be a multiple of the global batch {global_batch}: "
+            f"try {below} or {below + global_batch}"
+        )
+
+
+def check_reach(most: int, *, global_batch: int, queue_length: int) -> list[str]:
+    """Return a warning if batch and queue cannot reach so many prototypes in a step.
+
+    Raises:
+        ValueError: if they are far too small for them.
+    """
+    rows = global_batch + queue_length
+    if 16 * rows < most:
+        raise ValueError(
+            f"batch {global_batch} + queue {queue_length} share {most} prototypes, fewer than one "
+            f"picture for 16: use --method.num-prototypes {16 * rows} or less, a larger batch, or "
+            "--method.queue-length auto"
+        )
+    if rows >= most:
+        return []
+    return [
+        f"batch {global_batch} + queue {queue_length} is below {most} prototypes, so codes cannot "
+        f"reach all of them in a step: use --method.num-prototypes {rows} or less, or "
+        "--method.queue-length auto"
+    ]
 
 
 class Queue(nn.Module):
@@ -35,9 +78,17 @@ class Queue(nn.Module):
         """Take these rows, the same on all ranks, in place of what there is."""
         self._rows = rows
 
-    def share(self, target: int) -> Float[Tensor, "queue embed"]:
-        """Return this rank's share of the rows of one target view; the shares cover the queue."""
+    def rank_rows(self, target: int) -> Float[Tensor, "queue embed"]:
+        """Return this rank's part of the rows of one target view; the parts cover the queue."""
         return self._rows[target, distributed.rank() :: distributed.world_size()]
+
+    def joined_to(
+        self, embeddings: Float[Tensor, "batch embed"], target: int
+    ) -> Float[Tensor, "rows embed"]:
+        """Return embeddings of a target view, followed by this rank's rows of a full queue."""
+        if not self.is_full:
+            return embeddings
+        return torch.cat([embeddings, self.rank_rows(target).to(embeddings)])
 
     @torch.no_grad()
     def enqueue(self, embeddings: Float[Tensor, "targets batch embed"]) -> None:

@@ -1,4 +1,6 @@
-"""Assignment of pictures to prototypes that get equal shares of them, or given ones."""
+"""Assignment of pictures to prototypes that get as many of them each, or as a prior says."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ def sinkhorn(
     *,
     epsilon: float,
     iterations: int = 3,
-    shares: Float[Tensor, " prototypes"] | None = None,
+    prior: Float[Tensor, " prototypes"] | None = None,
 ) -> Float[Tensor, "batch prototypes"]:
     """Return soft codes that share the pictures of all ranks equally between prototypes.
 
@@ -27,7 +29,7 @@ def sinkhorn(
         scores: similarity of pictures to prototypes, any finite value or ``-inf``.
         epsilon: entropy of the codes; lower is closer to a hard assignment.
         iterations: rounds of (prototypes, pictures) normalisation; with 0 the softmax.
-        shares: of the pictures that each prototype gets, in place of equal ones; of any sum.
+        prior: shares of the pictures that prototypes get, in place of equal ones; of any sum.
 
     Raises:
         ValueError: if ``epsilon`` is not positive or ``iterations`` is negative.
@@ -35,11 +37,9 @@ def sinkhorn(
     _check(epsilon, iterations)
     with torch.autocast(scores.device.type, enabled=False):
         log_codes = scores.to(_precision(scores)) / epsilon
-        log_shares = (
-            torch.zeros_like(log_codes[0]) if shares is None else shares.to(log_codes).log()
-        )
+        log_prior = torch.zeros_like(log_codes[0]) if prior is None else prior.to(log_codes).log()
         for _ in range(iterations):
-            log_codes = log_codes - _finite(_log_mass(log_codes)) + log_shares
+            log_codes = log_codes - _finite(_log_mass(log_codes)) + log_prior
             log_codes = log_codes - _finite(log_codes.logsumexp(dim=1, keepdim=True))
         return _codes(log_codes)
 
@@ -47,23 +47,23 @@ def sinkhorn(
 @torch.no_grad()
 def unbalanced_sinkhorn(
     scores: Float[Tensor, "batch prototypes"],
-    shares: Float[Tensor, " prototypes"],
+    prior: Float[Tensor, " prototypes"],
     *,
     epsilon: float,
     strength: float,
     iterations: int = 3,
 ) -> Float[Tensor, "batch prototypes"]:
-    """Return soft codes whose prototypes may leave their shares where the scores insist.
+    """Return soft codes whose prototypes may leave their prior where the scores insist.
 
     Optimal transport with entropy ``epsilon`` in which every picture is still assigned as a
-    whole, but leaving the shares only costs ``strength`` times the Kullback-Leibler divergence of
-    the mass that prototypes get from their shares (Chizat et al., "Scaling algorithms for
+    whole, but leaving the prior only costs ``strength`` times the Kullback-Leibler divergence of
+    the mass that prototypes get from it (Chizat et al., "Scaling algorithms for
     unbalanced optimal transport problems", 2018). A large ``strength`` is ``sinkhorn``, one of
     0 the softmax. Rounds, ranks and pictures that can go nowhere are as there.
 
     Args:
         scores: similarity of pictures to prototypes, any finite value or ``-inf``.
-        shares: of the pictures that prototypes should get, adding up to one.
+        prior: shares of the pictures that prototypes should get, adding up to one.
         epsilon: entropy of the codes.
         strength: in the units of the scores, as ``epsilon`` is.
         iterations: rounds of (prototypes, pictures).
@@ -78,18 +78,68 @@ def unbalanced_sinkhorn(
         log_scores = scores.to(_precision(scores)) / epsilon
         can_go = log_scores.isfinite().any(dim=1, keepdim=True)
         log_images = distributed.all_reduce_sum(can_go.sum()).clamp(min=1).to(log_scores).log()
-        log_shares, power = shares.to(log_scores).log(), strength / (strength + epsilon)
-        potentials = torch.zeros_like(log_shares)
+        log_prior, power = prior.to(log_scores).log(), strength / (strength + epsilon)
+        potentials = torch.zeros_like(log_prior)
         for _ in range(iterations):
             log_codes = log_scores - _finite((log_scores + potentials).logsumexp(1, keepdim=True))
-            potentials = power * (log_shares - _finite(_log_mass(log_codes) - log_images))
+            potentials = power * (log_prior - _finite(_log_mass(log_codes) - log_images))
         return _codes(log_scores + potentials)
 
 
 def power_law(number: int, *, exponent: float) -> Float[Tensor, " prototypes"]:
-    """Return shares that add up to one and fall as the rank of the prototype to ``-exponent``."""
-    shares = torch.arange(1, number + 1, dtype=torch.float64) ** -exponent
-    return (shares / shares.sum()).float()
+    """Return a prior of sum one that falls as the rank of the prototype to ``-exponent``."""
+    prior = torch.arange(1, number + 1, dtype=torch.float64) ** -exponent
+    return (prior / prior.sum()).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """How many of the pictures each prototype should get, and how firmly; by default as many."""
+
+    exponent: float = 0.0
+    """Fall as a power law, rank to minus this; 0 is equal."""
+    weights: tuple[float, ...] = ()
+    """As given, one for each prototype, in place of the power law; of any sum."""
+    strength: float | None = None
+    """Hold to the prior only this firmly (unbalanced transport, in units of the scores; try ten
+    times epsilon: with epsilon itself all pictures may end in one prototype); by default the codes
+    keep it exactly."""
+
+    def __post_init__(self) -> None:
+        if self.weights and min(self.weights) <= 0:
+            raise ValueError(f"weights {self.weights} of a prior must all be positive")
+        if self.strength is not None and not self.strength > 0:
+            raise ValueError(f"strength {self.strength} must be positive: try ten times epsilon")
+
+    def of(self, number: int) -> Float[Tensor, " prototypes"]:
+        """Return the shares of so many prototypes, which add up to one.
+
+        Raises:
+            ValueError: if the weights are for another number of prototypes.
+        """
+        if not self.weights:
+            return power_law(number, exponent=self.exponent)
+        if len(self.weights) != number:
+            raise ValueError(
+                f"prior.weights has {len(self.weights)} values for a head of {number} "
+                "prototypes: give one for each, the same for all heads"
+            )
+        weights = torch.tensor(self.weights)
+        return weights / weights.sum()
+
+    def codes(
+        self, scores: Float[Tensor, "batch prototypes"], *, epsilon: float, iterations: int
+    ) -> Float[Tensor, "batch prototypes"]:
+        """Return soft codes by the transport for this prior: exact, or one that may leave it."""
+        prior = self.of(scores.shape[1])
+        if self.strength is not None:
+            return unbalanced_sinkhorn(
+                scores, prior, epsilon=epsilon, strength=self.strength, iterations=iterations
+            )
+        is_equal = not self.weights and self.exponent == 0
+        return sinkhorn(
+            scores, epsilon=epsilon, iterations=iterations, prior=None if is_equal else prior
+        )
 
 
 def _check(epsilon: float, iterations: int) -> None:
