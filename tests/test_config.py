@@ -24,6 +24,14 @@ class Sharp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharper(Sharp):
+    """One with a field more."""
+
+    steps: int = 1
+    """How often."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Blunt:
     """The other."""
 
@@ -179,6 +187,8 @@ def test_leaves_are_all_values_with_their_docstrings() -> None:
         *("extras", "decay", "sync", "quiet", "title"),
     ]
     assert found["method.epsilon"].description == "How sharp."
+    inherited = {leaf.path: leaf.description for leaf in config.leaves(Sharper())}
+    assert inherited == {"epsilon": "How sharp.", "heads": "", "steps": "How often."}
     assert found["crops.1.scale"].value == (0.05, 0.14)
     assert found["crops.1.scale"].type == tuple[float, float]
 

@@ -130,6 +130,11 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 @cache
 def descriptions(cls: Any) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, its first paragraph in one line."""
+    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
+    return {name: text for base in bases for name, text in _own_descriptions(base).items()}
+
+
+def _own_descriptions(cls: Any) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(tree, ast.ClassDef)
     found = {}

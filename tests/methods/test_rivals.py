@@ -24,7 +24,6 @@ from swav.methods import (
     SwAVConfig,
     VICRegConfig,
 )
-from swav.methods.deepcluster import resolved_prototypes
 from swav.nn.heads import EXPANDER, HeadConfig
 from swav.ops.assign import Prior
 from swav.ops.losses import (
@@ -139,8 +138,8 @@ def test_clusters_need_pictures(config):
 
 @pytest.mark.parametrize(("images", "number"), [(64, 21), (50_000, 593), (1_281_167, 3000)])
 def test_clusters_grow_with_the_data(images, number):
-    assert resolved_prototypes((), images) == (number,) * 3
-    assert resolved_prototypes((7, 5), images) == (7, 5)
+    assert DeepClusterConfig().resolved_prototypes(images) == (number,) * 3
+    assert DeepClusterConfig(num_prototypes=(7, 5)).resolved_prototypes(images) == (7, 5)
 
 
 def test_sela_shares_pictures_equally():

@@ -87,12 +87,12 @@ class EpochClusters(nn.Module):
             )
         return self.bank.rows_of(chosen)[head % len(self.bank.rows)]
 
-    def assign(self, shares: Sequence[Int[Tensor, " rows"]]) -> None:
+    def assign(self, by_head: Sequence[Int[Tensor, " rows"]]) -> None:
         """Take the cluster of each of ``rows(head)``, for every head; measure what changed."""
         found = []
-        for share in shares:
-            mine = torch.full(self.bank.seen.shape, -1, dtype=torch.int32, device=share.device)
-            mine[self.bank.seen] = share.int()
+        for nearest in by_head:
+            mine = torch.full(self.bank.seen.shape, -1, dtype=torch.int32, device=nearest.device)
+            mine[self.bank.seen] = nearest.int()
             found.append(self.bank.whole(mine))
         assignments = torch.stack(found)
         self._figures = self._measured(self._assignments.cpu(), assignments.cpu())

@@ -111,14 +111,14 @@ class MemoryBank(nn.Module):
         rows = self.rows_of(distributed.all_gather(indices).flatten())
         return rows.chunk(distributed.world_size(), dim=1)[distributed.rank()]
 
-    def whole(self, share: Tensor, *, dim: int = 0) -> Tensor:
+    def whole(self, rank_rows: Tensor, *, dim: int = 0) -> Tensor:
         """Return a tensor with one entry for each picture from the ranks' entries for their rows.
 
         Args:
-            share: entries for the rows of this rank, along ``dim``.
+            rank_rows: entries for the rows of this rank, along ``dim``.
             dim: axis of the rows.
         """
-        every = distributed.all_gather(share.movedim(dim, 0))  # (ranks, rows, ...)
+        every = distributed.all_gather(rank_rows.movedim(dim, 0))  # (ranks, rows, ...)
         return every.transpose(0, 1).flatten(0, 1)[: self.num_images].movedim(0, dim)
 
     def get_extra_state(self) -> dict[str, Tensor]:
@@ -146,14 +146,14 @@ class MemoryBank(nn.Module):
 
     def _drawn(self, num_banks: int, embed_dim: int) -> Float[Tensor, "banks rows embed"]:
         """Return this rank's random unit rows."""
-        shares: list[Tensor] = []
+        parts: list[Tensor] = []
         rank, ranks = distributed.rank(), distributed.world_size()
         for start in range(0, self.num_images, CHUNK_ROWS):
             number = min(CHUNK_ROWS, self.num_images - start)
             generator = torch.Generator().manual_seed((self._seed + start) % 2**32)
             rows = torch.randn(number, num_banks, embed_dim, generator=generator)
             first = (rank - start) % ranks
-            shares.append(rows[first::ranks])
-        rows = torch.cat(shares).transpose(0, 1)
+            parts.append(rows[first::ranks])
+        rows = torch.cat(parts).transpose(0, 1)
         missing = -(-self.num_images // ranks) - rows.shape[1]
         return F.normalize(torch.cat([rows, rows[:, :missing]], dim=1), dim=2)
