@@ -129,6 +129,15 @@ def test_the_config_comes_back(method: MethodConfig) -> None:
 
 
 @every_method
+def test_its_config_says_what_it_is(method: MethodConfig) -> None:
+    assert method.title
+    features = torch.randn(3, 16)
+    has_clusters = build(method).eval().cluster(features) is not None
+    assert method.has_clusters == has_clusters
+    assert method.has_epsilon == ("epsilon" in config.to_dict(method))
+
+
+@every_method
 def test_training_leaves_the_batch_as_it_was(method: MethodConfig) -> None:
     batch, same = batches(method).batch(4), batches(method).batch(4)
     step(build(method), batch)

@@ -57,6 +57,14 @@ class ObjectiveConfig(ABC):
     """The settings of a method. Subclasses are final: frozen dataclasses with a ``name``."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """The name in a sentence, such as Barlow Twins."""
+    has_negatives: ClassVar[bool] = False
+    """Whether every other picture counts as different, one that shows the same thing too."""
+    has_clusters: ClassVar[bool] = False
+    """Whether ``Objective.cluster`` has an answer."""
+    has_epsilon: ClassVar[bool] = False
+    """Whether an option ``epsilon`` sharpens its assignment."""
     needs_whole_batch: ClassVar[str] = ""
     """Why the loss cannot be added up over micro-batches; empty where it can."""
     min_views: ClassVar[int] = 2

@@ -23,6 +23,7 @@ class BarlowConfig(ObjectiveConfig):
     """Barlow Twins (Zbontar et al., 2021): a correlation matrix close to the identity."""
 
     name: ClassVar[str] = "barlow"
+    title: ClassVar[str] = "Barlow Twins"
     needs_whole_batch: ClassVar[str] = (
         "Barlow Twins correlates dimensions over the whole batch, and parts of it correlate more"
     )

@@ -25,6 +25,7 @@ class BYOLConfig(ObjectiveConfig):
     """BYOL (Grill et al., 2020): predict the projections of a slowly moving target network."""
 
     name: ClassVar[str] = "byol"
+    title: ClassVar[str] = "BYOL"
 
     head: HeadConfig = HeadConfig(hidden_dim=4096, embed_dim=256)
     """Of projector and predictor."""

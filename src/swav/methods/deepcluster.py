@@ -24,6 +24,8 @@ class DeepClusterConfig(ClusterPredictionConfig):
     """DeepCluster-v2 (Caron et al., 2020): k-means over a memory bank at each epoch."""
 
     name: ClassVar[str] = "deepcluster"
+    title: ClassVar[str] = "DeepCluster-v2"
+    has_clusters: ClassVar[bool] = True
 
     kmeans_iterations: int = 10
 

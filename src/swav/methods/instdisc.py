@@ -33,7 +33,9 @@ class InstDiscConfig(ObjectiveConfig):
     """Instance discrimination (Wu et al., 2018): find a picture's row in a memory bank."""
 
     name: ClassVar[str] = "instdisc"
+    title: ClassVar[str] = "instance discrimination"
     min_views: ClassVar[int] = 1
+    has_negatives: ClassVar[bool] = True
 
     head: HeadConfig = HeadConfig(hidden_dim=0)
     """Linear, as in the paper."""

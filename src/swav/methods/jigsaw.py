@@ -26,6 +26,7 @@ class JigsawConfig(ObjectiveConfig):
     """Jigsaw (Noroozi & Favaro, 2016): which order the 3x3 tiles of each view were put in."""
 
     name: ClassVar[str] = "jigsaw"
+    title: ClassVar[str] = "jigsaw puzzles"
 
     num_permutations: int = 1000
     """Orders to tell apart, of maximal Hamming distance: more are harder, too many alike."""

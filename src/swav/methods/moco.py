@@ -33,6 +33,8 @@ class MoCoConfig(ObjectiveConfig):
     """MoCo v1 and v2 (He et al., 2020): keys of a momentum encoder, a queue of negatives."""
 
     name: ClassVar[str] = "moco"
+    title: ClassVar[str] = "MoCo"
+    has_negatives: ClassVar[bool] = True
 
     head: HeadConfig = HeadConfig(batchnorm=False)
     """v2 has a hidden layer; v1 is linear (``hidden_dim`` 0)."""

@@ -32,6 +32,8 @@ class PIRLConfig(ObjectiveConfig):
     """PIRL (Misra & van der Maaten, 2020): a picture and its jigsaw against a memory bank."""
 
     name: ClassVar[str] = "pirl"
+    title: ClassVar[str] = "PIRL"
+    has_negatives: ClassVar[bool] = True
 
     head: HeadConfig = HeadConfig(hidden_dim=0)
     """Of the whole picture; linear, as published first."""

@@ -25,6 +25,7 @@ class RelativeConfig(ObjectiveConfig):
     """Relative position (Doersch et al., 2015): which of eight neighbours a patch is."""
 
     name: ClassVar[str] = "relative"
+    title: ClassVar[str] = "relative position"
 
     gap: float = 1 / 3
     """Share of each side of a cell of the 3x3 grid that its patch leaves out."""

@@ -28,6 +28,7 @@ class RotationConfig(ObjectiveConfig):
     """Rotation (Gidaris et al., 2018): which of four angles each view was turned by."""
 
     name: ClassVar[str] = "rotation"
+    title: ClassVar[str] = "rotation prediction"
 
     @property
     def pretext(self) -> RotatedViews:

@@ -24,6 +24,9 @@ class SeLaConfig(ClusterPredictionConfig):
     """SeLa-v2 (Asano et al., 2020; Caron et al., 2020): Sinkhorn over all pictures each epoch."""
 
     name: ClassVar[str] = "sela"
+    title: ClassVar[str] = "SeLa-v2"
+    has_clusters: ClassVar[bool] = True
+    has_epsilon: ClassVar[bool] = True
 
     epsilon: float = 0.05
     """Entropy of the assignment before it is made hard (not published for v2: SwAV's)."""

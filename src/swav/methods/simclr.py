@@ -22,6 +22,8 @@ class SimCLRConfig(ObjectiveConfig):
     """SimCLR (Chen et al., 2020): contrast the views of a picture with all others of the batch."""
 
     name: ClassVar[str] = "simclr"
+    title: ClassVar[str] = "SimCLR"
+    has_negatives: ClassVar[bool] = True
     needs_whole_batch: ClassVar[str] = (
         "SimCLR contrasts every view with all pictures of the batch, so parts of it are less"
     )

@@ -31,6 +31,9 @@ class SwAVConfig(ObjectiveConfig):
     """SwAV (Caron et al., 2020): codes by Sinkhorn, swapped prediction."""
 
     name: ClassVar[str] = "swav"
+    title: ClassVar[str] = "SwAV"
+    has_clusters: ClassVar[bool] = True
+    has_epsilon: ClassVar[bool] = True
 
     num_prototypes: tuple[int, ...] = (3000,)
     """Prototypes of each head; the loss is the mean over heads."""

@@ -30,6 +30,7 @@ class VICRegConfig(ObjectiveConfig):
     """VICReg (Bardes et al., 2022): variance, invariance and covariance of the embeddings."""
 
     name: ClassVar[str] = "vicreg"
+    title: ClassVar[str] = "VICReg"
     needs_whole_batch: ClassVar[str] = (
         "VICReg takes variances and covariances over the whole batch, and parts of it covary more"
     )

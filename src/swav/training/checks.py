@@ -11,8 +11,6 @@ from swav.engine.loop import check_accumulation
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
-TOLD_APART = ("simclr", "moco", "instdisc", "pirl")
-"""Methods that take every other picture for a negative, pictures of the same group too."""
 ALIKE = 0.9
 """Distance within pictures, of that between them, at which trainings were seen to collapse: 0.90
 to 1.00 did, up to 0.86 did not (docs/log.md)."""
@@ -61,7 +59,7 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
             "group; the others are paired with themselves"
         )
     mates = positives.mates_in(config.optim.batch_size)
-    if config.method.name in TOLD_APART and mates >= 1:
+    if config.method.has_negatives and mates >= 1:
         remarks.append(
             f"{config.method.name} tells all pictures apart, and {mates:.1f} of a batch of "
             f"{config.optim.batch_size} are on average of a picture's own group: take a method "
