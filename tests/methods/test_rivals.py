@@ -72,6 +72,24 @@ def train(objective: Objective, steps: int) -> list[float]:
     return [float(output.loss) for _, output in fit(objective, batches, optimizer, CLOCK)]
 
 
+def test_each_view_may_have_batchnorm_statistics_of_its_own():
+    """As one pass after another, in the order of the views, would have them."""
+    head = HeadConfig(hidden_dim=5, embed_dim=4)
+    for cls in (BarlowConfig, VICRegConfig, BYOLConfig):
+        together = built(cls(head=head, batchnorm_per_view=False), batchnorm=True)
+        apart = built(cls(head=head), batchnorm=True)
+        expected = copy.deepcopy(apart)
+        batch = batch_of(0)
+        loss = apart(batch, CLOCK).loss
+        assert not torch.isclose(loss, together(batch, CLOCK).loss)
+        for view in batch.views:
+            expected.projector(expected.backbone(view))
+        for part in ("backbone", "projector"):
+            found, wanted = getattr(apart, part), getattr(expected, part)
+            for buffer, other in zip(found.buffers(), wanted.buffers(), strict=True):
+                torch.testing.assert_close(buffer, other)
+
+
 LINEAR = HeadConfig(hidden_dim=0, embed_dim=4)
 
 

@@ -29,6 +29,9 @@ class BarlowConfig(ObjectiveConfig):
     )
 
     head: HeadConfig = EXPANDER
+    batchnorm_per_view: bool = True
+    """Pass each view on its own, as the authors' code does, so that BatchNorm sees one view at a
+    time; without, views of one size pass the network together and all views the head."""
     redundancy_weight: float = 0.0051
     """Of correlations between different dimensions (lambda)."""
 
@@ -59,7 +62,8 @@ class Barlow(Objective):
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean loss over pairs of views, the same on every rank."""
-        local = embed_views(self.backbone, self.projector, batch.views)
+        per_view = self.config.batchnorm_per_view
+        local = embed_views(self.backbone, self.projector, batch.views, per_view=per_view)
         embeddings = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
         losses = [
             cross_correlation(

@@ -29,6 +29,9 @@ class BYOLConfig(ObjectiveConfig):
 
     head: HeadConfig = HeadConfig(hidden_dim=4096, embed_dim=256)
     """Of projector and predictor."""
+    batchnorm_per_view: bool = True
+    """Pass each view on its own, as the authors' code does, so that BatchNorm sees one view at a
+    time; without, views of one size pass the network together and all views the head."""
     momentum: float = 0.996
     """Share of the old weights in the target network at the first step; it rises to 1."""
     predictor_rate: float = 1.0
@@ -80,15 +83,17 @@ class BYOL(Objective):
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean distance of each view's prediction from the other target views."""
+        per_view = self.config.batchnorm_per_view
         with torch.no_grad():
             projections = embed_views(
                 self.target_backbone.average,
                 self.target_projector.average,
                 batch.views[: batch.num_targets],
+                per_view=per_view,
             )
         first = 1 if batch.num_targets == 1 else 0  # a lone target view predicts nothing
         online = nn.Sequential(self.projector, self.predictor)
-        predictions = embed_views(self.backbone, online, batch.views[first:])
+        predictions = embed_views(self.backbone, online, batch.views[first:], per_view=per_view)
         losses = [
             bootstrap_distance(predictions[view - first], projections[target])
             for target, view in swapped_pairs(batch.num_targets, len(batch.views))

@@ -36,6 +36,9 @@ class VICRegConfig(ObjectiveConfig):
     )
 
     head: HeadConfig = EXPANDER
+    batchnorm_per_view: bool = True
+    """Pass each view on its own, as the authors' code does, so that BatchNorm sees one view at a
+    time; without, views of one size pass the network together and all views the head."""
     invariance_weight: float = 25.0
     variance_weight: float = 25.0
     covariance_weight: float = 1.0
@@ -70,7 +73,8 @@ class VICReg(Objective):
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the weighted sum of the three terms, the same on every rank."""
         config = self.config
-        local = embed_views(self.backbone, self.projector, batch.views)
+        per_view = self.config.batchnorm_per_view
+        local = embed_views(self.backbone, self.projector, batch.views, per_view=per_view)
         views = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
         pairs = unordered_pairs(batch.num_targets, len(views))
         invariance = torch.stack([F.mse_loss(views[one], views[other]) for one, other in pairs])

@@ -55,12 +55,18 @@ def hidden_layer(input_dim: int, hidden_dim: int, *, batchnorm: bool) -> list[nn
 
 
 def embed_views(
-    backbone: nn.Module, head: nn.Module, views: Sequence[Float[Tensor, "batch channels _ _"]]
+    backbone: nn.Module,
+    head: nn.Module,
+    views: Sequence[Float[Tensor, "batch channels _ _"]],
+    *,
+    per_view: bool = False,
 ) -> Float[Tensor, "views batch embed"]:
     """Return the embeddings of all views, not normalised, in float32 whatever the autocast.
 
     One backbone pass for each size, and one pass of the head over all views, because the
-    statistics of its BatchNorm depend on what it sees together.
+    statistics of BatchNorm depend on what it sees together; ``per_view`` makes a pass of each view.
     """
+    if per_view:
+        return torch.cat([embed_views(backbone, head, [view]) for view in views])
     embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
     return embeddings.float().view(len(views), -1, embeddings.shape[1])
