@@ -21,7 +21,7 @@ from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.prototypes import Prototypes, PrototypeUsage
-from swav.nn.queue import Length, Queue, auto_length, check_length, check_reach
+from swav.nn.queue import Length, Queue, check_reach, length_to_reach
 from swav.ops.assign import Prior, hard_codes
 from swav.ops.losses import swapped_pairs, swapped_prediction
 
@@ -68,17 +68,13 @@ class SwAVConfig(ObjectiveConfig):
             raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
 
     def resolved_queue_length(self, facts: TrainingFacts) -> int:
-        """Return the length of the queue; auto is a row for each prototype a batch cannot reach.
-
-        Raises:
-            ValueError: if the length is not a multiple of the global batch.
-        """
-        batch, most = facts.global_batch, max(self.num_prototypes)
-        if self.queue_length == "auto":
-            wanted = 0 if batch >= most else -(-most // batch) * batch
-            return auto_length(wanted, num_images=facts.num_images, global_batch=batch)
-        check_length(self.queue_length, global_batch=batch)
-        return self.queue_length
+        """Return the rows of the queue, for ``auto`` from the size of the data."""
+        return length_to_reach(
+            max(self.num_prototypes),
+            self.queue_length,
+            num_images=facts.num_images,
+            global_batch=facts.global_batch,
+        )
 
     def first_queue_epoch(self, clock: Clock) -> int:
         """Return the epoch from which on the queue is filled."""
@@ -88,9 +84,11 @@ class SwAVConfig(ObjectiveConfig):
 
     def check(self, facts: TrainingFacts) -> list[str]:
         """Return a warning if codes cannot reach all prototypes in a step."""
-        length = self.resolved_queue_length(facts)
-        most = max(self.num_prototypes)
-        return check_reach(most, global_batch=facts.global_batch, queue_length=length)
+        return check_reach(
+            max(self.num_prototypes),
+            global_batch=facts.global_batch,
+            queue_length=self.resolved_queue_length(facts),
+        )
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SwAV":
         """Return the objective around ``backbone``.
@@ -99,8 +97,7 @@ class SwAVConfig(ObjectiveConfig):
             ValueError: if batch and queue are far too small for the prototypes.
         """
         self.check(facts)
-        for number in self.num_prototypes:
-            self.prior.of(number)  # refuses weights for another number
+        self.prior.check(self.num_prototypes)
         if self.codes_from == "average" and self.ema_momentum is None:
             raise ValueError("codes_from average needs an average: give --method.ema-momentum 0.99")
         return SwAV(self, backbone, facts)
@@ -131,9 +128,7 @@ class SwAV(Objective):
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         num_views = len(batch.views)
         embeddings = self.embed(batch)
-        scores = [
-            head.unflatten(0, (num_views, -1)) for head in self.prototypes(embeddings.flatten(0, 1))
-        ]
+        scores = [head.chunk(num_views) for head in self.prototypes(embeddings.flatten(0, 1))]
         coded = self._coded_embeddings(batch, embeddings)
         self._queued.append(coded)
         codes = batch.targets or self._codes(coded, clock)
@@ -215,22 +210,16 @@ class SwAV(Objective):
     def cluster(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"]:
-        """Return the softmax over the first head's prototypes; no picture depends on another.
-
-        The features are the encoder's, so the head is averaged if the backbone is.
-        """
+        """Return the softmax over the first head's prototypes, by the averaged head if there is."""
         head = self.projector if self.head_average is None else self.head_average.average
         return self.prototypes.probabilities(head(features), temperature=self.config.temperature)
 
     @torch.no_grad()
     def _metrics(
-        self,
-        scores: Sequence[Float[Tensor, "views batch _"]],
-        codes: Sequence[Float[Tensor, "targets batch _"]],
-        clock: Clock,
+        self, scores: Sequence[tuple[Tensor, ...]], codes: Sequence[Tensor], clock: Clock
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
-        self.usage.record([head[: len(codes[0])].flatten(0, 1) for head in scores], clock.step)
+        self.usage.record([torch.cat(views[: len(codes[0])]) for views in scores], clock.step)
         floor = torch.stack([torch.special.entr(head).sum(2).mean() for head in codes]).cpu()
         ln_k = torch.tensor(self.config.num_prototypes).log()
         return {

@@ -20,34 +20,46 @@ def auto_length(wanted: int, *, num_images: int, global_batch: int, at_least: in
     return min(wanted, max(num_images // 2, at_least)) // global_batch * global_batch
 
 
-def check_length(length: int, *, global_batch: int) -> None:
-    """Raise a ValueError for a queue that whole batches do not fill."""
+def length_to_reach(
+    num_prototypes: int, length: Length, *, num_images: int, global_batch: int
+) -> int:
+    """Return ``length``; auto is a row for each prototype, where a batch does not reach them all.
+
+    Raises:
+        ValueError: for a queue that whole batches do not fill.
+    """
+    if length == "auto":
+        if global_batch >= num_prototypes:
+            return 0
+        wanted = -(-num_prototypes // global_batch) * global_batch
+        return auto_length(wanted, num_images=num_images, global_batch=global_batch)
     if length < 0 or length % global_batch:
         below = max(length, 0) // global_batch * global_batch
         raise ValueError(
             f"queue_length {length} must be a multiple of the global batch {global_batch}: "
             f"try {below} or {below + global_batch}"
         )
+    return length
 
 
-def check_reach(most: int, *, global_batch: int, queue_length: int) -> list[str]:
+def check_reach(num_prototypes: int, *, global_batch: int, queue_length: int) -> list[str]:
     """Return a warning if batch and queue cannot reach so many prototypes in a step.
 
     Raises:
         ValueError: if they are far too small for them.
     """
     rows = global_batch + queue_length
-    if 16 * rows < most:
+    if 16 * rows < num_prototypes:
         raise ValueError(
-            f"batch {global_batch} + queue {queue_length} share {most} prototypes, fewer than one "
-            f"picture for 16: use --method.num-prototypes {16 * rows} or less, a larger batch, or "
-            "--method.queue-length auto"
+            f"batch {global_batch} + queue {queue_length} share {num_prototypes} prototypes, fewer "
+            f"than one picture for 16: use --method.num-prototypes {16 * rows} or less, a larger "
+            "batch, or --method.queue-length auto"
         )
-    if rows >= most:
+    if rows >= num_prototypes:
         return []
     return [
-        f"batch {global_batch} + queue {queue_length} is below {most} prototypes, so codes cannot "
-        f"reach all of them in a step: use --method.num-prototypes {rows} or less, or "
+        f"batch {global_batch} + queue {queue_length} is below {num_prototypes} prototypes, so "
+        f"codes cannot reach all of them in a step: use --method.num-prototypes {rows} or less, or "
         "--method.queue-length auto"
     ]
 

@@ -112,20 +112,20 @@ class Prior:
             raise ValueError(f"strength {self.strength} must be positive: try ten times epsilon")
 
     def of(self, number: int) -> Float[Tensor, " prototypes"]:
-        """Return the shares of so many prototypes, which add up to one.
-
-        Raises:
-            ValueError: if the weights are for another number of prototypes.
-        """
+        """Return the shares of so many prototypes, which add up to one."""
         if not self.weights:
             return power_law(number, exponent=self.exponent)
-        if len(self.weights) != number:
-            raise ValueError(
-                f"prior.weights has {len(self.weights)} values for a head of {number} "
-                "prototypes: give one for each, the same for all heads"
-            )
         weights = torch.tensor(self.weights)
         return weights / weights.sum()
+
+    def check(self, num_prototypes: tuple[int, ...]) -> None:
+        """Raise a ValueError if the weights are for another number of prototypes."""
+        for number in num_prototypes:
+            if self.weights and len(self.weights) != number:
+                raise ValueError(
+                    f"prior.weights has {len(self.weights)} values for a head of {number} "
+                    "prototypes: give one for each, the same for all heads"
+                )
 
     def codes(
         self, scores: Float[Tensor, "batch prototypes"], *, epsilon: float, iterations: int
