@@ -31,8 +31,7 @@ from swav.training.trained_run import load
 SEEDS = (0, 1)
 STARTS = ("swav", "random")
 NO_JITTER = [
-    *("--views.groups.0.augment.jitter", "0", "--views.groups.0.augment.grey", "0"),
-    *("--views.groups.1.augment.jitter", "0", "--views.groups.1.augment.grey", "0"),
+    *("--views.augment.jitter", "0", "--views.augment.grey", "0"),
 ]
 
 

@@ -93,8 +93,8 @@ def learning(data: str) -> None:
             config = make_config("cifar10-cpu")
             config = replace(
                 config,
-                data=SourceConfig(data="arrays", pipeline=pipeline),  # type: ignore[arg-type]
-                views=config.views.with_crops("2x32,4x20"),
+                data=SourceConfig(data="arrays"),
+                views=replace(config.views.with_crops("2x32,4x20"), pipeline=pipeline),
                 epochs=3,
                 threads=1,
                 seed=seed,

@@ -4,15 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 import swav
 from swav import cli, config
 from swav.recipes import RECIPES, TrainConfig, make_config
-from swav.recipes.options import TYPICAL
+from swav.recipes.options import METHODS, TYPICAL, Start
 from swav.training import run as train_command
 from swav.training.run import StoppedBySignal
 
@@ -98,6 +100,80 @@ def test_one_option_changes_one_field(path: str, trained: Recorder) -> None:
     assert trained.settings["recipe"] == recipe
 
 
+def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, type and value of every option there must be."""
+    kinds = get_type_hints(type(value))
+    for field in fields(value):
+        path, member = f"{prefix}{field.name}", vars(value)[field.name]
+        if is_dataclass(member):
+            yield from fields_of(member, f"{path}.")
+        elif isinstance(member, tuple) and member and is_dataclass(member[0]):
+            for place, each in enumerate(member):
+                yield from fields_of(each, f"{path}.{place}.")
+        elif path not in ("data.data", "backbone.args", "views.time_window"):  # needs views.group
+            yield path, kinds[field.name], member
+
+
+def another(kind: Any, value: Any) -> Any:
+    """Return a valid value that an option does not have."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    match value:
+        case _ if choices:
+            return next(choice for choice in choices if choice != value)
+        case bool():
+            return not value
+        case int():
+            return 2 * value + 2
+        case float():
+            return value / 2 or 0.25
+        case ():
+            return (8,)
+        case tuple():
+            return tuple(one / 2 if isinstance(one, float) else 8 for one in value)
+        case "auto":
+            return 4096 if kind is not str else "cpu"
+        case None:
+            words = [get_args(member)[0] for member in get_args(kind) if get_args(member)]
+            numbers = 8 if int in get_args(kind) else 0.5
+            return words[0] if words else "train" if str in get_args(kind) else numbers
+    return f"{value}x"
+
+
+def words_for(path: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        parent, dot, name = path.rpartition(".")
+        return [option(path if value else f"{parent}{dot}no_{name}")]
+    return [option(path), *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def check_one_changes(before: TrainConfig, path: str, kind: Any) -> None:
+    """Give one option, and see that it alone changes and can be set back."""
+    value = next(value for name, _, value in fields_of(before) if name == path)
+    made = another(kind, value)
+    options = cli._train_options(Start(), before)
+    changed = cli._read(options, words_for(path, made))
+    assert list(config.differences(before, changed)) == [path]
+    assert cli._read(cli._train_options(Start(), changed), words_for(path, value)) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_option_of_a_method_changes_its_field(method: str) -> None:
+    made = Start(recipe="demo", method=method).read()
+    for path, kind, _ in fields_of(made):
+        if path.startswith("method.") or method == "swav":
+            check_one_changes(made, path, kind)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options_change_their_fields_in_every_recipe_with_every_method(recipe: str) -> None:
+    """Each pair of recipe and method has one option, another one for the next pair."""
+    for number, method in enumerate(METHODS):
+        made = Start(recipe=recipe, method=method).read()
+        found = list(fields_of(made))
+        path, kind, _ = found[(list(RECIPES).index(recipe) * 5 + number * 7) % len(found)]
+        check_one_changes(made, path, kind)
+
+
 @pytest.mark.parametrize("recipe", list(RECIPES)[1:])
 def test_options_of_several_kinds_change_their_fields_in_every_recipe(
     recipe: str, trained: Recorder
@@ -128,6 +204,31 @@ def test_options_for_several_fields(trained: Recorder, tmp_path: Path) -> None:
     assert not trained.settings["resume"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_augmentation_of_all_groups_gives_way_to_that_of_one(
+    first: bool, trained: Recorder
+) -> None:
+    everywhere, alone = ["--views.augment.jitter", "0"], ["--views.groups.0.augment.jitter=0.4"]
+    words = [*everywhere, *alone] if first else [*alone, *everywhere]
+    assert cli.main(["train", "digits", "--recipe", "demo", *words]) == 0
+    assert changes("demo", trained.config) == {
+        "views.groups.0.augment.jitter": 0.4,
+        "views.groups.1.augment.jitter": 0.0,
+    }
+
+
+def test_an_augmentation_of_all_groups_counts_where_it_is_the_default_of_the_first(
+    trained: Recorder, tmp_path: Path
+) -> None:
+    made = make_config("demo")
+    jittered = config.with_values(made, {"views.groups.1.augment.jitter": 0.125})
+    config.dump(jittered, tmp_path / "mine.yaml")
+    jitter = str(made.views.groups[0].augment.jitter)
+    words = ["--config", str(tmp_path / "mine.yaml"), "--views.augment.jitter", jitter]
+    assert cli.main(["train", "digits", *words, "--views.augment.blur_radius", "0.1", "2"]) == 0
+    assert trained.config.views == made.views
+
+
 def test_arguments_of_a_backbone_are_read_as_in_a_file(trained: Recorder) -> None:
     words = ["--backbone.args.channels", "[8, 16]", "--backbone.args.stem_type", "deep"]
     words += ["--backbone.args.zero_init_last", "true", "--backbone", "resnet26"]
@@ -146,23 +247,28 @@ def test_a_config_file_in_place_of_a_recipe(trained: Recorder, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("trian digits", 2, 'Unknown command "trian". Did you mean "train"?'),
+        ("trian digits", 2, "unknown command 'trian'. Did you mean 'train'?"),
         ("train", 2, "no pictures"),
         ("train digits more", 2, "more"),
         ("train digits --recipe cifar-10", 2, "Did you mean 'cifar10'"),
         ("train digits --method swap", 2, "Did you mean 'swav'"),
-        ("train digits --epohcs 3", 2, "Did you mean --epochs?"),
+        ("train digits --epohcs 3", 2, "Perhaps you meant: --epochs INT"),
         ("train digits --epochs many", 2, "many"),
         ("train digits --precision 64", 2, "16-mixed"),
-        ("train digits --method.memory-momentum 0.5", 2, "--method.memory-momentum"),
+        ("train digits --epochs 1.5", 2, "'1.5'"),
+        ("train digits --method.memory-momentum 0.5", 2, "Unrecognized options: --method.memory-"),
+        ("train digits --method.epsilom 0.5", 2, "Perhaps you meant: --method.epsilon FLOAT"),
+        ("train digits --data.pipeline pillow", 2, "--data.pipeline is now --views.pipeline"),
+        ("train digits --data.time-window=3", 2, "now --views.time-window"),
+        ("train digits --recipe demo --backbone.args.channels [8", 2, "not valid YAML"),
         ("train digits --resume", 2, "--out"),
-        ("train digits --recipe demo --epochs 0", 1, "epochs 0"),
-        ("train digits --recipe demo --crops 2y3", 1, "COUNTxSIZE"),
-        ("train digits --recipe demo --views.groups.0.count 0", 1, "views.groups.0"),
+        ("train digits --recipe demo --epochs 0", 2, "epochs 0"),
+        ("train digits --recipe demo --crops 2y3", 2, "COUNTxSIZE"),
+        ("train digits --recipe demo --views.groups.0.count 0", 2, "a crop group of 0"),
         ("train nowhere", 1, "nowhere"),
         ("train digits --config nowhere.yaml", 1, "No such file or directory: nowhere.yaml"),
-        ("list recipe", 2, '"recipes"'),
-        ("list", 2, "WHAT"),
+        ("list recipe", 2, "'recipes'"),
+        ("list", 2, "{methods,backbones,recipes,tasks}"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_code(
@@ -242,10 +348,14 @@ def test_help_of_a_training_shows_the_defaults_of_its_recipe(
 ) -> None:
     assert cli.main(["train", "--recipe", "swav-r50-200ep", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--epochs INT Passes over the data. [default: 200]" in text
+    assert "--epochs INT Passes over the data. (default: 200)" in text
+    assert "--views.augment.jitter FLOAT Probability of the colour jitter. (default: 0.8)" in text
+    assert "--views.groups.1.augment.jitter FLOAT" in text
+    assert "defaults shown" not in text
     assert cli.main(["train", "--help"]) == 0  # `auto` has none before it sees the pictures
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--epochs INT Passes over the data. --seed" in text
+    assert "The defaults shown are for 10,000 photographs" in capsys.readouterr().out
+    assert cli.main(["train", "--method", "moco", "--help"]) == 0
+    assert "--method.memory-length" not in text
     assert not trained.settings
 
 
@@ -269,7 +379,7 @@ def seconds_of_processor(script: str, *words: str) -> float:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["unknown"]])
 def test_help_takes_no_torch_and_little_more_than_the_library(words: list[str]) -> None:
     """Half a second where the bare library takes 0.2; a ratio, as machines differ by far."""
-    library = seconds_of_processor("import cyclopts, rich.console, rich.table")
+    library = seconds_of_processor("import tyro, ruamel.yaml")
     ours = seconds_of_processor("import sys\nfrom swav.cli import main\nmain(sys.argv[1:])", *words)
     assert ours < 2.5 * library, f"{ours:.2f} s beside {library:.2f} s of the library alone"
 
@@ -281,7 +391,7 @@ def test_as_a_module_it_is_the_same_command() -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error_message() -> None:
-    script = "from swav import cli; cli.app = lambda words: print('much'); cli.main([])"
+    script = "from swav import cli; cli._action = lambda words: lambda: print('much'); cli.main([])"
     reading, writing = os.pipe()
     os.close(reading)
     words = [sys.executable, "-c", script]

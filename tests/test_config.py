@@ -1,11 +1,12 @@
 """A config survives the trip through plain values and YAML, and nothing else gets in."""
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from swav import config
 
@@ -82,6 +83,13 @@ TRICKY = [
     "~",
     "",
     "2020-01-01",
+    "12:30",
+    "0o17",
+    "1_000",
+    "=",
+    "y",
+    "True",
+    "resnet18.a1_in1k",
     "ümläut: #",
     "a\nb",
 ]
@@ -125,7 +133,10 @@ def test_the_trip_through_a_file_changes_nothing(run: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize("title", TRICKY)
 def test_other_yaml_readers_see_the_same_words(title: str, tmp_path: Path) -> None:
     config.dump(replace(RUN, title=title), tmp_path / "config.yaml")
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["title"] == title
+    text = (tmp_path / "config.yaml").read_text()
+    for version in ("1.1", "1.2"):
+        reader = YAML(typ="safe", pure=True)
+        assert reader.load(f"%YAML {version}\n---\n{text}")["title"] == title
 
 
 def test_a_number_or_word_may_be_written_as_a_person_writes_it(tmp_path: Path) -> None:
@@ -165,7 +176,15 @@ def test_what_does_not_fit_is_named_with_its_place(values: Any, message: str) ->
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: 1\na: 2\n", "a stands twice.*line 1"), ("a: [\n", "line 2"), ("", "None is not of type")],
+    [
+        ("a: 1\na: 2\n", 'duplicate key "a".*line 2'),
+        ("a: [\n", "line 2"),
+        ("", "None is not of type"),
+        ("a: \x00", "not valid YAML: unacceptable character"),
+        ("a: &a [1, 1]\nb: [*a, *a]\n", "a config has no aliases: line 2"),
+        ("a:\n" + 40 * "[", "a config has at most 32 levels: line 2"),
+        ("a: " + 3000 * "{a: ", "a config has at most 32 levels: line 1"),
+    ],
 )
 def test_a_bad_file_is_named_with_its_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
@@ -173,24 +192,20 @@ def test_a_bad_file_is_named_with_its_line(text: str, message: str, tmp_path: Pa
         config.load(Run, tmp_path / "mine.yaml")
 
 
+def test_a_small_file_of_a_large_value_is_refused_at_once() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20))
+    start = time.perf_counter()
+    for text in (bomb, 100_000 * "[", 100_000 * "{a: ", 100_000 * "- "):
+        with pytest.raises(ValueError, match=r"line [12]"):
+            config.read_yaml(text)
+    assert time.perf_counter() - start < 2
+
+
 def test_a_file_cannot_make_objects(tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text("a: !!python/object/apply:os.system ['touch canary']\n")
     with pytest.raises(ValueError, match="could not determine a constructor"):
         config.load(Run, tmp_path / "bomb.yaml")
-
-
-def test_leaves_are_all_values_with_their_docstrings() -> None:
-    found = {leaf.path: leaf for leaf in config.leaves(RUN)}
-    assert list(found) == [
-        *("method.epsilon", "method.heads"),
-        *("crops.0.size", "crops.0.scale", "crops.1.size", "crops.1.scale"),
-        *("extras", "decay", "sync", "quiet", "title"),
-    ]
-    assert found["method.epsilon"].description == "How sharp."
-    inherited = {leaf.path: leaf.description for leaf in config.leaves(Sharper())}
-    assert inherited == {"epsilon": "How sharp.", "heads": "", "steps": "How often."}
-    assert found["crops.1.scale"].value == (0.05, 0.14)
-    assert found["crops.1.scale"].type == tuple[float, float]
 
 
 def test_one_value_changes_one_field() -> None:

@@ -1,70 +1,60 @@
 """The command line: words become a config, and the config goes to a command.
 
-``swav train`` parses twice. The first pass finds the recipe (or the file, or the run to continue)
-and the method. Every value of that config then is an option of the second pass, of its own type
-and with its own default: an option changes one value, and a field of another method is unknown.
+tyro reads the words. ``swav train`` has it do so twice: first for the words that say where the
+config starts (recipe, file or run, method), then for all of them, with the values of that config as
+defaults. So an option changes one value, and a field of another method is unknown.
 """
 
-import inspect
+import contextlib
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+import tyro
+from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, HelptextFromCommentsOff, arg
+from tyro.extras import subcommand_cli_from_dict
 
 import swav
-from swav import yaml_core
-from swav.config import UsageError, leaves
+from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
-    from swav.config import Leaf
     from swav.recipes.options import Start
+    from swav.recipes.train_config import TrainConfig
 
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
+HELP = """Pre-train a backbone on unlabelled pictures: embeddings, clusters, and the evidence.
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-AllowFactory = Annotated[tuple[str, ...], Parameter(name="--allow-factory", negative="")]
-Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
+`swav VERB --help` names the options of a verb, `swav --version` the version; `swav
+--install-completion` has the Tab key complete verbs and options."""
 
-
-def _app(name: str, **settings: Any) -> App:
-    """Return an app that raises its errors and lets Ctrl-C through."""
-    return App(
-        name=name,
-        print_error=False,
-        exit_on_error=False,
-        suppress_keyboard_interrupt=False,
-        result_action="return_value",
-        help_format="plaintext",
-        **settings,
-    )
-
-
-app = _app(
-    "swav",
-    version=swav.__version__,
-    help="Pre-train a backbone on unlabelled pictures: embeddings, clusters, and the evidence.",
-)
+Action = Callable[[], Any]
+"""What the words ask for. It runs when all of them are read: its errors are none of the words."""
+Options = Callable[..., Any]
+"""A function whose parameters are options, and whose docstring is their help."""
+UNNAMED, FOR_ALL = arg(name=""), arg(name="views.augment")
+MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
+"""A method has the options of its class; comments in the code are no help."""
+Json = Annotated[bool, arg(name="json"), FlagCreatePairsOff]
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     try:
-        code = app(list(sys.argv[1:] if words is None else words))
+        code = _action(list(sys.argv[1:] if words is None else words))()
         sys.stdout.flush()
+    except SystemExit:
+        return 0  # tyro has printed help
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
-    except CycloptsError as error:
-        error.verbose = False
-        return _fail(str(error), USAGE)
     except UsageError as error:
         return _fail(str(error), USAGE)
     except ValueError as error:
@@ -74,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{place}", FAILURE)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error} (SWAV_TRACEBACK=1 shows where)", FAILURE)
-    return code or 0
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int) -> int:
@@ -84,126 +74,152 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-@app.command(sort_key=0)
-def demo(*, out: Path | None = None, seed: int = 0) -> int:
-    """Train on the built-in pictures on a CPU, within minutes; print where the report is.
+def _action(words: list[str]) -> Action:
+    match words:
+        case ["--version"]:
+            return partial(print, swav.__version__)
+        case ["--help" | "-h"] | []:
+            lines = [f"  {verb:<9} {_summary(function)}" for verb, function in VERBS.items()]
+            return partial(print, "\n".join(["Usage: swav VERB ...", "", HELP, "", *lines]))
+        case ["--install-completion" as option, *rest]:
+            return _call_later(install_completion, rest, prog=f"swav {option}")
+        case ["train", *rest]:
+            return _train(rest)
+        case ["evaluate", *rest]:
+            return _evaluate(rest)
+        case [verb, *rest] if verb in VERBS:
+            return _call_later(VERBS[verb](), rest, prog=f"swav {verb}")
+    raise UnknownNameError("command", words[0], VERBS)
 
-    Args:
-        out: Run folder; by default a new one under runs/.
-        seed: Of the network, the order of the pictures and the augmentation.
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _read(function: Options, words: Sequence[str], **settings: Any) -> Any:
+    """Return what a function makes of the words: its parameters are the options.
+
+    Raises:
+        UsageError: for words that are not understood, in one line, without tyro's frame around it.
     """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(function, args=words, config=MARKERS, **settings)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        _, *lines = said.getvalue().splitlines()
+        text = (line.strip("│| ") for line in lines if any(map(str.isalnum, line)))
+        raise UsageError(" ".join(text)) from None
+    except ValueError as error:  # of a config that checks its values
+        raise UsageError(str(error)) from error
+
+
+def _call_later(function: Options, words: Sequence[str], prog: str) -> Action:
+    """Return the call of a function that the words ask for."""
+
+    @wraps(function)
+    def keep(*values: Any, **named: Any) -> Action:
+        return partial(function, *values, **named)
+
+    action: Action = _read(keep, words, prog=prog)
+    return action
+
+
+def demo() -> Options:
+    """Train on the built-in pictures on a CPU, within minutes; print where the report is."""
     from swav.commands.demo import demo as run
 
-    return _to_the_end(lambda: run(out=out, seed=seed))
+    @wraps(run)
+    def to_the_end(*values: Any, **named: Any) -> int:
+        return _to_the_end(partial(run, *values, **named))
+
+    return to_the_end
 
 
-@app.command(sort_key=1, help_flags=[], version_flags=[])
-def train(*words: Words) -> int:
+def train() -> Options:
     """Train on DATA, then export, embed, cluster, evaluate (if labelled) and report."""
-    code: int = _train_app(_first_pass(words))(list(words)) or 0
-    return code
-
-
-@app.command(sort_key=2, help_flags=[], version_flags=[])
-def evaluate(*words: Words) -> None:
-    """Measure trained backbones on pictures; print a table and write eval/NAME.json."""
-    _evaluate_app()(list(words))
-
-
-@app.command(sort_key=3)
-def embed(run: Path, data: str, /, *, to: Path, allow_factory: AllowFactory = ()) -> None:
-    """Write the embedding of every picture, in a stable order.
-
-    Args:
-        run: Run folder.
-        data: Pictures.
-        to: File to write: .npz, .parquet or .csv.
-        allow_factory: Run this package.module:function if the run names it as its backbone.
-    """
-    from swav.commands.embed import embed as run_embed
-
-    run_embed(run, data, to=to, allow_factory=allow_factory)
-
-
-@app.command(sort_key=4)
-def cluster(
-    run: Path,
-    data: str | None = None,
-    /,
-    *,
-    to: Path | None = None,
-    allow_factory: AllowFactory = (),
-) -> None:
-    """Write the cluster of every picture, and its probability, to a CSV file.
-
-    Args:
-        run: Run folder.
-        data: Pictures; by default those of the training.
-        to: File to write; by default clusters.csv in the run folder.
-        allow_factory: Run this package.module:function if the run names it as its backbone.
-    """
-    from swav.commands.cluster import cluster as run_cluster
-
-    run_cluster(run, data, to=to, allow_factory=allow_factory)
-
-
-@app.command(sort_key=5, name="list")
-def list_(
-    what: Literal["methods", "backbones", "recipes", "tasks"], /, *, as_json: Json = False
-) -> None:
-    """Name the methods, backbones, recipes or evaluation tasks there are.
-
-    Args:
-        what: Kind of thing.
-        as_json: Print a list of {"name", "summary"} as JSON.
-    """
-    from swav.commands.list_ import list_ as run_list
-
-    run_list(what, as_json=as_json)
-
-
-@app.command(sort_key=6)
-def bench(
-    what: Literal["input"],
-    data: str,
-    /,
-    *,
-    crops: str = "2x224,6x96",
-    images: int = 200,
-    in_memory: bool = False,
-    as_json: Json = False,
-) -> None:
-    """Measure how fast this machine makes views, beside Pillow and torchvision in the same run.
-
-    Args:
-        what: What to measure.
-        data: Pictures, as for `swav train`.
-        crops: Counts and sizes of the views.
-        images: Number of pictures to measure on.
-        in_memory: Decode them first, as training does with a set that fits into memory.
-        as_json: Print the report as JSON.
-    """
-    del what
-    from swav.commands.bench import bench_input
-
-    bench_input(data, crops=crops, images=images, in_memory=in_memory, as_json=as_json)
-
-
-@app.command(name="--install-completion", sort_key=9)
-def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> None:
-    """Complete verbs and options with the Tab key, in this shell or another.
-
-    Args:
-        shell: By default the one that runs this command.
-    """
     from swav.recipes.options import Start
 
-    whole = _app("swav")
-    whole.update(app)
-    for name, verb in (("train", _train_app(Start())), ("evaluate", _evaluate_app())):
-        del whole[name]
-        whole.command(verb, name=name)
-    print(f"installed {whole.install_completion(shell=shell)}; open a new shell to use it")
+    return _train_options(Start(), Start().read())
+
+
+def evaluate() -> Options:
+    """Measure trained backbones on pictures; print a table and write eval/NAME.json."""
+    return _evaluate_options()
+
+
+def embed() -> Options:
+    """Write the embedding of every picture, in a stable order."""
+    from swav.commands.embed import embed as run
+
+    return run
+
+
+def cluster() -> Options:
+    """Write the cluster of every picture, and its probability, to a CSV file."""
+    from swav.commands.cluster import cluster as run
+
+    return run
+
+
+def list_() -> Options:
+    """Name the methods, backbones, recipes or evaluation tasks there are."""
+    from swav.commands.list_ import What
+    from swav.commands.list_ import list_ as run
+
+    def listed(what: What, /, *, as_json: Json = False) -> None:
+        """Print names, with a line about each.
+
+        Args:
+            what: Kind of thing.
+            as_json: Print a list of {"name", "summary"} as JSON.
+        """
+        run(what, as_json=as_json)
+
+    return listed
+
+
+def bench() -> Options:
+    """Measure how fast this machine makes views, beside Pillow and torchvision in the same run."""
+    from swav.commands.bench import bench_input as run
+
+    def measured(
+        what: Literal["input"],
+        data: str,
+        /,
+        *,
+        crops: str = "2x224,6x96",
+        images: int = 200,
+        in_memory: Annotated[bool, FlagCreatePairsOff] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Measure and print how fast views are made.
+
+        Args:
+            what: What to measure.
+            data: Pictures, as for `swav train`.
+            crops: Counts and sizes of the views.
+            images: Number of pictures to measure on.
+            in_memory: Decode them first, as training does with a set that fits into memory.
+            as_json: Print the report as JSON.
+        """
+        del what
+        run(data, crops=crops, images=images, in_memory=in_memory, as_json=as_json)
+
+    return measured
+
+
+VERBS: dict[str, Callable[[], Options]] = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "embed": embed,
+    "cluster": cluster,
+    "list": list_,
+    "bench": bench,
+}
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:
@@ -221,233 +237,202 @@ def _to_the_end(run: Callable[[], Path]) -> int:
     return 0
 
 
-# The options of `swav train`
+MOVED = {f"--data.{name}": f"--views.{name}" for name in ("pipeline", "group", "time-window")}
+"""Options of an earlier name, and the one they have now."""
+TYPICAL_DEFAULTS = """
+
+The defaults shown are for 10,000 photographs; the recipe auto chooses them by your pictures.
+`--recipe NAME --help` shows those of a recipe, `--method NAME --help` the options of a method."""
 
 
-def _first_pass(words: Sequence[str]) -> "Start":
-    """Return what decides which further options there are."""
-    from swav.recipes.options import Start
+def _train(words: Sequence[str]) -> Action:
+    """Return the training that the words ask for."""
+    from swav.data.views.augment import AugmentConfig
+    from swav.recipes.options import Start, complete
 
-    first = _app("swav train", help_flags=[], version_flags=[])
-
-    @first.default
-    def names(
+    def begin(
         *,
-        recipe: str | None = None,
-        config: Path | None = None,
-        method: str | None = None,
-        out: Path | None = None,
-        resume: bool = False,
-    ) -> None: ...
+        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = Start(),  # noqa: B008
+        augment: Annotated[AugmentConfig, FOR_ALL] = AugmentConfig(),  # noqa: B008
+    ) -> tuple[Start, AugmentConfig]:
+        return start, augment
 
-    _, bound, *_ = first.parse_known_args(list(words))
-    return Start(**bound.arguments)
-
-
-# The options of `swav evaluate`
-
-
-def _evaluate_app() -> App:
-    """Return the app of ``swav evaluate``, whose options are also those of every task."""
-    from swav.evals.selection import TASKS
-
-    found = {
-        _variable(f"{name}.{leaf.path}"): replace(leaf, path=f"{name}.{leaf.path}")
-        for name, task in TASKS.items()
-        for leaf in leaves(task())
+    words, arguments = _without_arguments(words)
+    for old in MOVED:
+        if _is_given(words, old):
+            raise UsageError(f"{old} is now {MOVED[old]}")
+    (start, augment), _ = _read(begin, words, return_unknown_args=True, add_help=False)
+    for_all = {
+        name: value
+        for name, value in vars(augment).items()
+        if _is_given(words, f"--views.augment.{name}")
     }
+    description = f"{_summary(train)}{TYPICAL_DEFAULTS if start.needs_pictures else ''}"
 
-    def run(*words: str, **given: Any) -> None:
-        _evaluate(words, dict(_values(found, given)), given)
+    def changed(config: "TrainConfig") -> "TrainConfig":
+        config = replace(config, views=config.views.with_augment(**for_all))
+        config = with_values(config, arguments)
+        options = _train_options(start, config)
+        made: TrainConfig = _read(options, words, prog="swav train", description=description)
+        return made
 
-    models = Parameter(
-        help="Run folders, or other models (timm name or folder, state dict, random, pixels), "
-        "then DATA; by default the pictures of the training.",
-    )
-    words = inspect.Parameter(
-        "words", inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, models]
-    )
-    parameters = [
-        words,
-        *(
-            _parameter(name, Annotated[kind, Parameter(name=option, help=text, negative="")], value)
-            for name, (option, kind, value, text) in EVALUATE_OPTIONS.items()
-        ),
-        *(_leaf_parameter(name, leaf, show_default=True) for name, leaf in found.items()),
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    second = _app(
-        "swav evaluate",
-        version_flags=[],
-        help=evaluate.__doc__,
-        usage="Usage: swav evaluate MODEL... [DATA] [OPTIONS]",
-    )
-    second.default(run)
-    return second
-
-
-EVALUATE_OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
-    "tasks": (
-        "--tasks",
-        str | None,
-        None,
-        "Separated by commas (see swav list tasks); by default what the labels allow of knn, "
-        "linear, clusters, part_retrieval.",
-    ),
-    "split": ("--split", str | None, None, "Part to score, of DATA with parts (test or val)."),
-    "fit_on": ("--fit-on", str | None, None, "Pictures to fit on, with --score-on."),
-    "score_on": ("--score-on", str | None, None, "Pictures to score, with --fit-on."),
-    "out": ("--out", Path | None, None, "Keeps results of models that are no run folders."),
-    "channels": ("--channels", int, 3, "Of the pictures, for models that are no run folders."),
-    "input_size": ("--input-size", int | None, None, "Side of the pictures these are shown."),
-    "crop_pct": ("--crop-pct", float | None, None, "Share of each side shown, by every task."),
-    "device": ("--device", str, "cpu", "cpu, cuda, mps, or one device such as cuda:1."),
-    "allow_factory": (
-        "--allow-factory",
-        tuple[str, ...],
-        (),
-        "Run this package.module:function if a run names it as its backbone.",
-    ),
-    "as_json": ("--json", bool, False, "Print the list of results as JSON."),
-}
-"""Options of `swav evaluate` that belong to no task: flag, type, default, help."""
-
-
-def _evaluate(words: Sequence[str], values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    from swav.commands.evaluate import evaluate
-    from swav.evals.selection import configured
-    from swav.training.open_model import is_model
-
-    last_is_data = len(words) > 1 and not is_model(words[-1])
-    rest = {name: given[name] for name in EVALUATE_OPTIONS if name in given and name != "tasks"}
-    evaluate(
-        words[:-1] if last_is_data else words,
-        words[-1] if last_is_data else None,
-        tasks=configured(given.get("tasks"), values),
-        **rest,
-    )
-
-
-RUN, SHORT, REST = (
-    Group(name, sort_key=place)
-    for place, name in enumerate(("Run", "Short for several options", "Training"))
-)
-RUN_OPTIONS: dict[str, tuple[Any, Any, Group, str]] = {
-    "recipe": (
-        str | None,
-        None,
-        RUN,
-        "Settings to start from; by default auto (see swav list recipes).",
-    ),
-    "config": (Path | None, None, RUN, "The same from a file, such as a run's config.yaml."),
-    "out": (Path | None, None, RUN, "Run folder; by default a new one under runs/."),
-    "resume": (bool, False, RUN, "Continue the interrupted run in --out."),
-    "init_from": (Path | None, None, RUN, "Start from the weights of another run."),
-    "dry_run": (bool, False, RUN, "Print the plan, with time and memory, and stop."),
-    "allow_factory": (
-        tuple[str, ...],
-        (),
-        RUN,
-        "Run this package.module:function if a config or run names it as its backbone.",
-    ),
-    "method": (str | None, None, SHORT, "Another method with its defaults (swav list methods)."),
-    "backbone": (str | None, None, SHORT, "A timm model without arguments, or module:factory."),
-    "crops": (str | None, None, SHORT, "Counts and sizes of the views, such as 2x224,6x96."),
-}
-"""Options of `swav train` that are not values of the config: type, default, group, help."""
-
-ALIASES = {"data.channels": "--channels", "data.split": "--split"}
-DATA_PATH = "data.data"
-
-
-def _train_app(start: "Start") -> App:
-    """Return the app of the second pass, whose options are the values of the config."""
-    found = {_variable(leaf.path): leaf for leaf in leaves(start.read()) if leaf.path != DATA_PATH}
-
-    def run(data: str | None = None, /, **given: Any) -> int:
-        values = {} if data is None else {DATA_PATH: data}
-        return _train(start, {**values, **dict(_values(found, given))}, given)
-
-    pictures = Parameter(help="Pictures: a folder, list, archive, array, or a built-in set.")
-    parameters = [
-        _parameter("data", Annotated[str | None, pictures], None, positional=True),
-        *(_run_parameter(name) for name in RUN_OPTIONS),
-        # what `auto` chooses for typical pictures would mislead as a default
-        *(_leaf_parameter(name, leaf, not start.needs_pictures) for name, leaf in found.items()),
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    second = _app("swav train", version_flags=[], help=train.__doc__)
-    second.default(run)
-    return second
-
-
-def _train(start: "Start", values: Mapping[str, Any], given: Mapping[str, Any]) -> int:
-    from swav.recipes.options import complete
-
-    config = complete(start, values, backbone=given.get("backbone"), crops=given.get("crops"))
+    config = complete(start, changed)
 
     from swav.training.run import train as run_train
 
-    typed = (given.get("backbone"), values.get("backbone.name"))
-    run = partial(
-        run_train,
-        config.data.data,
-        recipe=start.label,
-        out=start.out,
-        config=config,
-        allow_factory=(*given.get("allow_factory", ()), *filter(None, typed)),
-    )
-    if given.get("dry_run"):
-        run(dry_run=True)
-        return 0
-    return _to_the_end(partial(run, resume=start.resume, init_from=given.get("init_from")))
+    run = partial(run_train, config.data.data, recipe=start.label, out=start.out, config=config)
+    if start.dry_run:
+        return partial(run, dry_run=True)
+    return partial(_to_the_end, partial(run, resume=start.resume, init_from=start.init_from))
 
 
-def _variable(path: str) -> str:
-    return path.replace(".", "__")
+def _train_options(start: "Start", config: "TrainConfig") -> Options:
+    """Return what has the options of a training, with the values of ``config`` as defaults."""
+    from swav.data.views.augment import AugmentConfig
+    from swav.recipes.options import Start
+    from swav.recipes.train_config import TrainConfig
+
+    arguments = config.backbone.args
+    without = replace(config, backbone=replace(config.backbone, args={}))  # they are read before
+
+    def options(
+        data: str = config.data.data,
+        /,
+        *,
+        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = start,
+        augment: Annotated[AugmentConfig, FOR_ALL] = config.views.groups[0].augment,
+        config: Annotated[TrainConfig, UNNAMED] = without,
+    ) -> TrainConfig:
+        """Return the config.
+
+        Args:
+            data: Pictures: a folder, list, archive, array, or a built-in set.
+            start: What is no value of the config.
+            augment: For all groups of views; what is set for one group comes after.
+            config: What is.
+        """
+        del start, augment
+        source = replace(config.data, data=data or config.data.data)
+        return replace(config, data=source, backbone=replace(config.backbone, args=arguments))
+
+    return options
 
 
-def _parameter(name: str, kind: Any, default: Any, *, positional: bool = False) -> Any:
-    place = inspect.Parameter.POSITIONAL_ONLY if positional else inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, place, default=default, annotation=kind)
-
-
-def _run_parameter(name: str) -> Any:
-    kind, default, group, text = RUN_OPTIONS[name]
-    parameter = Parameter(name=_option(name), group=group, help=text, negative="")
-    return _parameter(name, Annotated[kind, parameter], default)
-
-
-def _leaf_parameter(name: str, leaf: "Leaf", show_default: bool) -> Any:
-    section = leaf.path.rpartition(".")[0]
-    names = (ALIASES[leaf.path],) if leaf.path in ALIASES else ()
-    free_form = get_origin(leaf.type) is dict
-    many = get_origin(leaf.type) is tuple and get_args(leaf.type)[-1] is Ellipsis
-    parameter = Parameter(
-        name=(_option(leaf.path), *names),
-        group=Group(section, sort_key=len(RUN_OPTIONS)) if section else REST,
-        help=leaf.description,
-        negative_iterable=(),
-        consume_multiple=many,
-        show_default=None if show_default else False,
-    )
-    kind = dict[str, str] if free_form else leaf.type
-    return _parameter(name, Annotated[kind, parameter], leaf.value)
-
-
-def _option(path: str) -> str:
-    return "--" + path.replace("_", "-")
-
-
-def _values(found: Mapping[str, "Leaf"], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield path and value of every option that was given."""
-    for name, value in given.items():
-        if name not in found:
-            continue
-        if isinstance(value, dict):  # free form: one key each, its value read as in a file
-            for key, text in value.items():
-                yield f"{found[name].path}.{key}", yaml_core.read(text)
+def _without_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take out ``--backbone.args.NAME VALUE``, of any name; values are read as in a file."""
+    rest, arguments, left = [], {}, iter(words)
+    for word in left:
+        if word.startswith("--backbone.args."):
+            path, _, value = word.removeprefix("--").partition("=")
+            try:
+                arguments[path.replace("-", "_")] = read_yaml(value or next(left, ""))
+            except ValueError as error:
+                raise UsageError(f"--{path}: {error}") from error
         else:
-            yield found[name].path, value
+            rest.append(word)
+    return rest, arguments
+
+
+def _is_given(words: Sequence[str], option: str) -> bool:
+    """Return whether an option, or the one that says no to it, is among the words."""
+    parent, dot, name = option.replace("_", "-").rpartition(".")
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    return not given.isdisjoint({f"{parent}{dot}{name}", f"{parent}{dot}no-{name}"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of `swav evaluate` that belong to no task."""
+
+    tasks: str | None = None
+    """Separated by commas (see swav list tasks); by default what the labels allow of knn, linear,
+    clusters, parts."""
+    split: str | None = None
+    """Part to score, of DATA with parts (test or val)."""
+    fit_on: str | None = None
+    """Pictures to fit on, with --score-on."""
+    score_on: str | None = None
+    """Pictures to score, with --fit-on."""
+    out: Path | None = None
+    """Keeps results of models that are no run folders."""
+    channels: int = 3
+    """Of the pictures, for models that are no run folders."""
+    input_size: int | None = None
+    """Side of the pictures these are shown."""
+    crop_pct: float | None = None
+    """Share of each side shown; published: 0.875."""
+    device: str = "cpu"
+    """cpu, cuda, mps, or one device such as cuda:1."""
+    as_json: Json = False
+    """Print the list of results as JSON."""
+
+
+def _evaluate(words: Sequence[str]) -> Action:
+    """Return the evaluation that the words ask for."""
+    from swav.training.evaluation import configured
+    from swav.training.evaluation import evaluate as run
+    from swav.training.open_model import is_model
+
+    read = partial(_read, _evaluate_options(), words, prog="swav evaluate")
+    read = partial(read, description=_summary(evaluate))
+    (models, options, settings), more = read(return_unknown_args=True)
+    if any(word.startswith("-") for word in more):
+        read()  # says what is wrong
+    models = [*models, *more]  # some may follow an option
+    data = models.pop() if len(models) > 1 and not is_model(models[-1]) else None
+    values = flatten({name: to_dict(task) for name, task in settings.items()})
+    given = {path: value for path, value in values.items() if _is_given(words, f"--{path}")}
+    tasks = configured(options.tasks, given)
+    return partial(run, models, data, **{**vars(options), "tasks": tasks})
+
+
+def _evaluate_options() -> Options:
+    """Return what has the options of an evaluation and those of every task."""
+    from swav.training.evaluation import TASKS
+
+    defaults = {name: task() for name, task in TASKS.items()}
+
+    def options(
+        models: tuple[str, ...] = (),
+        /,
+        *,
+        options: Annotated[EvaluateOptions, UNNAMED] = EvaluateOptions(),
+        tasks: Annotated[dict[str, Any], UNNAMED] = defaults,
+    ) -> tuple[tuple[str, ...], EvaluateOptions, dict[str, Any]]:
+        """Return models, options and tasks.
+
+        Args:
+            models: Run folders, or other models (timm name or folder, state dict, random, pixels),
+                then DATA; by default the pictures of the training.
+            options: Of no task.
+            tasks: All there are.
+        """
+        return models, options, tasks
+
+    return options
+
+
+COMPLETIONS = {
+    "bash": (".local/share/bash-completion/completions/swav", "open a new shell"),
+    "zsh": (".zfunc/_swav", "put fpath+=~/.zfunc before compinit in ~/.zshrc"),
+    "fish": (".config/fish/completions/swav.fish", "open a new shell"),
+}
+"""Where each shell looks for its completions, in the home folder, and what is left to do."""
+
+
+def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> None:
+    """Complete verbs and options with the Tab key, in this shell or another.
+
+    Args:
+        shell: By default the one that runs this command.
+    """
+    name = shell or Path(os.environ.get("SHELL", "bash")).name
+    if name not in COMPLETIONS:
+        raise UnknownNameError("shell", name, COMPLETIONS)
+    path, rest = Path.home() / COMPLETIONS[name][0], COMPLETIONS[name][1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {verb: options() for verb, options in VERBS.items()}
+    with contextlib.suppress(SystemExit):
+        words = ["--tyro-write-completion", name, str(path)]
+        subcommand_cli_from_dict(whole, prog="swav", args=words, config=MARKERS)
+    print(f"wrote {path}; to use it, {rest}")

@@ -1,24 +1,26 @@
 """Dataclasses to plain values, YAML and back, strictly: every key known, every key there."""
 
-import ast
 import contextlib
 import dataclasses
 import difflib
-import inspect
-import textwrap
+import re
 import types
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from swav import yaml_core
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.representer import SafeRepresenter
 
 T = TypeVar("T")
 
 MOST_NAMES = 40
 """An error message lists the valid names up to this many."""
+DEEPEST = 32
+"""Levels of a YAML file; ours have five."""
 
 
 class UsageError(ValueError):
@@ -57,7 +59,8 @@ def from_dict(cls: type[T], values: Any) -> T:
 
 def dump(config: Any, path: Path) -> None:
     """Write a dataclass to a YAML file."""
-    path.write_text(yaml_core.write(to_dict(config)), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        _yaml().dump(to_dict(config), file)
 
 
 def load(cls: type[T], path: Path) -> T:
@@ -67,35 +70,65 @@ def load(cls: type[T], path: Path) -> T:
         ValueError: naming the file, and the key or the line.
     """
     try:
-        return from_dict(cls, yaml_core.read(path.read_text(encoding="utf-8")))
+        return from_dict(cls, read_yaml(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """One value of a config that has no fields of its own."""
+def read_yaml(text: str) -> Any:
+    """Return the values in YAML 1.2 ``text``: ``off`` is a word and ``1e-6`` a number.
 
-    path: str
-    """Such as ``views.groups.0.count``."""
-    type: Any
-    value: Any
-    description: str
+    Raises:
+        ValueError: naming the line that is not YAML, or that a config has no use for.
+    """
+    try:
+        _check_events(text)
+        return _yaml().load(text)
+    except MarkedYAMLError as error:  # without the line itself, which may be of any file
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ValueError(f"not valid YAML: {error.problem}{line}") from error
+    except YAMLError as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
-    """Yield every value of a config, whatever its depth, in the order of the fields."""
-    cls: Any = type(config)
-    hints, documented = _hints(cls), descriptions(cls)
-    for field in dataclasses.fields(config):
-        value, path = vars(config)[field.name], f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{path}.")
-        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            for position, member in enumerate(value):
-                yield from leaves(member, f"{path}.{position}.")
-        else:
-            yield Leaf(path, hints[field.name], value, documented.get(field.name, ""))
+def _check_events(text: str) -> None:
+    """Refuse what makes a small file a large value, before any value is made."""
+    depth = 0
+    for event in _yaml().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent) or depth > DEEPEST:
+            what = "no aliases" if isinstance(event, AliasEvent) else f"at most {DEEPEST} levels"
+            raise ValueError(f"a config has {what}: line {event.start_mark.line + 1}")
+
+
+class _Representer(SafeRepresenter):
+    """Short lists on one line; words and numbers that YAML 1.1 and 1.2 read alike."""
+
+    def represent_float(self, data: float) -> Any:
+        node = super().represent_float(data)
+        node.value = re.sub(r"^(-?\d+)e", r"\1.0e", node.value)  # 1e-06 is a word in YAML 1.1
+        return node
+
+    def represent_list(self, data: list[Any]) -> Any:
+        on_one_line = not any(isinstance(value, dict | list) for value in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=on_one_line)
+
+    def represent_str(self, data: str) -> Any:
+        is_word = re.fullmatch(r"[A-Za-z][\w/.-]*", data, re.ASCII) and data.lower() not in _TAKEN
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if is_word else '"')
+
+
+_TAKEN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+_Representer.add_representer(float, _Representer.represent_float)
+_Representer.add_representer(list, _Representer.represent_list)
+_Representer.add_representer(str, _Representer.represent_str)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    return yaml
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
@@ -125,27 +158,6 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     first, second = flatten(to_dict(one)), flatten(to_dict(other))
     pairs = {path: (first.get(path), second.get(path)) for path in {**first, **second}}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
-
-
-@cache
-def descriptions(cls: Any) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass, its first paragraph in one line."""
-    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
-    return {name: text for base in bases for name, text in _own_descriptions(base).items()}
-
-
-def _own_descriptions(cls: Any) -> dict[str, str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        match field, below:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                found[name] = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
-    return found
 
 
 @cache

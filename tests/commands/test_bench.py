@@ -43,5 +43,5 @@ def test_a_table_for_people(photos, capsys):
 
 
 def test_crops_that_are_not_understood_are_named(photos, capsys):
-    assert cli.main(["bench", "input", str(photos), "--crops", "2*32"]) == 1
+    assert cli.main(["bench", "input", str(photos), "--crops", "2*32"]) == 2
     assert "crops '2*32': give at most 1 groups as COUNTxSIZE" in capsys.readouterr().err

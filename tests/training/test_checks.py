@@ -31,7 +31,7 @@ def test_methods_with_negatives_are_warned_of_large_groups(tmp_path: Path) -> No
         (tmp_path / str(label)).mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / str(label) / f"{number}.png")
     config = tiny_config(str(tmp_path), method=TINY_METHODS[SimCLRConfig])
-    config = replace(config, data=replace(config.data, group="folder"))
+    config = replace(config, views=replace(config.views, group="folder"))
     pictures = config.data.build()
     apart, labels = check_groups(config, pictures)
     assert "simclr tells all pictures apart" in apart
@@ -57,8 +57,8 @@ def test_views_that_tell_no_picture_from_another_are_warned_of() -> None:
     shades = np.repeat([120, 121], 32).astype(np.uint8)[:, None, None, None]
     alike = from_arrays(np.tile(shades, (1, 24, 24, 3)))
     (remark,) = check_views(config, alike)
-    assert "trainings collapse. Try --views.groups.0.augment.jitter 0" in remark
-    assert "without them it is 0.00" in remark
+    assert "trainings collapse. Try --views.augment.jitter 0 --views.augment.grey 0" in remark
+    assert "without colour changes it is 0.00" in remark
     copies = from_arrays(
         np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), dtype=np.uint8).repeat(64, 0)
     )

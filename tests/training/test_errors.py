@@ -86,7 +86,7 @@ REFUSALS: dict[str, tuple[tuple[object, ...], int, tuple[str, ...]]] = {
     ),
     "a batch that micro-batches do not divide": (
         (*TRAIN, "--optim.accumulate", 3),
-        cli.FAILURE,
+        cli.USAGE,
         ("batch_size 16", "accumulate 3"),
     ),
     "to continue nothing": (("train", "--resume"), cli.USAGE, ("--resume", "--out")),

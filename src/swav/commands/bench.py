@@ -14,9 +14,9 @@ from rich.table import Table
 
 from swav.data.loader import StepViews, loader
 from swav.data.sources.decode import Decoded
-from swav.data.sources.open import Pipeline, SourceConfig
+from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
-from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
 from swav.data.views.multicrop import Shown, finish, make_crops, reduction
 from swav.engine.launch import available_cores
 

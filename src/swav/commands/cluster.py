@@ -9,6 +9,7 @@ from swav.training.trained_run import load
 def cluster(
     run: str | Path,
     data: str | None = None,
+    /,
     *,
     to: str | Path | None = None,
     allow_factory: Collection[str] = (),

@@ -11,6 +11,7 @@ from swav.training.trained_run import load
 def embed(
     run: str | Path,
     data: str | None = None,
+    /,
     *,
     to: str | Path,
     allow_factory: Collection[str] = (),

@@ -26,9 +26,8 @@ from swav.data.eval_transform import Picture
 from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture
 from swav.data.sources.groups import Positives
 from swav.data.sources.listing import BadFile
-from swav.data.sources.open import Pipeline
 from swav.data.sources.pictures import Pictures
-from swav.data.views.crops import ViewsConfig
+from swav.data.views.crops import Pipeline, ViewsConfig
 from swav.data.views.multicrop import Crops, Shown, finish, make_crops, reduction
 from swav.data.views.pretext_tasks import Pretext
 

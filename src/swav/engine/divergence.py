@@ -86,8 +86,8 @@ def collapse(
     sharper = "lower --method.epsilon (0.03), " if has_epsilon else ""
     remedy = (
         f"{sharper}fewer --method.num-prototypes, a lower --optim.learning-rate or, for pictures "
-        "that look alike, views that leave more in common: --views.groups.0.augment.jitter 0, "
-        "--views.groups.0.augment.grey 0 and the same for each group"
+        "that look alike, views that leave more in common: --views.augment.jitter 0 "
+        "--views.augment.grey 0"
     )
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (

@@ -1,12 +1,12 @@
 """From the options of a training to its config: where it starts, and what they change in it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from swav.config import UnknownNameError, UsageError, load, with_values
+from swav.config import UnknownNameError, UsageError, load
 from swav.data.sources.pictures import DataFacts
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
@@ -26,13 +26,30 @@ TYPICAL = DataFacts(
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where a config starts: a recipe, a file, or the run that is to be continued."""
+    """Where a config starts (a recipe, a file, or a run to continue), and how the run is done."""
 
     recipe: str | None = None
+    """Settings to start from; by default auto (see swav list recipes)."""
     config: Path | None = None
-    method: str | None = None
+    """The same from a file, such as a run's config.yaml."""
     out: Path | None = None
+    """Run folder; by default a new one under runs/."""
     resume: bool = False
+    """Continue the interrupted run in --out."""
+    init_from: Path | None = None
+    """Start from the weights of another run."""
+    dry_run: bool = False
+    """Print the plan, with time and memory, and stop."""
+    method: str | None = None
+    """Another method with its defaults (swav list methods)."""
+    backbone: str | None = None
+    """A timm model without arguments, or module:factory."""
+    crops: str | None = None
+    """Counts and sizes of the views, such as 2x224,6x96."""
+    channels: int | None = None
+    """Short for --data.channels."""
+    split: str | None = None
+    """Short for --data.split."""
 
     def __post_init__(self) -> None:
         if self.recipe is not None and self.config is not None:
@@ -87,7 +104,20 @@ class Start:
             config = load(TrainConfig, self.stored)
         else:
             config = make_config(self.recipe_name, facts, device)
-        return config if self.method is None else with_method(config, self.method)
+        return self._with_shorthands(config)
+
+    def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
+        if self.method is not None:
+            config = with_method(config, self.method)
+        if self.backbone is not None:
+            config = replace(config, backbone=BackboneConfig(name=self.backbone))
+        if self.crops is not None:
+            config = replace(config, views=config.views.with_crops(self.crops))
+        if self.channels is not None:
+            config = with_channels(config, self.channels)
+        if self.split is not None:
+            config = replace(config, data=replace(config.data, split=self.split))
+        return config
 
     @property
     def _stored_recipe(self) -> str | None:
@@ -101,36 +131,23 @@ class Start:
         return record.get("recipe") if isinstance(record, dict) else None
 
 
-def complete(
-    start: Start,
-    values: Mapping[str, Any],
-    *,
-    backbone: str | None = None,
-    crops: str | None = None,
-) -> TrainConfig:
-    """Return the config of a training: where it starts, then the options in their places.
+def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> TrainConfig:
+    """Return the config of a training: where it starts, then what the options change in it.
 
     Args:
         start: The recipe, file or run.
-        values: By path, such as ``{"optim.batch_size": 64}``; these come last.
-        backbone: A name, with no arguments.
-        crops: Counts and sizes of the views, such as ``2x224,6x96``.
+        changed: Puts the options in their places; called twice, as ``auto`` needs the pictures that
+            options describe, and these may need more or fewer channels.
 
     Raises:
         ValueError: if there are no pictures to train on, or an option does not fit.
     """
-    config = start.read()
-    place = {path: value for path, value in values.items() if path.startswith("data.")}
-    source = with_values(config, place).data
-    if not source.data:
+    config, given = start.read(), changed(start.read())
+    if not given.data.data:
         raise UsageError("no pictures: give a folder, an archive, an array, emoji or digits")
     if start.needs_pictures:
-        config = start.read(source.build().facts(), values.get("device", "auto"))
-    if backbone is not None:
-        config = replace(config, backbone=BackboneConfig(name=backbone))
-    if crops is not None:
-        config = replace(config, views=config.views.with_crops(crops))
-    return with_values(with_channels(config, source.channels), values)
+        config = start.read(given.data.build().facts(), given.device)
+    return changed(with_channels(config, given.data.channels))
 
 
 def with_method(config: TrainConfig, name: str) -> TrainConfig:

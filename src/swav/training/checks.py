@@ -49,7 +49,7 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
     Raises:
         ValueError: if the pictures do not have the groups that were asked for.
     """
-    positives, num_images = config.data.positives(pictures), len(pictures)
+    positives, num_images = config.views.positives(pictures), len(pictures)
     if positives is None:
         return []
     remarks = []
@@ -78,7 +78,7 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
 def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
     """Return what to know of views that are too much alike to learn from, in a sentence."""
     large = config.views.groups[0]
-    if config.method.pretext is not None or config.data.group is not None or large.count < 2:
+    if config.method.pretext is not None or config.views.group is not None or large.count < 2:
         return []
     apart = distance_within(pictures, large, seed=config.seed)
     if apart < ALIKE:
@@ -86,8 +86,8 @@ def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
     colours_kept = replace(large, augment=replace(large.augment, jitter=0.0, grey=0.0))
     without_jitter = distance_within(pictures, colours_kept, seed=config.seed)
     remedy = (
-        "--views.groups.0.augment.jitter 0, --views.groups.0.augment.grey 0 and the same for each "
-        f"group of crops: without them it is {without_jitter:.2f}"
+        "--views.augment.jitter 0 --views.augment.grey 0: without colour changes it is "
+        f"{without_jitter:.2f}"
         if without_jitter < ALIKE
         else "larger shares of the picture (--views.groups.0.scale 0.5 1.0), or other pictures"
     )

@@ -154,7 +154,7 @@ def draw_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
         config.views,
         seed=config.seed,
         epoch=0,
-        pipeline=config.data.pipeline,
+        pipeline=config.views.pipeline,
     )
     views = finish(made, config.views).views
     names = [pictures.names[index] for index in indices]

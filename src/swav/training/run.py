@@ -209,7 +209,7 @@ def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
         global_batch=session.config.optim.batch_size,
         accumulate=session.config.optim.accumulate,
         seed=session.config.seed,
-        pipeline=session.config.data.pipeline,
+        pipeline=session.config.views.pipeline,
         positives=session.views.positives,
     )
     number = targets.steps_per_epoch
@@ -305,7 +305,7 @@ def _num_threads(config: TrainConfig) -> int:
     With Pillow's, a thread that waits for a core would hold up all the others.
     """
     cores = available_cores() // distributed.local_world_size()
-    loading = _num_workers(config) if config.data.pipeline == "pillow" else 0
+    loading = _num_workers(config) if config.views.pipeline == "pillow" else 0
     return config.threads or max(1, cores - loading)
 
 

@@ -142,10 +142,10 @@ def start_session(
         global_batch=optim.batch_size,
         accumulate=optim.accumulate,
         seed=config.seed,
-        pipeline=config.data.pipeline,
+        pipeline=config.views.pipeline,
         on_bad_file=partial(append_bad_file, folder),
         pretext=config.method.pretext,
-        positives=config.data.positives(pictures),
+        positives=config.views.positives(pictures),
     )
     clock = Clock(
         step=0,

@@ -1,5 +1,6 @@
 """Positives from groups: partners as a brute force allows them, views of the partner, no labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ PLAIN = ViewsConfig(
     mean=(0.0,),
     std=(1.0,),
 )
+BY_COLUMN = replace(PLAIN, group="column")
 
 
 def drawn_groups() -> tuple[np.ndarray, np.ndarray]:
@@ -112,8 +114,8 @@ def write_table(folder: Path, *, damaged: int | None = None) -> str:
     return str(folder / "table.csv")
 
 
-def views_of(config: SourceConfig, pictures: Pictures) -> StepViews:
-    positives = config.positives(pictures)
+def views_of(views: ViewsConfig, pictures: Pictures) -> StepViews:
+    positives = views.positives(pictures)
     assert positives is not None
     return StepViews(pictures, PLAIN, global_batch=8, seed=0, positives=positives)
 
@@ -124,12 +126,10 @@ def views_of(config: SourceConfig, pictures: Pictures) -> StepViews:
 def test_every_second_view_shows_the_partner(
     tmp_path: Path, in_memory: bool, window: float | None
 ) -> None:
-    config = SourceConfig(
-        data=write_table(tmp_path), channels=1, group="column", time_window=window
-    )
+    config = SourceConfig(data=write_table(tmp_path), channels=1)
     pictures = config.build().load() if in_memory else config.build()
     groups, times = drawn_groups()
-    views = views_of(config, pictures)
+    views = views_of(replace(BY_COLUMN, time_window=window), pictures)
     assert views.positives is not None
     moved = 0
     for number, batch in enumerate(loader(views, start_step=0, total_steps=6, workers=1)):
@@ -146,9 +146,9 @@ def test_every_second_view_shows_the_partner(
 
 def test_a_partner_that_cannot_be_read_is_replaced_by_the_picture_itself(tmp_path: Path) -> None:
     table = write_table(tmp_path, damaged=3)
-    config = SourceConfig(data=table, channels=1, group="column", max_bad_fraction=0.1)
+    config = SourceConfig(data=table, channels=1, max_bad_fraction=0.1)
     pictures = config.build()
-    views = views_of(config, pictures)
+    views = views_of(BY_COLUMN, pictures)
     assert views.positives is not None
     replaced = 0
     for number in range(30):
@@ -163,7 +163,7 @@ def test_a_partner_that_cannot_be_read_is_replaced_by_the_picture_itself(tmp_pat
 
 def test_groups_stay_with_their_pictures_when_some_are_left_out(tmp_path: Path) -> None:
     table = write_table(tmp_path, damaged=3)
-    config = SourceConfig(data=table, channels=1, group="column", max_bad_fraction=0.1)
+    config = SourceConfig(data=table, channels=1, max_bad_fraction=0.1)
     groups, _ = drawn_groups()
     loaded = config.build().load()
     assert len(loaded) == NUM - 1
@@ -175,12 +175,12 @@ def test_groups_stay_with_their_pictures_when_some_are_left_out(tmp_path: Path) 
 
 def test_groups_and_labels_know_nothing_of_each_other(tmp_path: Path) -> None:
     table = Path(write_table(tmp_path))
-    config = SourceConfig(data=str(table), channels=1, group="column")
-    first = views_of(config, config.build().load())[1]
+    config = SourceConfig(data=str(table), channels=1)
+    first = views_of(BY_COLUMN, config.build().load())[1]
     renamed = [line.split(",") for line in table.read_text().splitlines()]
     lines = [",".join([path, "0", *rest]) for path, _, *rest in renamed[1:]]
     table.write_text("\n".join(["path,label,group,time", *lines]))
-    again = views_of(config, config.build().load())[1]
+    again = views_of(BY_COLUMN, config.build().load())[1]
     assert torch.equal(first.indices, again.indices)
     assert all(torch.equal(*both) for both in zip(first.views, again.views, strict=True))
 
@@ -190,10 +190,10 @@ def test_groups_by_folder(tmp_path: Path) -> None:
         path = tmp_path / "part" / f"object {index % 4}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(path)
-    config = SourceConfig(data=str(tmp_path), channels=1, group="folder")
+    config = SourceConfig(data=str(tmp_path), channels=1)
     pictures = config.build().load()
     numbers = [int(Path(name).stem) for name in pictures.names]
-    own, other, *_ = shown(views_of(config, pictures).batch(0)).astype(int)
+    own, other, *_ = shown(views_of(replace(PLAIN, group="folder"), pictures).batch(0)).astype(int)
     assert (own % 4 == other % 4).all()
     assert (own != other).all()
     assert sorted(numbers) == list(range(12))
@@ -201,7 +201,7 @@ def test_groups_by_folder(tmp_path: Path) -> None:
 
 def test_without_groups_nothing_changes() -> None:
     pictures = from_arrays(grey(), channels=1)
-    assert SourceConfig(data="arrays").positives(pictures) is None
+    assert PLAIN.positives(pictures) is None
     alone = Positives(np.arange(NUM))
     one = StepViews(pictures, PLAIN, global_batch=8, seed=0)[2]
     other = StepViews(pictures, PLAIN, global_batch=8, seed=0, positives=alone)[2]
@@ -211,13 +211,13 @@ def test_without_groups_nothing_changes() -> None:
 def test_errors_teach(tmp_path: Path) -> None:
     arrays = from_arrays(grey(), channels=1)
     with pytest.raises(ValueError, match=r"no column 'group': give a CSV .* 'path' and 'group'"):
-        SourceConfig(data="arrays", group="column").positives(arrays)
+        BY_COLUMN.positives(arrays)
     with pytest.raises(ValueError, match="all 40 pictures lie in one folder"):
-        SourceConfig(data="arrays", group="folder").positives(arrays)
+        replace(PLAIN, group="folder").positives(arrays)
     with pytest.raises(ValueError, match="give group as well"):
-        SourceConfig(data="arrays", time_window=3.0)
+        replace(PLAIN, time_window=3.0)
     with pytest.raises(ValueError, match=r"time_window -1.0 must be 0 or more"):
-        SourceConfig(data="arrays", group="folder", time_window=-1.0)
-    config = SourceConfig(data=write_table(tmp_path), group="column", time_window=0.0)
-    with pytest.raises(ValueError, match=r"no picture of .* a larger data.time_window"):
-        config.positives(config.build().load())
+        replace(PLAIN, group="folder", time_window=-1.0)
+    source = SourceConfig(data=write_table(tmp_path))
+    with pytest.raises(ValueError, match=r"no picture of .* a larger views.time_window"):
+        replace(BY_COLUMN, time_window=0.0).positives(source.build().load())

@@ -1,5 +1,7 @@
 """Crops: their boxes against torchvision, and their settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,13 @@ def test_wrong_crops_are_refused(crops):
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_augmentation_of_all_groups_is_set_at_once() -> None:
+    first, second = (
+        CropGroup(count=1, size=(8, 8), scale=(0.5, 1.0), augment=AugmentConfig(jitter=jitter))
+        for jitter in (0.4, 0.6)
+    )
+    views = ViewsConfig(groups=(first, second)).with_augment(grey=0.0, jitter=0.1)
+    calm = AugmentConfig(grey=0.0, jitter=0.1)
+    assert views.groups == (replace(first, augment=calm), replace(second, augment=calm))

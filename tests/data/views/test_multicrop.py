@@ -195,7 +195,7 @@ def test_views_are_normalised_and_of_the_sizes_asked_for():
 def test_pillow_has_no_views_of_five_channels():
     rows = np.arange(2)
     shown = Shown(photo_like(2, 20, 20, 5), rows)
-    with pytest.raises(ValueError, match=r"1 or 3 channels, not of 5: use --data\.pipeline fused"):
+    with pytest.raises(ValueError, match=r"1 or 3 channels, not of 5: use --views\.pipeline fused"):
         make_crops(shown, rows, VIEWS, seed=0, epoch=0, pipeline="pillow")
 
 

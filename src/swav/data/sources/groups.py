@@ -7,11 +7,13 @@ have no part in it. Every second view of a picture is then taken of another pict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import isfinite
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from swav.data import random
+from swav.data.sources.pictures import Pictures
 
 _STREAM = 1 << 17  # keeps these draws apart from those of views and tiles
 
@@ -80,6 +82,29 @@ class Positives:
             self._end[start:end] = start + np.searchsorted(within, within + window, side="right")
 
 
+def find_positives(
+    pictures: Pictures, *, by: Literal["folder", "column"], window: float | None
+) -> Positives:
+    """Return which of these pictures count as views of each other.
+
+    Raises:
+        ValueError: if a column is missing, or no picture has another in its group.
+    """
+    if by == "folder":
+        groups = folder_groups(pictures.names)
+    else:
+        groups = column_groups(_column(pictures, "group"))
+    times = None if window is None else read_times(_column(pictures, "time"))
+    found = Positives(groups, times, window=window)
+    if found.num_paired == 0:
+        wider = "" if window is None else " or a larger views.time_window"
+        raise ValueError(
+            f"no picture of {pictures.data} has another one in its group: give other groups"
+            f"{wider}, or leave views.group out"
+        )
+    return found
+
+
 def folder_groups(names: Sequence[str]) -> Int64[np.ndarray, " images"]:
     """Return a number for the parent folder of each name.
 
@@ -89,9 +114,9 @@ def folder_groups(names: Sequence[str]) -> Int64[np.ndarray, " images"]:
     folders = [name.rpartition("/")[0] for name in names]
     if len(set(folders)) < 2:
         raise ValueError(
-            f"data.group folder: all {len(folders)} pictures lie in one folder, so each would be a "
-            "view of any other: use one folder for each group, or a CSV file with a column 'group' "
-            "and --data.group column"
+            f"views.group folder: all {len(folders)} pictures lie in one folder, so each would be "
+            "a view of any other: use one folder for each group, or a CSV file with a column "
+            "'group' and --views.group column"
         )
     return _numbered(folders)
 
@@ -108,6 +133,15 @@ def read_times(values: Sequence[str]) -> Float64[np.ndarray, " images"]:
         ValueError: if one is neither.
     """
     return np.array([_time(value) for value in values], dtype=np.float64)
+
+
+def _column(pictures: Pictures, name: str) -> Sequence[str]:
+    if name not in pictures.columns:
+        raise ValueError(
+            f"{pictures.data} has no column {name!r}: give a CSV or TSV file whose first line "
+            f"names the columns 'path' and {name!r}"
+        )
+    return pictures.columns[name]
 
 
 def _time(value: str) -> float:

@@ -1,18 +1,15 @@
 """From DATA as people type it, or arrays that a program holds, to a set of pictures."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from swav.data.sources import archives, arrays, folders, groups, lists, named
+from swav.data.sources import archives, arrays, folders, lists, named
 from swav.data.sources.decode import UnreadablePicture, decode
 from swav.data.sources.folders import check_split
-from swav.data.sources.groups import Positives
 from swav.data.sources.listing import BadFile, is_picture
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.data.sources.readers import Contents
@@ -39,11 +36,6 @@ a set of torchvision as NAME:FOLDER ({", ".join(named.TORCHVISION)}), or imagene
 _NAMES = (*named.BUILT_IN, *named.TORCHVISION, "imagenet")
 
 
-Pipeline = Literal["fused", "device", "pillow"]
-"""What makes views: a compiled kernel; that for crops and the network's device for colours; Pillow
-and torchvision, the slow reference."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """The pictures that a run reads."""
@@ -60,14 +52,6 @@ class SourceConfig:
     """Sets that take less are held decoded in memory."""
     cache_gib: float = 0.0
     """Of a set that takes more, as many decoded pictures are kept as fit into this."""
-    pipeline: Pipeline = "fused"
-    """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
-    group: Literal["folder", "column"] | None = None
-    """Take every second view of a picture from another of its group: those in one folder, or with
-    the same text in the column ``group`` of a table. By default from itself."""
-    time_window: float | None = None
-    """Pair pictures of a group only if the column ``time`` (numbers, or dates as seconds) puts
-    them at most this far apart."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -78,38 +62,10 @@ class SourceConfig:
             raise ValueError(f"max_memory_gib {self.max_memory_gib} must be 0 or more")
         if self.cache_gib < 0:
             raise ValueError(f"cache_gib {self.cache_gib} must be 0 or more")
-        if self.time_window is not None and self.group is None:
-            raise ValueError("time_window is about the pictures of a group: give group as well")
-        if self.time_window is not None and not self.time_window >= 0:
-            raise ValueError(f"time_window {self.time_window} must be 0 or more")
 
     def build(self) -> Pictures:
         """Return the pictures; ``load`` them to hold them decoded."""
         return open_source(self)
-
-    def positives(self, pictures: Pictures) -> Positives | None:
-        """Return which of these pictures count as views of each other; None for no groups.
-
-        Raises:
-            ValueError: if a column is missing, or no picture has another in its group.
-        """
-        if self.group is None:
-            return None
-        if self.group == "folder":
-            group_ids = groups.folder_groups(pictures.names)
-        else:
-            group_ids = groups.column_groups(_column(pictures, "group"))
-        times = None
-        if self.time_window is not None:
-            times = groups.read_times(_column(pictures, "time"))
-        found = Positives(group_ids, times, window=self.time_window)
-        if found.num_paired == 0:
-            wider = "" if self.time_window is None else " or a larger data.time_window"
-            raise ValueError(
-                f"no picture of {pictures.data} has another one in its group: give other groups"
-                f"{wider}, or leave data.group out"
-            )
-        return found
 
 
 def splits(data: str) -> tuple[str, ...]:
@@ -170,15 +126,6 @@ def from_arrays(
     """
     config = SourceConfig(data="arrays", channels=channels, max_memory_gib=max_memory_gib)
     return _pictures(config, arrays.contents_of(pictures, labels, channels=channels))
-
-
-def _column(pictures: Pictures, name: str) -> Sequence[str]:
-    if name not in pictures.columns:
-        raise ValueError(
-            f"{pictures.data} has no column {name!r}: give a CSV or TSV file whose first line "
-            f"names the columns 'path' and {name!r}"
-        )
-    return pictures.columns[name]
 
 
 def _pictures(config: SourceConfig, contents: Contents) -> Pictures:

@@ -2,7 +2,7 @@
 
 Jitter, grey, blur and solarise come in the published order. Every operation works on
 ``(batch, channels, height, width)`` pictures in [0, 1] and takes one parameter per picture, so that
-a device makes a whole batch in a few array operations (``--data.pipeline device``); ``fused`` does
+a device makes a whole batch in a few array operations (``--views.pipeline device``); ``fused`` does
 the same on a processor. Definitions are those of torchvision's ``adjust_*``; blur is Pillow's
 approximation of a Gaussian.
 """

@@ -2,15 +2,23 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from swav.config import UsageError
+from swav.data.sources.groups import Positives, find_positives
+from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 
 ATTEMPTS = 10
 NUM_DRAWS = 2 * ATTEMPTS + 3
 """Uniform numbers that one view needs for its box and its flip."""
+
+Pipeline = Literal["fused", "device", "pillow"]
+"""What makes views: a compiled kernel; that for crops and the network's device for colours; Pillow
+and torchvision, the slow reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +56,24 @@ class ViewsConfig:
     groups: tuple[CropGroup, ...]
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.228, 0.224, 0.225)
+    pipeline: Pipeline = "fused"
+    """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
+    group: Literal["folder", "column"] | None = None
+    """Take every second view of a picture from another of its group: those in one folder, or with
+    the same text in the column ``group`` of a table. By default from itself."""
+    time_window: float | None = None
+    """Pair pictures of a group only if the column ``time`` (numbers, or dates as seconds) puts
+    them at most this far apart."""
 
     def __post_init__(self) -> None:
         if not self.groups:
             raise ValueError("at least one group of views is needed")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} need one positive std a channel")
+        if self.time_window is not None and self.group is None:
+            raise ValueError("time_window is about the pictures of a group: give group as well")
+        if self.time_window is not None and not self.time_window >= 0:
+            raise ValueError(f"time_window {self.time_window} must be 0 or more")
 
     @property
     def num_targets(self) -> int:
@@ -74,7 +94,7 @@ class ViewsConfig:
         """Return these views with the counts and sizes of ``crops`` (``2x224,6x96``)."""
         parts = [re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", part.strip()) for part in crops.split(",")]
         if not all(parts) or len(parts) > len(self.groups):
-            raise ValueError(
+            raise UsageError(
                 f"crops {crops!r}: give at most {len(self.groups)} groups as COUNTxSIZE or "
                 f"COUNTxHEIGHTxWIDTH, separated by commas, such as {self.description}"
             )
@@ -84,6 +104,23 @@ class ViewsConfig:
             for group, size in zip(self.groups, sizes, strict=False)
         )
         return replace(self, groups=groups)
+
+    def with_augment(self, **values: Any) -> "ViewsConfig":
+        """Return these views with some settings of the augmentation changed in every group."""
+        groups = tuple(
+            replace(group, augment=replace(group.augment, **values)) for group in self.groups
+        )
+        return replace(self, groups=groups)
+
+    def positives(self, pictures: Pictures) -> Positives | None:
+        """Return which pictures count as views of each other; None without ``group``.
+
+        Raises:
+            ValueError: if a column is missing, or no picture has another in its group.
+        """
+        if self.group is None:
+            return None
+        return find_positives(pictures, by=self.group, window=self.time_window)
 
 
 Boxes = Int64[np.ndarray, "batch 4"]

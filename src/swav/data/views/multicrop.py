@@ -18,10 +18,9 @@ from torch.utils.data import get_worker_info
 from swav.data import random
 from swav.data.batch import Batch
 from swav.data.sources.decode import Decoded
-from swav.data.sources.open import Pipeline
 from swav.data.views import augment, crops, numba_kernel, pillow_reference
 from swav.data.views.augment import Photometry
-from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
 
 REDUCTIONS = (8, 4, 2)
 

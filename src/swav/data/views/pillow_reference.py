@@ -1,7 +1,7 @@
 """Views by Pillow and torchvision, one picture and one operation at a time: what others do.
 
 Slow, and the oracle of the compiled path: both draw the same parameters, so that they can be
-compared crop by crop. ``--data.pipeline pillow`` trains with it.
+compared crop by crop. ``--views.pipeline pillow`` trains with it.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def render(
     if channels not in (1, 3):
         raise ValueError(
             f"the pipeline 'pillow' makes views of 1 or 3 channels, not of {channels}: "
-            "use --data.pipeline fused"
+            "use --views.pipeline fused"
         )
     values = picture.permute(1, 2, 0).numpy()
     image = Image.fromarray(values[..., 0] if channels == 1 else values)
