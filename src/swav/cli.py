@@ -24,7 +24,6 @@ import swav
 from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
-    from swav.recipes.options import Start
     from swav.recipes.train_config import TrainConfig
 
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
@@ -105,7 +104,7 @@ def _read(function: Options, words: Sequence[str], **settings: Any) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(function, args=words, config=MARKERS, **settings)
+            return tyro.cli(function, args=[*map(_flag, words)], config=MARKERS, **settings)
     except SystemExit as end:
         if not end.code:
             raise
@@ -114,6 +113,15 @@ def _read(function: Options, words: Sequence[str], **settings: Any) -> Any:
         raise UsageError(" ".join(text)) from None
     except ValueError as error:  # of a config that checks its values
         raise UsageError(str(error)) from error
+
+
+def _flag(word: str) -> str:
+    """Return ``--a.b=false`` as ``--a.no-b``, which is how tyro has it; other words as they are."""
+    option, _, value = word.partition("=")
+    if not option.startswith("--") or value not in ("true", "false"):
+        return word
+    parent, dot, name = option.removeprefix("--").rpartition(".")
+    return option if value == "true" else f"--{parent}{dot}no-{name}"
 
 
 def _call_later(function: Options, words: Sequence[str], prog: str) -> Action:
@@ -142,7 +150,7 @@ def train() -> Options:
     """Train on DATA, then export, embed, cluster, evaluate (if labelled) and report."""
     from swav.recipes.options import Start
 
-    return _train_options(Start(), Start().read())
+    return _train_options(Start().read())
 
 
 def evaluate() -> Options:
@@ -187,7 +195,7 @@ def bench() -> Options:
 
     def measured(
         what: Literal["input"],
-        data: str,
+        data: Annotated[str, arg(metavar="DATA")],
         /,
         *,
         crops: str = "2x224,6x96",
@@ -272,7 +280,7 @@ def _train(words: Sequence[str]) -> Action:
     def changed(config: "TrainConfig") -> "TrainConfig":
         config = replace(config, views=config.views.with_augment(**for_all))
         config = with_values(config, arguments)
-        options = _train_options(start, config)
+        options = _train_options(config)
         made: TrainConfig = _read(options, words, prog="swav train", description=description)
         return made
 
@@ -286,7 +294,7 @@ def _train(words: Sequence[str]) -> Action:
     return partial(_to_the_end, partial(run, resume=start.resume, init_from=start.init_from))
 
 
-def _train_options(start: "Start", config: "TrainConfig") -> Options:
+def _train_options(config: "TrainConfig") -> Options:
     """Return what has the options of a training, with the values of ``config`` as defaults."""
     from swav.data.views.augment import AugmentConfig
     from swav.recipes.options import Start
@@ -296,10 +304,10 @@ def _train_options(start: "Start", config: "TrainConfig") -> Options:
     without = replace(config, backbone=replace(config.backbone, args={}))  # they are read before
 
     def options(
-        data: str = config.data.data,
+        data: Annotated[str, arg(metavar="DATA")] = config.data.data,
         /,
         *,
-        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = start,
+        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = Start(),  # noqa: B008
         augment: Annotated[AugmentConfig, FOR_ALL] = config.views.groups[0].augment,
         config: Annotated[TrainConfig, UNNAMED] = without,
     ) -> TrainConfig:
@@ -393,7 +401,7 @@ def _evaluate_options() -> Options:
     defaults = {name: task() for name, task in TASKS.items()}
 
     def options(
-        models: tuple[str, ...] = (),
+        models: Annotated[tuple[str, ...], arg(metavar="MODEL... [DATA]")] = (),
         /,
         *,
         options: Annotated[EvaluateOptions, UNNAMED] = EvaluateOptions(),

@@ -43,7 +43,7 @@ class Start:
     method: str | None = None
     """Another method with its defaults (swav list methods)."""
     backbone: str | None = None
-    """A timm model without arguments, or module:factory."""
+    """A timm model, or module:factory; its arguments are --backbone.args.NAME VALUE."""
     crops: str | None = None
     """Counts and sizes of the views, such as 2x224,6x96."""
     channels: int | None = None
