@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main() -> None:
-    for name in ("cli", "commands.train", "commands.embed", "commands.list_", "recipes.options"):
+    for name in ("cli", "training.run", "commands.embed", "commands.list_", "recipes.options"):
         importlib.import_module(f"swav.{name}")
     importlib.import_module("matplotlib.pyplot")
     reply("ready")

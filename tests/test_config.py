@@ -202,6 +202,13 @@ def test_a_small_file_of_a_large_value_is_refused_at_once() -> None:
     assert time.perf_counter() - start < 2
 
 
+def test_a_file_of_another_kind_is_not_quoted_at_length(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("\n".join(["to whom it may concern"] * 100))
+    with pytest.raises(ValueError, match="is not of type Run") as raised:
+        config.load(Run, tmp_path / "letter.txt")
+    assert str(raised.value).count("concern") < 3
+
+
 def test_a_file_cannot_make_objects(tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text("a: !!python/object/apply:os.system ['touch canary']\n")
     with pytest.raises(ValueError, match="could not determine a constructor"):

@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, HelptextFromCommentsOff, arg
+from tyro.conf import (
+    AvoidSubcommands,
+    FlagCreatePairsOff,
+    HelptextFromCommentsOff,
+    UseAppendAction,
+    arg,
+)
 from tyro.extras import subcommand_cli_from_dict
 
 import swav
 from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
+    from swav.recipes.options import Start
     from swav.recipes.train_config import TrainConfig
 
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
@@ -40,6 +47,7 @@ UNNAMED, FOR_ALL = arg(name=""), arg(name="views.augment")
 MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
 Json = Annotated[bool, arg(name="json"), FlagCreatePairsOff]
+AllowFactory = Annotated[tuple[str, ...], UseAppendAction]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -110,7 +118,7 @@ def _read(function: Options, words: Sequence[str], **settings: Any) -> Any:
             raise
         _, *lines = said.getvalue().splitlines()
         text = (line.strip("│| ") for line in lines if any(map(str.isalnum, line)))
-        raise UsageError(" ".join(text)) from None
+        raise UsageError(" ".join(text).replace("Error parsing config.", "")) from None
     except ValueError as error:  # of a config that checks its values
         raise UsageError(str(error)) from error
 
@@ -240,7 +248,9 @@ def _to_the_end(run: Callable[[], Path]) -> int:
     except StoppedBySignal as error:
         return _fail(str(error), STOPPED)
     if distributed.rank() == 0:
-        report = folder / "report.html"
+        from swav.run_folder import layout
+
+        report = folder / layout.REPORT
         print(report if report.exists() else folder)
     return 0
 
@@ -289,9 +299,16 @@ def _train(words: Sequence[str]) -> Action:
     from swav.training.run import train as run_train
 
     run = partial(run_train, config.data.data, recipe=start.label, out=start.out, config=config)
+    run = partial(run, allow_factory=_allowed(start, config, words))
     if start.dry_run:
         return partial(run, dry_run=True)
     return partial(_to_the_end, partial(run, resume=start.resume, init_from=start.init_from))
+
+
+def _allowed(start: "Start", config: "TrainConfig", words: Sequence[str]) -> tuple[str, ...]:
+    """Return the factories that may run: those allowed, and one typed as the backbone."""
+    typed = start.backbone is not None or _is_given(words, "--backbone.name")
+    return (*start.allow_factory, *((config.backbone.name,) if typed else ()))
 
 
 def _train_options(config: "TrainConfig") -> Options:
@@ -331,9 +348,11 @@ def _without_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]
     rest, arguments, left = [], {}, iter(words)
     for word in left:
         if word.startswith("--backbone.args."):
-            path, _, value = word.removeprefix("--").partition("=")
+            path, equals, value = word.removeprefix("--").partition("=")
             try:
-                arguments[path.replace("-", "_")] = read_yaml(value or next(left, ""))
+                arguments[path.replace("-", "_")] = read_yaml(value if equals else next(left))
+            except StopIteration:
+                raise UsageError(f"{word} needs a value") from None
             except ValueError as error:
                 raise UsageError(f"--{path}: {error}") from error
         else:
@@ -354,7 +373,7 @@ class EvaluateOptions:
 
     tasks: str | None = None
     """Separated by commas (see swav list tasks); by default what the labels allow of knn, linear,
-    clusters, parts."""
+    clusters, part_retrieval."""
     split: str | None = None
     """Part to score, of DATA with parts (test or val)."""
     fit_on: str | None = None
@@ -371,14 +390,16 @@ class EvaluateOptions:
     """Share of each side shown; published: 0.875."""
     device: str = "cpu"
     """cpu, cuda, mps, or one device such as cuda:1."""
+    allow_factory: AllowFactory = ()
+    """Run this package.module:function if a run names it as its backbone; may be repeated."""
     as_json: Json = False
     """Print the list of results as JSON."""
 
 
 def _evaluate(words: Sequence[str]) -> Action:
     """Return the evaluation that the words ask for."""
-    from swav.training.evaluation import configured
-    from swav.training.evaluation import evaluate as run
+    from swav.commands.evaluate import evaluate as run
+    from swav.evals.selection import configured
     from swav.training.open_model import is_model
 
     read = partial(_read, _evaluate_options(), words, prog="swav evaluate")
@@ -396,7 +417,7 @@ def _evaluate(words: Sequence[str]) -> Action:
 
 def _evaluate_options() -> Options:
     """Return what has the options of an evaluation and those of every task."""
-    from swav.training.evaluation import TASKS
+    from swav.evals.selection import TASKS
 
     defaults = {name: task() for name, task in TASKS.items()}
 

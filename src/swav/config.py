@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import re
+import reprlib
 import types
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -271,7 +272,9 @@ def _wrong_type(expected: Any, value: Any, path: str) -> ValueError:
     members = expected if isinstance(expected, tuple) else (expected,)
     names = [str(member) if get_origin(member) else member.__name__ for member in members]
     names = [name.replace("typing.", "").replace("NoneType", "None") for name in names]
-    return ValueError(f"{path or 'config'}: {value!r} is not of type {' | '.join(names)}")
+    return ValueError(
+        f"{path or 'config'}: {reprlib.repr(value)} is not of type {' | '.join(names)}"
+    )
 
 
 def _child(node: Any, part: str, path: str) -> Any:

@@ -1,6 +1,5 @@
 """From the options of a training to its config: where it starts, and what they change in it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,8 @@ from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import RECIPES, make_config, with_channels
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder import layout
+from swav.run_folder.record import read_record
 
 METHODS: dict[str, type[MethodConfig]] = {
     cls.name: cls for cls in get_args(MethodConfig) or (MethodConfig,)
@@ -50,6 +51,9 @@ class Start:
     """Short for --data.channels."""
     split: str | None = None
     """Short for --data.split."""
+    allow_factory: tuple[str, ...] = ()
+    """Run this package.module:function if a config or run names it as its backbone; more than one
+    may follow."""
 
     def __post_init__(self) -> None:
         if self.recipe is not None and self.config is not None:
@@ -71,7 +75,7 @@ class Start:
     @property
     def stored(self) -> Path | None:
         """The config of the run to continue, if it got so far as to have one."""
-        path = self.out / "config.yaml" if self.resume and self.out is not None else None
+        path = self.out / layout.CONFIG if self.resume and self.out is not None else None
         return path if path is not None and path.exists() else None
 
     @property
@@ -107,12 +111,12 @@ class Start:
         return self._with_shorthands(config)
 
     def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
-        if self.method is not None:
-            config = with_method(config, self.method)
         if self.backbone is not None:
             config = replace(config, backbone=BackboneConfig(name=self.backbone))
         if self.crops is not None:
             config = replace(config, views=config.views.with_crops(self.crops))
+        if self.method is not None:
+            config = with_method(config, self.method)
         if self.channels is not None:
             config = with_channels(config, self.channels)
         if self.split is not None:
@@ -121,14 +125,13 @@ class Start:
 
     @property
     def _stored_recipe(self) -> str | None:
-        path = self.stored.with_name("run.json") if self.stored is not None else None
-        if path is None or not path.exists():
+        if self.stored is None:
             return None
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
+            recipe: str | None = read_record(self.stored.parent).get("recipe")
+        except ValueError:
             return None  # the training says what is wrong with it
-        return record.get("recipe") if isinstance(record, dict) else None
+        return recipe
 
 
 def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> TrainConfig:
@@ -152,4 +155,12 @@ def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> Tra
 
 def with_method(config: TrainConfig, name: str) -> TrainConfig:
     """Return ``config`` with the defaults of another method; data, backbone and budget stay."""
-    return config if config.method.name == name else replace(config, method=METHODS[name]())
+    if config.method.name == name:
+        return config
+    method = METHODS[name]()
+    if config.views.num_views < method.min_views:
+        raise UsageError(
+            f"{name} compares at least {method.min_views} views of a picture, and this recipe has "
+            f"{config.views.description}: give --crops as well, or another recipe"
+        )
+    return replace(config, method=method)
