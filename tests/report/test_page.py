@@ -17,7 +17,8 @@ from swav.data.sources.pictures import Pictures
 from swav.report import write_report
 from swav.report.page import evaluation_table
 from swav.report.wording import shown
-from swav.run_folder.readers import Evaluation, Metric
+from swav.run_folder.readers import Evaluation
+from swav.run_folder.result import Metric
 
 SECTIONS = ["scores", "curves", "views", "clusters", "neighbours", "bad-files", "settings"]
 VOID = {"meta", "img"}

@@ -14,7 +14,8 @@ from swav.report.wording import (
     shown,
     warning,
 )
-from swav.run_folder.readers import Evaluation, Metric
+from swav.run_folder.readers import Evaluation
+from swav.run_folder.result import Metric
 
 
 def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluation:

@@ -31,7 +31,7 @@ from swav.evals import (
 from swav.evals.harness.baselines import Comparison, PixelBaseline
 from swav.evals.harness.cache import cached_in, weights_digest
 from swav.evals.harness.finetune import FineTuneConfig
-from swav.evals.input import PUBLISHED
+from swav.evals.harness.input import PUBLISHED
 from swav.evals.selection import TASKS, configured
 from swav.report.score_table import print_table
 from swav.training.evaluation import Measured, by_settings, differing_settings

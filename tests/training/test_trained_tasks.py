@@ -9,7 +9,7 @@ from swav.config import from_dict, to_dict
 from swav.data.sources.open import SourceConfig
 from swav.evals import DetectionConfig, KNNConfig, TransferConfig
 from swav.evals.harness.eval_data import fit_and_score
-from swav.evals.input import PUBLISHED
+from swav.evals.harness.input import PUBLISHED
 from swav.evals.presets import PRESETS
 from swav.evals.selection import configured, task_config
 

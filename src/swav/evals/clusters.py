@@ -22,9 +22,9 @@ from torch import Tensor
 
 from swav.data.views.augment import AugmentConfig
 from swav.evals.harness.extract import Features
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import ROWS, Clusters, Subject, assignment_of
 from swav.evals.harness.views import view_features
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.metrics import (
     alignment,
     effective_rank,

@@ -25,9 +25,9 @@ from swav.engine import Clock, Objective, StepOutput
 from swav.evals.boxes import DetectedBoxes, average_precision_class, mean_average_precision
 from swav.evals.detectors import build_detector
 from swav.evals.harness.finetune import network_of
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.training import step_rate, train
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.metrics import jackknife_intervals
 from swav.run_folder.result import Metric, Result
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from swav.evals.accuracy import shares, top_accuracy
+from swav.evals.harness.accuracy import shares, top_accuracy
 from swav.evals.harness.extract import Features
+from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.evals.harness.splits import check_comparable, labels_of
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Result
 

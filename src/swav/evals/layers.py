@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.evals import linear
-from swav.evals.accuracy import top_accuracy
+from swav.evals.harness.accuracy import top_accuracy
 from swav.evals.harness.extract import Features, Rows, encode_rows, evaluating, features_of
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.evals.linear import LinearConfig
 from swav.run_folder.result import Result
 

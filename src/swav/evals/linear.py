@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.evals.accuracy import count_right, shares, top1_and_top5
+from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.splits import (
     check_comparable,
     labels_of,
@@ -23,7 +24,6 @@ from swav.evals.harness.splits import (
     take,
 )
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.logistic import Axes, Probe, fit_logistic, principal_axes
 from swav.run_folder.result import Result
 

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
-from swav.evals.accuracy import count_right, shares, top1_and_top5
+from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
+from swav.evals.harness.input import PUBLISHED, InputConfig
 from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.views import view_features
-from swav.evals.input import PUBLISHED, InputConfig
 from swav.run_folder.result import Result
 
 _VIEWS_STREAM = 0x6C696E00  # an "epoch" that no training reaches: its draws are never these

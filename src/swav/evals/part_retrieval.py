@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional as photometric
 from swav.data.eval_transform import Picture
 from swav.data.random import uniforms
 from swav.data.sources.pictures import Pictures
-from swav.evals.accuracy import shares
+from swav.evals.harness.accuracy import shares
 from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Metric, Result
 

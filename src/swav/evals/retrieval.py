@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from swav.evals.harness.extract import Features
+from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.splits import check_comparable
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, InputConfig
 from swav.ops.average_precision import precision_of_rankings
 from swav.ops.metrics import mean_interval, wilson_interval
 from swav.ops.neighbours import chunk_size

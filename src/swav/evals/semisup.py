@@ -17,7 +17,7 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
-from swav.evals.accuracy import top1_and_top5
+from swav.evals.harness.accuracy import top1_and_top5
 from swav.evals.harness.finetune import (
     FineTuneConfig,
     finetune,
@@ -27,8 +27,8 @@ from swav.evals.harness.finetune import (
     num_classes,
     num_right,
 )
+from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.atomic import write_atomically
 from swav.run_folder.result import Metric, Result

@@ -21,7 +21,7 @@ from torch import nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.pictures import Pictures
-from swav.evals.accuracy import top1_and_top5
+from swav.evals.harness.accuracy import top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.finetune import (
     FineTuneConfig,
@@ -31,8 +31,8 @@ from swav.evals.harness.finetune import (
     num_classes,
     num_right,
 )
+from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.ops.average_precision import average_precision, eleven_point_precision
 from swav.ops.metrics import jackknife_intervals, wilson_interval
 from swav.run_folder.result import Metric, Result

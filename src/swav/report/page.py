@@ -18,13 +18,13 @@ from swav.run_folder.atomic import write_atomically
 from swav.run_folder.readers import (
     Absent,
     Evaluation,
-    Metric,
     read_curves,
     read_embeddings,
     read_evaluations,
     read_run,
     read_text,
 )
+from swav.run_folder.result import Metric
 
 MOST_BAD_FILES = 200
 

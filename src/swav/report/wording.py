@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from swav.run_folder.readers import Evaluation, Metric
+from swav.run_folder.readers import Evaluation
+from swav.run_folder.result import Metric
 
 BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
 

@@ -13,20 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from swav.run_folder import layout
+from swav.run_folder.result import Metric
 
 
 class Absent(ValueError):
     """Why a section of the page has nothing to show, in one plain sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """What a number is; files of earlier versions do not say it."""
-
-    title: str
-    is_share: bool = False
-    higher_is_better: bool | None = None
-    """None where neither way is, and where the file does not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)

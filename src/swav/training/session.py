@@ -310,6 +310,7 @@ def _write_start(session: Session, recipe: str) -> None:
             data=config.data.data,
             recipe=recipe,
             method=config.method.name,
+            method_title=config.method.title,
             backbone=config.backbone.name,
             num_images=len(session.pictures),
             seed=config.seed,

@@ -6,10 +6,11 @@ from functools import cached_property
 from torch import nn
 
 from swav.data.eval_transform import EvalTransform
-from swav.evals import EvalConfig, Result
 from swav.evals.harness.eval_data import EvalData
+from swav.evals.harness.input import InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.input import InputConfig
+from swav.evals.harness.task import Task
+from swav.run_folder.result import Result
 
 
 class PixelBaseline:
@@ -18,9 +19,9 @@ class PixelBaseline:
     def __init__(self, data: EvalData) -> None:
         self.data = data
         self._subject = Subject(data)
-        self._found: dict[EvalConfig, Result] = {}
+        self._found: dict[Task, Result] = {}
 
-    def run(self, config: EvalConfig) -> Result:
+    def run(self, config: Task) -> Result:
         """Return the result of one task."""
         if config not in self._found:
             self._found[config] = _result(config, self._subject)
@@ -37,7 +38,7 @@ class Comparison:
     seed: int
     pixels: PixelBaseline
 
-    def run(self, config: EvalConfig) -> Result:
+    def run(self, config: Task) -> Result:
         """Return the result of one task, with those baselines that the task knows beside it.
 
         Raises:
@@ -73,7 +74,7 @@ class Comparison:
         return self._subjects.setdefault((transform, random), subject)
 
 
-def _result(config: EvalConfig, subject: Subject) -> Result:
+def _result(config: Task, subject: Subject) -> Result:
     result = config.evaluate(subject)
     assert result.about.keys() == result.metrics.keys(), f"{config.name}: say what each metric is"
     sets = {"fit_on": subject.data.fit_on, "score_on": subject.data.score_on}

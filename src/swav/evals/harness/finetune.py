@@ -23,7 +23,7 @@ from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective, StepOutput
-from swav.evals.accuracy import count_right
+from swav.evals.harness.accuracy import count_right
 from swav.evals.harness.extract import encode_all, network_encoder
 from swav.evals.harness.splits import stratified_split
 from swav.evals.harness.subject import Subject

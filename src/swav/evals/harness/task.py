@@ -1,0 +1,23 @@
+"""What an evaluation is to those that run it, whichever it is."""
+
+from collections.abc import Hashable
+from typing import ClassVar, Protocol
+
+from swav.evals.harness.input import InputConfig
+from swav.evals.harness.subject import Subject
+from swav.run_folder.result import Result
+
+
+class Task(Hashable, Protocol):
+    """The configuration of an evaluation."""
+
+    name: ClassVar[str]
+    baselines: ClassVar[tuple[str, ...]]
+    """Of ``random`` and ``pixels`` those that can stand beside it."""
+
+    @property
+    def input(self) -> InputConfig:
+        """How pictures become the input of the network."""
+
+    def evaluate(self, subject: Subject) -> Result:
+        """Return the result; raises a ValueError if the pictures do not allow it."""
