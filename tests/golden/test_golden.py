@@ -16,6 +16,10 @@ from swav.engine import Clock, fit
 STEPS = 20
 CLOCK = Clock(step=0, epoch=0, steps_per_epoch=4, total_steps=STEPS, images=0, warmup_steps=4)
 
+# both divide by the deviations of 16 rows, so that what another processor rounds grows in 20 steps:
+# one bit of a view is 1e-2 for Barlow Twins, and VICReg was seen 2e-4 off on an AMD EPYC
+LOOSE = {"barlow": 5e-2, "vicreg": 1e-3}
+
 
 def losses_of(method: str) -> list[float]:
     config = tiny_config(
@@ -49,6 +53,5 @@ def test_losses_are_what_they_were(method: str, request: pytest.FixtureRequest) 
     if request.config.getoption("--update-golden"):
         path.write_text(json.dumps(losses, indent=1) + "\n")
     golden = json.loads(path.read_text())
-    # Barlow Twins divides by the deviations of 16 rows: one bit of a view is 1e-2 in twenty steps
-    rtol = 5e-2 if method == "barlow" else 1e-4
+    rtol = LOOSE.get(method, 1e-4)
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(golden), rtol=rtol, atol=0)

@@ -101,12 +101,17 @@ def normalise(
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile, and keep the result where the package or the user's cache can be written."""
+    """Compile, and keep the result where the package or the user's cache can be written.
+
+    Products may be fused with sums, but sums are never reordered (``reassoc``): LLVM then chose
+    another order for code that it had just compiled than for the same code from the cache, so that
+    the first run on a machine and all later ones saw different bytes. It was not faster either.
+    """
     function = inspect.unwrap(function)  # of a checker of types, which numba cannot compile
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
-        "fastmath": {"contract", "reassoc", "arcp", "nsz"},
+        "fastmath": {"contract", "arcp", "nsz"},
     }
     try:
         compiled: Callable[..., Any] = njit(cache=True, **options)(function)
