@@ -8,9 +8,9 @@ import timm
 import torch
 import torchvision
 
-from swav.training.open_model import Input, is_model, open_model
+from swav.training.open_model import ModelInput, is_model, open_model
 
-SHOWN = Input(size=32)
+SHOWN = ModelInput(size=32)
 PICTURES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -50,7 +50,7 @@ def test_a_folder_of_timm_is_opened_with_its_own_transform(tmp_path: Path) -> No
     settings |= {"interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center"}
     config = {"pretrained_cfg": settings}
     timm.models.save_for_hf(network, str(tmp_path / "net"), model_config=config)
-    model = open_model(str(tmp_path / "net"), Input())
+    model = open_model(str(tmp_path / "net"), ModelInput())
     assert model.transform.input_size == (3, 24, 24)
     assert model.transform.mean == (0.1, 0.2, 0.3)
     assert (model.transform.interpolation, model.transform.crop_pct) == ("bilinear", 0.9)
@@ -59,13 +59,13 @@ def test_a_folder_of_timm_is_opened_with_its_own_transform(tmp_path: Path) -> No
 
 
 def test_random_is_untrained_the_same_each_time_and_of_any_channels() -> None:
-    one, two = (open_model("random:resnet10t", Input(channels=1, size=16)) for _ in range(2))
+    one, two = (open_model("random:resnet10t", ModelInput(channels=1, size=16)) for _ in range(2))
     assert one.network is one.untrained
     for key, value in one.network.state_dict().items():
         assert torch.equal(value, two.network.state_dict()[key]), key
     assert one.transform.input_size == (1, 16, 16)
     assert one.source.channels == 1
-    pixels = open_model("pixels", Input(channels=1))
+    pixels = open_model("pixels", ModelInput(channels=1))
     assert (pixels.network, pixels.untrained, pixels.source.channels) == (None, None, 1)
 
 
@@ -88,7 +88,7 @@ def test_what_is_nothing_is_told_what_there_is() -> None:
 
 def test_a_transformer_with_a_class_token_reads_coloured_pictures_of_any_size() -> None:
     for size, expected in ((None, 224), (32, 32)):
-        model = open_model("random:vit_tiny_patch16_224", Input(size=size))
+        model = open_model("random:vit_tiny_patch16_224", ModelInput(size=size))
         assert model.transform.input_size == (3, expected, expected)
         with torch.no_grad():
             assert model.network(torch.zeros(1, 3, expected, expected)).shape == (1, 192)

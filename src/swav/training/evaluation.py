@@ -22,7 +22,7 @@ from swav.evals.harness.subject import Subject, compute_rows
 from swav.evals.selection import named_tasks, possible_tasks, tasks_beside, with_crop
 from swav.report.figures import write_stages
 from swav.run_folder import layout
-from swav.training.open_model import Input, Model, open_model
+from swav.training.open_model import Model, ModelInput, open_model
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def evaluate(
     """
     wanted = None if tasks is None else with_crop(named_tasks(tasks), crop_pct)
     _check_words(words)
-    shown = Input(channels=channels, size=input_size)
-    found = [open_model(str(word), shown, allow_factory=allow_factory) for word in words]
-    models = [_prepared(model, device, crop_pct, out) for model in _told_apart(found, words)]
+    model_input = ModelInput(channels=channels, size=input_size)
+    opened = [open_model(str(word), model_input, allow_factory=allow_factory) for word in words]
+    models = [_prepared(model, device, crop_pct, out) for model in _told_apart(opened, words)]
     if data and fit_on is not None and score_on is not None:
         raise UsageError(f"DATA {data} beside --fit-on: leave one of them out")
     data = data or _common_data(models, fit_on)
@@ -158,9 +158,9 @@ def _evaluate(
 def _check_words(words: Sequence[str | Path]) -> None:
     if not words:
         raise UsageError("nothing to evaluate: name a run folder or another model")
-    places = [_same(word) for word in words]
+    same = [_same(word) for word in words]
     for number, word in enumerate(words):
-        if places[number] in places[:number]:
+        if same[number] in same[:number]:
             raise UsageError(f"{word} is named twice: one model is one run, not two seeds")
 
 
@@ -207,10 +207,10 @@ def _check_networks(models: Sequence[Model], tasks: Mapping[str, EvalConfig]) ->
 
 def _common_data(models: Sequence[Model], fit_on: str | None) -> str:
     """Return the pictures that the runs were trained on."""
-    found = sorted({model.source.data for model in models if model.config is not None})
-    if len(found) == 1 or fit_on is not None:
-        return found[0] if found else ""
-    known = f"the runs were trained on {', '.join(found)}" if found else "no run was given"
+    trained_on = sorted({model.source.data for model in models if model.config is not None})
+    if len(trained_on) == 1 or fit_on is not None:
+        return trained_on[0] if trained_on else ""
+    known = f"trained on {', '.join(trained_on)}" if trained_on else "no run was given"
     raise UsageError(f"no pictures to evaluate on: {known}, so name them after the models")
 
 

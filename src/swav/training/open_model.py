@@ -56,7 +56,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input:
+class ModelInput:
     """What a network that is no run is shown."""
 
     channels: int = 3
@@ -69,12 +69,12 @@ def is_model(word: str) -> bool:
     path = Path(word)
     if path.exists():
         settings = (path / layout.CONFIG, path / "config.json")
-        return path.name.endswith(ENDINGS) or any(each.exists() for each in settings)
+        return path.name.endswith(ENDINGS) or any(file.exists() for file in settings)
     is_named = word == "pixels" or word.partition(":")[0] == "random" or timm.is_model(word)
     return is_named or "=" in word
 
 
-def open_model(word: str, shown: Input, *, allow_factory: Collection[str] = ()) -> Model:
+def open_model(word: str, model_input: ModelInput, *, allow_factory: Collection[str] = ()) -> Model:
     """Open what a word of the command line names.
 
     Raises:
@@ -86,15 +86,15 @@ def open_model(word: str, shown: Input, *, allow_factory: Collection[str] = ()) 
     if layout.is_run(path):
         return _run(path, allow_factory)
     if (path / "config.json").exists():
-        return _timm(f"local-dir:{path}", shown, name=path.name)
+        return _timm(f"local-dir:{path}", model_input, name=path.name)
     if equals or path.is_file():
-        return _state_dict(Path(file) if equals else path, name if equals else None, shown)
+        return _state_dict(Path(file) if equals else path, name if equals else None, model_input)
     if word == "pixels":
-        return Model(name="pixels", source=SourceConfig(channels=shown.channels))
+        return Model(name="pixels", source=SourceConfig(channels=model_input.channels))
     if kind == "random":
-        return _random(network or UNTRAINED, shown)
+        return _random(network or UNTRAINED, model_input)
     if timm.is_model(word):
-        return _timm(word, shown, name=word)
+        return _timm(word, model_input, name=word)
     raise ValueError(
         f"{word} is no run folder (no {layout.CONFIG}): give the --out of a training, or another "
         f"model. A model is one of:\n{FORMS}"
@@ -116,10 +116,10 @@ def _run(path: Path, allow_factory: Collection[str]) -> Model:
     )
 
 
-def _timm(address: str, shown: Input, *, name: str) -> Model:
+def _timm(address: str, model_input: ModelInput, *, name: str) -> Model:
     """Return a network with timm's weights, from a folder or from where timm publishes them."""
     is_folder = address.startswith("local-dir:")
-    args: dict[str, Any] = {} if is_folder else {"in_chans": shown.channels}
+    args: dict[str, Any] = {} if is_folder else {"in_chans": model_input.channels}
     torch.manual_seed(0)
     untrained = timm.create_model(address, pretrained=False, num_classes=0, **args)
     try:
@@ -130,26 +130,30 @@ def _timm(address: str, shown: Input, *, name: str) -> Model:
             f"a folder or a file of weights, or random:{name}"
         ) from error
     if is_folder:
-        shown = replace(shown, channels=_settings(network)["input_size"][0])
-    return _model(name, network, untrained, shown)
+        model_input = replace(model_input, channels=_settings(network)["input_size"][0])
+    return _model(name, network, untrained, model_input)
 
 
-def _random(name: str, shown: Input) -> Model:
+def _random(name: str, model_input: ModelInput) -> Model:
     torch.manual_seed(0)
     config = BackboneConfig(name=name)
-    network = config.build(shown.channels, allow_factory=name)  # the name was typed
-    model = _model(f"random:{name}", network, network, shown)
+    network = config.build(model_input.channels, allow_factory=name)  # the name was typed
+    model = _model(f"random:{name}", network, network, model_input)
     return replace(model, name="random" if name == UNTRAINED else model.name)
 
 
-def _model(name: str, network: nn.Module, untrained: nn.Module, shown: Input) -> Model:
+def _model(name: str, network: nn.Module, untrained: nn.Module, model_input: ModelInput) -> Model:
     """Return a model that is shown what its weights were trained on; its channels are known."""
     settings = {"crop_pct": 1.0, "interpolation": "bicubic", **_settings(network)}
-    channels = shown.channels
-    size = settings["input_size"][1:] if shown.size is None else (shown.size, shown.size)
-    for each in {network, untrained}:
-        if hasattr(each, "set_input_size") and tuple(size) != tuple(settings["input_size"][1:]):
-            each.set_input_size(tuple(size))  # type: ignore[operator]  # of position embeddings
+    channels = model_input.channels
+    size = (
+        settings["input_size"][1:]
+        if model_input.size is None
+        else (model_input.size, model_input.size)
+    )
+    for model in {network, untrained}:
+        if hasattr(model, "set_input_size") and tuple(size) != tuple(settings["input_size"][1:]):
+            model.set_input_size(tuple(size))  # type: ignore[operator]  # of position embeddings
     known = len(settings["mean"]) == channels
     transform = EvalTransform.from_timm(
         {
@@ -173,8 +177,8 @@ def _settings(network: nn.Module) -> Mapping[str, Any]:
     return settings
 
 
-def _state_dict(path: Path, name: str | None, shown: Input) -> Model:
+def _state_dict(path: Path, name: str | None, model_input: ModelInput) -> Model:
     """Return a network with the weights of a file; every weight of the network must be there."""
-    network, untrained = load_networks(path, name, shown.channels)
-    stem = next(each for each in network.modules() if isinstance(each, nn.Conv2d))
-    return _model(path.name, network, untrained, replace(shown, channels=stem.in_channels))
+    network, untrained = load_networks(path, name, model_input.channels)
+    stem = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return _model(path.name, network, untrained, replace(model_input, channels=stem.in_channels))

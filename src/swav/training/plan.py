@@ -35,9 +35,9 @@ def print_plan(
     number = _probe_pictures(config, facts)
     seconds, activations = _probe(config, objective, pictures, number)
     num_parameters = sum(parameter.numel() for parameter in objective.parameters())
-    share = config.optim.batch_size // config.optim.accumulate
+    micro_batch = config.optim.batch_size // config.optim.accumulate
     slots = 2 if config.optim.optimizer == "adamw" else 1
-    memory = 4 * num_parameters * (2 + slots) + activations * share
+    memory = 4 * num_parameters * (2 + slots) + activations * micro_batch
     num_views = config.views.num_views
     duration = _duration(seconds * total_steps * config.optim.batch_size)
     lines = [

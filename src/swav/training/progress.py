@@ -162,18 +162,18 @@ def _describe(
     clock: Clock, values: Mapping[str, float | Tensor], *, seconds_left: float | None
 ) -> str:
     """Return the numbers that there are, as one line for people."""
-    shown = {name: float(value) for name, value in values.items()}
+    numbers = {name: float(value) for name, value in values.items()}
     parts = [f"epoch {clock.epoch}"]
-    if "loss" in shown:
-        gap = shown["ln_k"] - shown["loss"] if "ln_k" in shown else math.nan
+    if "loss" in numbers:
+        gap = numbers["ln_k"] - numbers["loss"] if "ln_k" in numbers else math.nan
         below = f" ({gap:.3f} below ln K)" if math.isfinite(gap) else ""
-        parts.append(f"loss {shown['loss']:.3f}{below}")
-    if "code_entropy" in shown:
-        parts.append(f"code entropy {shown['code_entropy']:.2f}")
-    if "prototypes_used" in shown:
-        parts.append(f"prototypes used {shown['prototypes_used']:.0%}")
-    if "images_per_second" in shown:
-        parts.append(f"{shown['images_per_second']:.0f} images/s")
+        parts.append(f"loss {numbers['loss']:.3f}{below}")
+    if "code_entropy" in numbers:
+        parts.append(f"code entropy {numbers['code_entropy']:.2f}")
+    if "prototypes_used" in numbers:
+        parts.append(f"prototypes used {numbers['prototypes_used']:.0%}")
+    if "images_per_second" in numbers:
+        parts.append(f"{numbers['images_per_second']:.0f} images/s")
     if seconds_left is not None:
         parts.append(f"{timedelta(seconds=round(seconds_left))} left")
     return "  ".join(parts)
