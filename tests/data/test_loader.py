@@ -1,5 +1,6 @@
 """The loader: the same bytes for any workers, ranks and resumption; bad pictures replaced."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from swav.data.loader import StepViews, epoch_order, loader
 from swav.data.sources.open import SourceConfig, from_arrays, open_source
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import CropGroup, ViewsConfig
+from swav.run_folder.bad_files import append_bad_file
 
 VIEWS = ViewsConfig(
     groups=(
@@ -141,8 +143,8 @@ def test_a_picture_that_cannot_be_read_is_replaced_by_the_next(tmp_path, workers
     (tmp_path / "set").mkdir()
     damaged = (5, 6, 17)
     pictures = written(tmp_path / "set", damaged=damaged)
-    bad_files = tmp_path / "bad_files.txt"
-    found = batches(pictures, workers=workers, bad_files=bad_files)
+    note = partial(append_bad_file, tmp_path)
+    found = batches(pictures, workers=workers, on_bad_file=note)
     for epoch in range(2):
         order = epoch_order(NUM_IMAGES, 0, epoch).tolist()
         expected = []
@@ -152,7 +154,7 @@ def test_a_picture_that_cannot_be_read_is_replaced_by_the_next(tmp_path, workers
             expected.append(order[position % NUM_IMAGES])
         indices = torch.cat([batch.indices for batch in found[3 * epoch : 3 * epoch + 3]])
         assert indices.tolist() == expected
-    lines = bad_files.read_text().splitlines()
+    lines = (tmp_path / "bad_files.txt").read_text().splitlines()
     assert {line.split("\t")[0] for line in lines} == {repr(f"{index:02}.png") for index in damaged}
     assert all(line.split("\t")[1] for line in lines)
 

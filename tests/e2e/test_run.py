@@ -160,9 +160,11 @@ def test_clusters_name_every_picture(run: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [f"{place:06d}" for place in range(NUM_PICTURES)]
     with np.load(run / "clusters.npz") as arrays:
-        probabilities = arrays["probabilities"]
-    assert probabilities.shape == (NUM_PICTURES, 8)
-    assert [int(row["cluster"]) for row in rows] == probabilities.argmax(axis=1).tolist()
+        clusters, probabilities = arrays["clusters"], arrays["probabilities"]
+    assert clusters.shape == probabilities.shape == (NUM_PICTURES, 8)
+    assert [int(row["cluster"]) for row in rows] == clusters[:, 0].tolist()
+    assert (np.diff(probabilities.astype(float), axis=1) <= 0).all()
+    assert all(sorted(row) == list(range(8)) for row in clusters.tolist())
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
 
 

@@ -277,11 +277,12 @@ def scaled_fabric(scale: float) -> tuple[Fabric, torch.amp.GradScaler]:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_methods_see_views_and_codes_in_float32(precision):
     class Strict(Recorder):
-        def forward(self, batch: Batch, clock: Clock, targets=None) -> StepOutput:
-            assert {view.dtype for view in batch.views} == {targets[0].dtype} == {torch.float32}
-            return super().forward(batch, clock, targets)
+        def forward(self, batch: Batch, clock: Clock) -> StepOutput:
+            (codes,) = batch.targets
+            assert {view.dtype for view in batch.views} == {codes.dtype} == {torch.float32}
+            return super().forward(batch, clock)
 
-    objective, fabric = Strict(wants_codes=True), launch(device="cpu", precision=precision)
+    objective, fabric = Strict(makes_targets=True), launch(device="cpu", precision=precision)
     done = fit(objective, batches_of(2), sgd(objective), clock_of(1), accumulate=2, fabric=fabric)
     assert len(list(done)) == 1
 

@@ -12,7 +12,8 @@ from swav.data.sources.groups import Positives
 from swav.data.sources.open import from_arrays
 from swav.data.views.augment import AugmentConfig
 from swav.methods import BYOLConfig, MethodConfig, RotationConfig, SimCLRConfig
-from swav.training.checks import check_groups, check_views, print_plan
+from swav.training.checks import check_groups, check_views
+from swav.training.plan import print_plan
 
 
 def test_mates_in_a_batch_are_those_of_random_batches() -> None:

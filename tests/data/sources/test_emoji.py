@@ -9,7 +9,7 @@ import numpy as np
 import swav.data.sources.named
 from swav.data.sources.open import SourceConfig, splits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_archive_is_the_one_that_the_script_builds():

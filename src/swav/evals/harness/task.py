@@ -1,13 +1,14 @@
 """What an evaluation is to those that run it, whichever it is."""
 
 from collections.abc import Hashable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from swav.evals.harness.input import InputConfig
 from swav.evals.harness.subject import Subject
 from swav.run_folder.result import Result
 
 
+@runtime_checkable
 class Task(Hashable, Protocol):
     """The configuration of an evaluation."""
 
