@@ -81,7 +81,7 @@ class StopAfter(StopSignal):
 def only_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what follows the training, and restore the number of threads."""
     monkeypatch.setattr(train_module, "write_outputs", lambda *_, **__: None)
-    monkeypatch.setattr(session_module, "write_views", lambda *_: None)
+    monkeypatch.setattr(session_module, "draw_views", lambda *_: None)
     monkeypatch.setattr(train_module, "StopSignal", StopAfter)
     monkeypatch.setattr(train_module, "fit", StopAfter.counting)
     threads = torch.get_num_threads()
