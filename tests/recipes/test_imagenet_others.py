@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from swav.methods import JigsawConfig, PIRLConfig
 from swav.recipes import RECIPES, make_config
 
 # batch, epochs, crops, learning rate, weight decay, optimiser
@@ -18,6 +19,10 @@ PUBLISHED = {
     "byol-r50-1000ep": (4096, 1000, "2x224", 0.2 * 16, 1.5e-6, "lars"),
     "barlow-r50-1000ep": (2048, 1000, "1x224,1x224", 0.2 * 8, 1e-6, "lars"),
     "vicreg-r50-100ep": (2048, 100, "1x224,1x224", 0.2 * 8, 1e-6, "lars"),
+    "rotation-r50-105ep": (256, 105, "2x224", 0.1, 1e-4, "sgd"),
+    "jigsaw-r50-105ep": (256, 105, "2x255", 0.1, 1e-4, "sgd"),
+    "relative-r50-70ep": (512, 70, "2x255", 0.2, 1e-4, "sgd"),
+    "pirl-r50-800ep": (1024, 800, "1x224,1x255", 0.12, 1e-4, "sgd"),
 }
 
 
@@ -56,6 +61,11 @@ def test_instance_discrimination_looks_at_one_view_that_keeps_its_colour() -> No
         replace(made, method=make_config("cifar10-cpu").method)
 
 
+def test_every_public_function_is_listed() -> None:
+    others = [name for name in RECIPES if "-r50-" in name and not name.startswith("swav")]
+    assert sorted(others) == sorted(PUBLISHED)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_residual_branches_start_as_published(name: str) -> None:
     network = make_config(name).backbone.build(3)
@@ -65,16 +75,17 @@ def test_residual_branches_start_as_published(name: str) -> None:
     assert len(last) == 16
 
 
-def test_one_cpu_recipe_for_each_method_with_one_budget() -> None:
-    swav = make_config("cifar10-cpu")
-    names = [name for name in RECIPES if name.endswith("-cifar10-cpu")]
-    assert {name.partition("-")[0] for name in names} >= {"simclr", "sela", "deepcluster", "moco"}
-    for name in names:
-        made = make_config(name)
-        assert made.method.name == name.partition("-")[0]
-        assert (made.optim == swav.optim) is not (made.method.name == "byol")  # small steps
-        alike = replace(made, method=swav.method, optim=swav.optim)
-        if made.method.pretext is None:
-            assert alike == swav
-        else:  # its tiles need other views
-            assert replace(alike, views=swav.views) == swav
+def test_details_of_jigsaw_and_pirl() -> None:
+    jigsaw, pirl = make_config("jigsaw-r50-105ep").method, make_config("pirl-r50-800ep")
+    assert isinstance(jigsaw, JigsawConfig)
+    assert (jigsaw.num_permutations, jigsaw.tile_dim) == (2000, 1000)
+    method = pirl.method
+    assert isinstance(method, PIRLConfig)
+    assert (method.num_negatives, method.temperature, method.memory_momentum) == (32_000, 0.07, 0.5)
+    assert [group.scale for group in pirl.views.groups] == [(0.08, 1.0), (0.6, 1.0)]
+    assert (pirl.optim.final_learning_rate, pirl.optim.decay_vectors) == (0.00012, False)
+    for group in pirl.views.groups:
+        augment = group.augment
+        assert (augment.jitter, augment.grey, augment.blur) == (1.0, 0.2, 0.0)
+        assert (augment.brightness, augment.contrast, augment.saturation) == (0.4, 0.4, 0.4)
+        assert augment.hue == 0.2

@@ -1,5 +1,6 @@
 """Every recipe is whole, survives its file, and is found by its name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from swav import config
 from swav.config import UnknownNameError
 from swav.data.sources.pictures import DataFacts
+from swav.data.views.pretext_tasks import JigsawViews
 from swav.engine import TrainingFacts
 from swav.recipes import RECIPES, TrainConfig, make_config, with_channels
 from swav.recipes.options import TYPICAL
@@ -34,6 +36,8 @@ def test_says_where_it_is_from_and_what_it_needs(name: str) -> None:
     assert len(recipe.summary) < 100
     for word in ("Source:", "Hardware:", "Result:"):
         assert word in recipe.description
+    if name.partition("-")[0] not in ("auto", "demo"):
+        assert re.search(r"[0-9] (h|min)\b|time not published|nor the time", recipe.description)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -43,6 +47,14 @@ def test_the_method_can_be_built_for_its_batch(name: str) -> None:
     facts = TrainingFacts(feature_dim=1, num_images=50_000, global_batch=batch)
     assert made.method.check(facts) is not None
     assert made.optim.accumulate == 1 or not made.method.needs_whole_batch
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_pretext_task_can_cut_its_views(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JigsawViews, "_known", lambda _: None)  # 2,000 permutations take seconds
+    recipe = make_config(name, TYPICAL)
+    if recipe.method.pretext is not None:
+        recipe.method.pretext.check(recipe.views)
 
 
 def test_a_recipe_is_found_by_either_spelling() -> None:

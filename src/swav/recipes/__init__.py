@@ -1,14 +1,14 @@
 """Recipes: functions that return complete training configs, by the names of the command line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 from swav.config import UnknownNameError
 from swav.data.sources.pictures import DataFacts, Pictures
-from swav.recipes import cifar10_cpu, imagenet_others, imagenet_swav, pretext, small_gpu
+from swav.recipes import cifar10_cpu, demo, imagenet_others, imagenet_swav, small_gpu
 from swav.recipes.auto import auto, explain
-from swav.recipes.demo import demo
 from swav.recipes.train_config import TrainConfig
 
 __all__ = ["RECIPES", "Recipe", "TrainConfig", "explain", "make_config", "with_channels"]
@@ -70,17 +70,21 @@ def with_channels(config: TrainConfig, channels: int) -> TrainConfig:
     return replace(config, data=data, views=views)
 
 
+def _recipes_of(module: ModuleType) -> Iterator[Recipe]:
+    """Yield a recipe for each public function of a file, in its order."""
+    for name, function in vars(module).items():
+        is_own = inspect.isfunction(function) and function.__module__ == module.__name__
+        if is_own and not name.startswith("_"):
+            yield _fixed(function)
+
+
 def _fixed(function: Callable[[], TrainConfig]) -> Recipe:
     """Return a recipe that does not look at the pictures."""
     return Recipe(
-        name=_name(function),
+        name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function) or "",
         build=lambda facts, device: function(),  # noqa: ARG005
     )
-
-
-def _name(function: Callable[..., TrainConfig]) -> str:
-    return function.__name__.replace("_", "-")
 
 
 def _auto(facts: DataFacts | None, device: str) -> TrainConfig:
@@ -88,57 +92,14 @@ def _auto(facts: DataFacts | None, device: str) -> TrainConfig:
     return auto(facts, device)
 
 
-_FIXED = (
-    demo,
-    small_gpu.cifar10_cpu,
-    small_gpu.cifar10,
-    small_gpu.cifar100,
-    small_gpu.stl10,
-    small_gpu.imagenette,
-    imagenet_swav.swav_r50_100ep,
-    imagenet_swav.swav_r50_200ep,
-    imagenet_swav.swav_r50_400ep,
-    imagenet_swav.swav_r50_800ep,
-    imagenet_swav.swav_r50_400ep_2x224,
-    imagenet_swav.swav_r50_200ep_bs256,
-    imagenet_swav.swav_r50_400ep_bs256,
-    imagenet_swav.swav_r50_400ep_8gpu,
-    imagenet_swav.swav_r50w2_400ep,
-    imagenet_swav.swav_r50w4_400ep,
-    imagenet_swav.swav_r50w5_400ep,
-    cifar10_cpu.deepcluster_cifar10_cpu,
-    cifar10_cpu.sela_cifar10_cpu,
-    cifar10_cpu.simclr_cifar10_cpu,
-    cifar10_cpu.moco_cifar10_cpu,
-    cifar10_cpu.byol_cifar10_cpu,
-    cifar10_cpu.instdisc_cifar10_cpu,
-    cifar10_cpu.barlow_cifar10_cpu,
-    cifar10_cpu.vicreg_cifar10_cpu,
-    imagenet_others.deepcluster_r50_400ep,
-    imagenet_others.deepcluster_r50_400ep_2x224,
-    imagenet_others.deepcluster_r50_800ep,
-    imagenet_others.sela_r50_400ep,
-    imagenet_others.simclr_r50_100ep,
-    imagenet_others.moco_r50_200ep,
-    imagenet_others.instdisc_r50_200ep,
-    imagenet_others.byol_r50_1000ep,
-    imagenet_others.barlow_r50_1000ep,
-    imagenet_others.vicreg_r50_100ep,
-    pretext.rotation_r50_105ep,
-    pretext.rotation_cifar10_cpu,
-    pretext.jigsaw_r50_105ep,
-    pretext.jigsaw_cifar10_cpu,
-    pretext.relative_r50_70ep,
-    pretext.relative_cifar10_cpu,
-    pretext.pirl_r50_800ep,
-    pretext.pirl_cifar10_cpu,
-)
-
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="auto", description=inspect.getdoc(auto) or "", build=_auto, reads_data=True),
-        *(_fixed(function) for function in _FIXED),
-    )
+    "auto": Recipe(
+        name="auto", description=inspect.getdoc(auto) or "", build=_auto, reads_data=True
+    ),
+    **{
+        recipe.name: recipe
+        for module in (demo, cifar10_cpu, small_gpu, imagenet_swav, imagenet_others)
+        for recipe in _recipes_of(module)
+    },
 }
 """Every recipe, by the name that ``--recipe`` takes."""

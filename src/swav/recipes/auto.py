@@ -18,7 +18,9 @@ from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.nn.heads import HeadConfig
-from swav.recipes.small_gpu import HALF_JITTER, SMALL_RESNET
+from swav.recipes.cifar10_cpu import SMALL_RESNET
+from swav.recipes.imagenet_swav import RESNET50
+from swav.recipes.small_gpu import HALF_JITTER, RESNET18
 from swav.recipes.train_config import TrainConfig
 
 
@@ -201,10 +203,8 @@ def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
 
 def _backbone(*, many: bool, on_gpu: bool) -> BackboneConfig:
     if many:
-        return BackboneConfig(name="resnet50", args={"zero_init_last": False})
-    if on_gpu:
-        return BackboneConfig(name="resnet18", args={"zero_init_last": False})
-    return SMALL_RESNET
+        return RESNET50
+    return RESNET18 if on_gpu else SMALL_RESNET
 
 
 def _batch_size(num_images: int, *, on_gpu: bool) -> int:

@@ -6,7 +6,7 @@ from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.heads import HeadConfig
-from swav.recipes.small_gpu import SMALL_RESNET
+from swav.recipes.cifar10_cpu import SMALL_RESNET
 from swav.recipes.train_config import TrainConfig
 
 

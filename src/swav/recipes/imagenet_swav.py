@@ -18,6 +18,8 @@ from swav.nn.backbones import BackboneConfig
 from swav.nn.heads import HeadConfig
 from swav.recipes.train_config import TrainConfig
 
+RESNET50 = BackboneConfig(name="resnet50", args={"zero_init_last": False})
+
 
 def swav_r50_800ep() -> TrainConfig:
     """Train ResNet-50 for 800 epochs with a batch of 4,096: the paper's main result.
@@ -28,7 +30,7 @@ def swav_r50_800ep() -> TrainConfig:
     """
     return TrainConfig(
         views=_views(num_small=6),
-        backbone=BackboneConfig(name="resnet50", args={"zero_init_last": False}),
+        backbone=RESNET50,
         method=SwAVConfig(
             num_prototypes=(3000,),
             head=HeadConfig(hidden_dim=2048, embed_dim=128),

@@ -1,4 +1,4 @@
-"""Recipes for small public data sets: on one GPU, and CIFAR-10 on a CPU.
+"""Small public data sets on one GPU: CIFAR, STL-10, Imagenette.
 
 Their settings start from published benchmarks, whose figures stand in the docstrings and are
 those of others; results of these recipes themselves are in ``benchmarks/``.
@@ -12,9 +12,11 @@ from swav.engine.optim import OptimConfig
 from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.nn.heads import HeadConfig
+from swav.recipes.imagenet_swav import RESNET50
 from swav.recipes.train_config import TrainConfig
 
 HALF_JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+RESNET18 = replace(RESNET50, name="resnet18")
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -42,7 +44,7 @@ def cifar100() -> TrainConfig:
     """Train a ResNet-18 for CIFAR-100 for 1,000 epochs on one GPU.
 
     Source: the settings of cifar10 for the budget of solo-learn's benchmark.
-    Hardware: one GPU.
+    Hardware: one GPU; time not published.
     Result: linear 64.9 in solo-learn, with LARS, 3,000 prototypes and a queue.
     """
     return replace(cifar10(), epochs=1000)
@@ -59,7 +61,7 @@ def stl10() -> TrainConfig:
     small = CropGroup(count=4, size=(36, 36), scale=(0.10, 0.33))
     return TrainConfig(
         views=ViewsConfig(groups=(large, small)),
-        backbone=BackboneConfig(name="resnet50", args={"zero_init_last": False}),
+        backbone=RESNET50,
         method=SwAVConfig(num_prototypes=(512,), freeze_steps=0),
         optim=OptimConfig(optimizer="adamw", batch_size=128, learning_rate=1e-3, weight_decay=1e-6),
         epochs=100,
@@ -79,50 +81,9 @@ def imagenette() -> TrainConfig:
     small = CropGroup(count=6, size=(64, 64), scale=(0.05, 0.14), augment=HALF_JITTER)
     return TrainConfig(
         views=ViewsConfig(groups=(large, small)),
-        backbone=BackboneConfig(name="resnet18", args={"zero_init_last": False}),
+        backbone=RESNET18,
         method=SwAVConfig(num_prototypes=(3000,), freeze_steps=0),
         optim=OptimConfig(optimizer="adamw", batch_size=256, learning_rate=1e-3, weight_decay=1e-6),
         epochs=200,
         precision="bf16-mixed",
     )
-
-
-def cifar10_cpu() -> TrainConfig:
-    """Train a small ResNet on CIFAR-10 within 40 minutes on two CPU cores.
-
-    Source: our own. Sharp codes and few prototypes, as a short run needs; crops larger than the
-    pictures, because the network's stem halves them twice.
-    Hardware: two CPU cores, 22 min.
-    Result: kNN (k = 20) 50.7, linear 56.7, one seed (``benchmarks/cifar10_2cpu_2026-11-22.md``).
-    """
-    augment = replace(HALF_JITTER, blur=0.0)
-    large = CropGroup(count=2, size=(48, 48), scale=(0.2, 1.0), augment=augment)
-    small = CropGroup(count=4, size=(28, 28), scale=(0.05, 0.2), augment=augment)
-    return TrainConfig(
-        views=ViewsConfig(groups=(large, small), mean=CIFAR_MEAN, std=CIFAR_STD),
-        backbone=SMALL_RESNET,
-        method=SwAVConfig(
-            num_prototypes=(100,), head=HeadConfig(hidden_dim=512), epsilon=0.025, freeze_steps=20
-        ),
-        optim=OptimConfig(
-            optimizer="adamw",
-            batch_size=128,
-            learning_rate=1.5e-3,
-            warmup_epochs=0.2,
-            weight_decay=0.05,
-        ),
-        epochs=5,
-    )
-
-
-SMALL_RESNET = BackboneConfig(
-    name="resnet18",
-    args={
-        "layers": [1, 1, 1, 1],
-        "channels": [32, 64, 128, 256],
-        "stem_type": "deep",
-        "stem_width": 16,
-        "zero_init_last": False,
-    },
-)
-"""Half the depth and half the width of ResNet-18 (1.2 M parameters); plain timm opens it."""
