@@ -14,11 +14,9 @@ def test_one_process_is_the_identity():
     assert not gathered.requires_grad
     assert torch.equal(distributed.all_reduce_mean(local), local)
     assert torch.equal(distributed.all_reduce_max(local), local)
-    distributed.barrier()
 
 
 def collect(local: torch.Tensor) -> dict[str, object]:
-    distributed.barrier()
     return {
         "rank": distributed.rank(),
         "world": distributed.world_size(),

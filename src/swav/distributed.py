@@ -70,12 +70,6 @@ def all_reduce_max(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     return all_gather(local).amax(dim=0)
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if world_size() > 1:
-        dist.barrier()
-
-
 def local_world_size() -> int:
     """Return the ranks that the launcher started on this machine, 1 without a launcher."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

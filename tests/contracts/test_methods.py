@@ -134,7 +134,9 @@ def test_its_config_says_what_it_is(method: MethodConfig) -> None:
     features = torch.randn(3, 16)
     has_clusters = build(method).eval().cluster(features) is not None
     assert method.has_clusters == has_clusters
-    assert method.has_epsilon == ("epsilon" in config.to_dict(method))
+    for remedy in method.collapse_remedies:
+        option = remedy.split("--method.")[1].split()[0].replace("-", "_")
+        assert option in config.to_dict(method)
 
 
 @every_method

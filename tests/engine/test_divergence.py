@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from swav.engine.divergence import NotFiniteError, check_finite, collapse
-from swav.engine.objective import Clock
+from swav.engine.objective import Clock, ObjectiveConfig
+from swav.methods import DeepClusterConfig, SeLaConfig, SwAVConfig
 
 CLOCK = Clock(step=500, epoch=5, steps_per_epoch=100, total_steps=1000, images=32_000)
 LN_K = math.log(300)
@@ -79,14 +80,18 @@ def test_collapse(step: int, loss: float, used: float, warning: str | None) -> N
         assert f"step {step}" in found
 
 
-def test_only_a_method_with_codes_is_told_to_sharpen_them() -> None:
-    found = [
-        collapse(
-            replace(CLOCK, step=500), loss=2.0, ln_k=LN_K, prototypes_used=0.0, has_epsilon=has
-        )
-        for has in (True, False)
-    ]
-    assert ["epsilon" in (text or "epsilon") for text in found] == [True, False]
+@pytest.mark.parametrize("method", [SwAVConfig, SeLaConfig, DeepClusterConfig])
+def test_remedies_are_options_that_the_method_has(method: type[ObjectiveConfig]) -> None:
+    warning = collapse(
+        replace(CLOCK, step=500),
+        loss=2.0,
+        ln_k=LN_K,
+        prototypes_used=0.0,
+        remedies=method.collapse_remedies,
+    )
+    assert warning is not None
+    assert "fewer --method.num-prototypes, a lower --optim.learning-rate or, for" in warning
+    assert ("--method.epsilon" in warning) is (method is not DeepClusterConfig)
 
 
 def test_a_long_warm_up_is_waited_for() -> None:

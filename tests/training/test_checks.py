@@ -36,6 +36,7 @@ def test_methods_with_negatives_are_warned_of_large_groups(tmp_path: Path) -> No
     pictures = config.data.build()
     apart, labels = check_groups(config, pictures)
     assert "simclr tells all pictures apart" in apart
+    assert "(swav, deepcluster, sela, byol, barlow, vicreg)" in apart
     assert "the groups are the labels" in labels
     without = replace(config, method=TINY_METHODS[BYOLConfig])
     assert check_groups(without, pictures) == [labels]

@@ -63,8 +63,8 @@ class ObjectiveConfig(ABC):
     """Whether every other picture counts as different, one that shows the same thing too."""
     has_clusters: ClassVar[bool] = False
     """Whether ``Objective.cluster`` has an answer."""
-    has_epsilon: ClassVar[bool] = False
-    """Whether an option ``epsilon`` sharpens its assignment."""
+    collapse_remedies: ClassVar[tuple[str, ...]] = ()
+    """Options of its own to change when its codes collapse, the likeliest first."""
     needs_whole_batch: ClassVar[str] = ""
     """Why the loss cannot be added up over micro-batches; empty where it can."""
     min_views: ClassVar[int] = 2

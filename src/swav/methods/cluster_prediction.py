@@ -9,6 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
+from swav.engine.divergence import FEWER_PROTOTYPES
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.epoch_clusters import EpochClusters
 from swav.nn.heads import HeadConfig, embed_views
@@ -29,6 +31,9 @@ IMAGENET = 1_281_167
 @dataclass(frozen=True, kw_only=True)
 class ClusterPredictionConfig(ObjectiveConfig):
     """The settings that both methods have."""
+
+    has_clusters: ClassVar[bool] = True
+    collapse_remedies: ClassVar[tuple[str, ...]] = (FEWER_PROTOTYPES,)
 
     num_prototypes: tuple[int, ...] = ()
     """Clusters of each head, over which the loss is a mean; by default three heads whose number

@@ -25,7 +25,6 @@ class DeepClusterConfig(ClusterPredictionConfig):
 
     name: ClassVar[str] = "deepcluster"
     title: ClassVar[str] = "DeepCluster-v2"
-    has_clusters: ClassVar[bool] = True
 
     kmeans_iterations: int = 10
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, TrainingFacts
 from swav.methods.cluster_prediction import ClusterPrediction, ClusterPredictionConfig
 from swav.ops.assign import sinkhorn
@@ -25,8 +26,7 @@ class SeLaConfig(ClusterPredictionConfig):
 
     name: ClassVar[str] = "sela"
     title: ClassVar[str] = "SeLa-v2"
-    has_clusters: ClassVar[bool] = True
-    has_epsilon: ClassVar[bool] = True
+    collapse_remedies: ClassVar[tuple[str, ...]] = (SHARPER_CODES, FEWER_PROTOTYPES)
 
     epsilon: float = 0.05
     """Entropy of the assignment before it is made hard (not published for v2: SwAV's)."""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
+from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
@@ -33,7 +34,7 @@ class SwAVConfig(ObjectiveConfig):
     name: ClassVar[str] = "swav"
     title: ClassVar[str] = "SwAV"
     has_clusters: ClassVar[bool] = True
-    has_epsilon: ClassVar[bool] = True
+    collapse_remedies: ClassVar[tuple[str, ...]] = (SHARPER_CODES, FEWER_PROTOTYPES)
 
     num_prototypes: tuple[int, ...] = (3000,)
     """Prototypes of each head; the loss is the mean over heads."""

@@ -8,6 +8,7 @@ from swav.data.sources.pictures import DataFacts, Pictures
 from swav.data.views.view_distance import distance_within
 from swav.engine import TrainingFacts
 from swav.engine.loop import check_accumulation
+from swav.recipes.options import METHODS
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
@@ -63,7 +64,7 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
         remarks.append(
             f"{config.method.name} tells all pictures apart, and {mates:.1f} of a batch of "
             f"{config.optim.batch_size} are on average of a picture's own group: take a method "
-            "without negatives (swav, byol, barlow, vicreg) or smaller groups"
+            f"without negatives ({', '.join(_methods_without_negatives())}) or smaller groups"
         )
     if pictures.labels is not None:
         pairs = len({*zip(positives.groups.tolist(), pictures.labels.tolist(), strict=True)})
@@ -94,6 +95,15 @@ def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
     return [
         f"two views of a picture are {apart:.2f} times as far apart as views of two pictures "
         f"(averaged to 4x4 cells); from about {ALIKE} on trainings collapse. Try {remedy}"
+    ]
+
+
+def _methods_without_negatives() -> list[str]:
+    """Return the methods that compare views and no other pictures."""
+    return [
+        name
+        for name, method in METHODS.items()
+        if not method.has_negatives and method().pretext is None
     ]
 
 

@@ -93,7 +93,7 @@ class TrainingLog:
             loss=values["loss"],
             ln_k=values["ln_k"],
             prototypes_used=values["prototypes_used"],
-            has_epsilon=self._session.config.method.has_epsilon,
+            remedies=self._session.config.method.collapse_remedies,
         )
         if warning:
             logger.warning(warning)
