@@ -12,9 +12,10 @@ from torch import nn
 from swav.data.sources.open import from_arrays
 from swav.data.sources.pictures import DataFacts
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes import RECIPES, TrainConfig, make_config
 from swav.run_folder.checkpoint import newest_checkpoint
-from swav.training import checks
+from swav.training import checks, plan
 from swav.training import run as train_module
 from swav.training import session as session_module
 from swav.training.run import train
@@ -25,7 +26,6 @@ PHOTOS = DataFacts(
 )
 SMALLER: dict[str, Any] = {
     "hidden_dim": 32,
-    "embed_dim": 16,
     "tile_dim": 8,
     "num_negatives": 8,
     "num_permutations": 6,
@@ -41,6 +41,7 @@ def toy(name: str) -> TrainConfig:
     names = {field.name for field in fields(config.method)}
     method = replace(
         config.method,
+        **({"head": smaller(config.method.head)} if "head" in names else {}),
         **{
             key: min(vars(config.method)[key], SMALLER[key])
             for key in names & SMALLER.keys()
@@ -63,6 +64,10 @@ def toy(name: str) -> TrainConfig:
         threads=1,
         workers=0,
     )
+
+
+def smaller(head: HeadConfig) -> HeadConfig:
+    return replace(head, hidden_dim=min(head.hidden_dim, 32), embed_dim=16)
 
 
 def narrowed(backbone: BackboneConfig) -> BackboneConfig:
@@ -95,15 +100,15 @@ def test_is_built_and_planned(
     """At full width, its weights left out."""
     build = BackboneConfig.build
 
-    def on_meta(config: BackboneConfig, channels: int = 3) -> nn.Module:
+    def on_meta(config: BackboneConfig, channels: int = 3, **_: Any) -> nn.Module:
         with torch.device("meta"):
             return build(config, channels)
 
     monkeypatch.setattr(BackboneConfig, "build", on_meta)
-    monkeypatch.setattr(checks, "_probe", lambda *_: (0.01, 1e6))
+    monkeypatch.setattr(plan, "_probe", lambda *_: (0.01, 1e6))
     config = make_config(name, PHOTOS)
     checks.check_plan(config, PHOTOS)
-    checks.print_plan(config, PHOTOS, from_arrays(np.zeros((4, 32, 32, 3), dtype=np.uint8)))
+    plan.print_plan(config, PHOTOS, from_arrays(np.zeros((4, 32, 32, 3), dtype=np.uint8)))
     steps = config.epochs * (PHOTOS.num_images // config.optim.batch_size)
     assert f"= {steps} steps of {config.optim.batch_size} pictures" in capsys.readouterr().out
 
@@ -111,7 +116,7 @@ def test_is_built_and_planned(
 def step(config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train for one epoch, which is one step, and look at what was saved."""
     monkeypatch.setattr(train_module, "write_outputs", lambda *_, **__: None)
-    monkeypatch.setattr(session_module, "write_views", lambda *_: None)
+    monkeypatch.setattr(session_module, "draw_views", lambda *_: None)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, 40, 40, 3), dtype=np.uint8)
     train("arrays", config=config, out=folder, pictures=from_arrays(pixels))
     saved = newest_checkpoint(folder)
