@@ -2,21 +2,35 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from contracts.test_resume import TOTAL_STEPS, StopAfter
 from forked import on_ranks
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
-from tiny import BATCH_SIZE, METHOD_CLASSES, TINY_METHODS, tiny_config, tiny_facts, tiny_pictures
+from tiny import (
+    BATCH_SIZE,
+    METHOD_CLASSES,
+    TINY_METHODS,
+    WITH_BATCHNORM,
+    tiny_config,
+    tiny_facts,
+    tiny_pictures,
+)
 
 from swav.data.loader import StepViews
 from swav.engine import Clock, fit
 from swav.engine.launch import launch
 from swav.methods import SwAVConfig
+from swav.run_folder.checkpoint import newest_checkpoint
+from swav.training import run as train_module
+from swav.training.run import StoppedBySignal
 
 STEPS = 4
 TINY = {cls.name: TINY_METHODS[cls] for cls in METHOD_CLASSES}
@@ -64,15 +78,41 @@ def train(method: str, out: str, *, accumulate: int = 1, fabric: Fabric | None =
     save_file({name: value.contiguous() for name, value in gradients.items()}, f"{out}.gradients")
 
 
-def train_rank(rank: int, ranks: int, method: str, out: str, accumulate: int) -> None:
-    """Do the same as one of several ranks, in the environment that torchrun makes."""
+@contextmanager
+def one_of(rank: int, ranks: int, out: str) -> Iterator[None]:
+    """Be one of several ranks, in the environment that torchrun makes."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
     os.environ.update({name: str(value) for name, value in names.items()})
     os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", GLOO_SOCKET_IFNAME="lo")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")  # asked for, never opened
     dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=ranks)
-    train(method, f"{out}-{rank}", accumulate=accumulate, fabric=launch(device="cpu", threads=1))
+    yield
     dist.destroy_process_group()
+
+
+def train_rank(rank: int, ranks: int, method: str, out: str, accumulate: int) -> None:
+    """Do the same as one of several ranks."""
+    with one_of(rank, ranks, out):
+        fabric = launch(device="cpu", threads=1)
+        train(method, f"{out}-{rank}", accumulate=accumulate, fabric=fabric)
+
+
+def run_rank(rank: int, ranks: int, out: str, every: int, stop_after: int) -> None:
+    """Do a whole run as one of several ranks, with BatchNorm; stop after some steps and go on."""
+    config = tiny_config(
+        backbone=WITH_BATCHNORM, epochs=2, save_every=every, evaluate_every=every % 2
+    )
+    train_module.write_outputs = lambda *_, **__: None
+    StopAfter.steps = stop_after
+    train_module.StopSignal, train_module.fit = StopAfter, StopAfter.counting
+    with one_of(rank, ranks, out), suppress(StoppedBySignal):
+        train_module.train("arrays", config=config, out=out, pictures=tiny_pictures())
+    if stop_after < TOTAL_STEPS:
+        StopAfter.steps = TOTAL_STEPS
+        with one_of(rank, ranks, f"{out}-again"):
+            train_module.train(
+                "arrays", config=config, out=out, pictures=tiny_pictures(), resume=True
+            )
 
 
 def read(out: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -105,3 +145,21 @@ def test_micro_batches_are_one_batch(accumulate: int, tmp_path: Path) -> None:
     torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-4)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.ranks
+def test_saving_evaluating_and_stopping_change_no_bit(tmp_path: Path) -> None:
+    """A mean of BatchNorm's statistics over ranks is saved; each rank goes on with its own."""
+    last = []
+    for name, every, stop_after in (("once", 0, TOTAL_STEPS), ("often", 1, 3)):
+        out = str(tmp_path / name)
+        on_ranks("contracts.test_ranks:run_rank", out, every, stop_after, ranks=2, folder=tmp_path)
+        checkpoint = newest_checkpoint(Path(out))
+        assert checkpoint is not None
+        assert checkpoint.step == 8
+        last.append(checkpoint.tensors)
+    once, often = last
+    assert any(key.startswith("rank_statistics/") for key in once)
+    assert once.keys() == often.keys()
+    for key, value in once.items():
+        assert torch.equal(value, often[key]), key

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from swav.nn.batchnorm import frozen_statistics, synchronise_statistics
+from swav.nn.batchnorm import (
+    frozen_statistics,
+    statistics_of_ranks,
+    synchronise_statistics,
+    synchronised_statistics,
+    take_own_statistics,
+)
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -62,3 +68,27 @@ def test_ranks_share_the_mean_of_their_statistics(run_on_ranks):
     expected = 0.1 * rows.mean(dim=(0, 1))
     torch.testing.assert_close(first["running_mean"], expected)
     assert first["num_batches_tracked"] == 1
+
+
+def kept_apart(rows: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
+    """Return a rank's statistics before, inside and after, and once they were taken back."""
+    norm = nn.BatchNorm1d(3)
+    norm(rows)
+    before, by_rank = state(norm), statistics_of_ranks(norm)
+    with synchronised_statistics(norm):
+        inside = state(norm)
+    after = state(norm)
+    synchronise_statistics(norm)
+    take_own_statistics(norm, by_rank)
+    return {"before": before, "inside": inside, "after": after, "taken": state(norm)}
+
+
+@pytest.mark.ranks
+def test_ranks_go_on_with_their_own_statistics(run_on_ranks):
+    first, second = run_on_ranks(2, kept_apart, [torch.randn(6, 3), torch.randn(6, 3) + 5])
+    assert not torch.equal(first["before"]["running_mean"], second["before"]["running_mean"])
+    for name in first["before"]:
+        assert torch.equal(first["inside"][name], second["inside"][name])
+        for rank in (first, second):
+            assert torch.equal(rank["after"][name], rank["before"][name])
+            assert torch.equal(rank["taken"][name], rank["before"][name])

@@ -18,7 +18,7 @@ from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
 from swav.engine.launch import available_cores, check_machine, launch, loading_workers
-from swav.nn.batchnorm import synchronise_statistics
+from swav.nn.batchnorm import synchronise_statistics, synchronised_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
@@ -260,6 +260,7 @@ def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
             raise _stopped(session, saved=saved)
     if session.saved_step != session.clock.step:
         raise _unsaved(session)
+    synchronise_statistics(session.objective)  # the outputs are of what was saved
 
 
 def _stopped(session: Session, *, saved: bool) -> Exception:
@@ -311,5 +312,6 @@ def _num_threads(config: TrainConfig) -> int:
 
 def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:
     """Return how good the encoder is so far; all ranks take part, the first one measures."""
-    synchronise_statistics(session.objective)
-    return evaluation.measure(session.objective.encoder) if session.fabric.is_global_zero else {}
+    with synchronised_statistics(session.objective):
+        encoder = session.objective.encoder
+        return evaluation.measure(encoder) if session.fabric.is_global_zero else {}

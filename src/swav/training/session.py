@@ -19,7 +19,11 @@ from swav.data.loader import StepViews
 from swav.data.sources.pictures import Pictures
 from swav.engine import Clock, Objective
 from swav.engine.launch import available_cores, loss_scaler, prepare_network
-from swav.nn.batchnorm import synchronise_statistics
+from swav.nn.batchnorm import (
+    statistics_of_ranks,
+    synchronised_statistics,
+    take_own_statistics,
+)
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
@@ -34,6 +38,8 @@ from swav.training.outputs import draw_views
 logger = logging.getLogger(__name__)
 
 SAVES_PER_RUN = 20
+RANK_STATISTICS = "rank_statistics/"
+"""Keys of a checkpoint for the BatchNorm statistics that each of several ranks goes on with."""
 FREE_TO_CHANGE = (
     "log_every",
     "save_every",
@@ -179,9 +185,12 @@ def save(session: Session, seconds: float) -> bool:
     """Publish a checkpoint; a full disk costs the checkpoint, not the run. Same on all ranks."""
     if session.saved_step == session.clock.step:
         return True
-    synchronise_statistics(session.objective)
-    state = session.objective.state_dict()  # on every rank: memory banks are gathered
-    failed = on_any_rank(session.fabric.is_global_zero and not _publish(session, state, seconds))
+    by_rank = statistics_of_ranks(session.objective)
+    with synchronised_statistics(session.objective):
+        state = session.objective.state_dict()  # on every rank: memory banks are gathered
+        failed = on_any_rank(
+            session.fabric.is_global_zero and not _publish(session, state, by_rank, seconds)
+        )
     session.saved_step = session.saved_step if failed else session.clock.step
     return not failed
 
@@ -193,7 +202,9 @@ def on_any_rank(flag: bool) -> bool:
     return bool(distributed.all_reduce_max(torch.tensor(int(flag))))
 
 
-def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool:
+def _publish(
+    session: Session, state: Mapping[str, Any], by_rank: Mapping[str, Tensor], seconds: float
+) -> bool:
     clock, named = session.clock, session.objective.named_parameters()
     meta = {
         "step": clock.step,
@@ -205,6 +216,7 @@ def _publish(session: Session, state: Mapping[str, Any], seconds: float) -> bool
         "versions": dict(installed_versions()),
     }
     tensors = flatten(state, session.optimizer, named, loss_scaler(session.fabric))
+    tensors |= {RANK_STATISTICS + name: values.cpu() for name, values in by_rank.items()}
     try:
         save_checkpoint(session.folder, step=clock.step, tensors=tensors, meta=meta)
     except OSError as error:
@@ -248,7 +260,13 @@ def _continue(session: Session) -> None:
         return
     checkpoint = found or load_checkpoint(layout.checkpoint(session.folder, step))
     scaler = loss_scaler(session.fabric)
-    restore(checkpoint.tensors, session.objective, session.optimizer, scaler)
+    tensors = dict(checkpoint.tensors)
+    by_rank = {
+        key.removeprefix(RANK_STATISTICS): tensors.pop(key)
+        for key in checkpoint.tensors
+        if key.startswith(RANK_STATISTICS)
+    }
+    restore(tensors, session.objective, session.optimizer, scaler)
     _restore_machine(checkpoint.meta)
     session.clock = session.clock.at(step, global_batch=session.config.optim.batch_size)
     session.seconds = float(checkpoint.meta["seconds"])
@@ -256,6 +274,7 @@ def _continue(session: Session) -> None:
     if session.is_trained:
         logger.info("all %d steps are done: making what is missing", step)
         return
+    take_own_statistics(session.objective, by_rank)
     if session.fabric.is_global_zero:
         _record_resume(session)
     logger.info("continuing at step %d of %d", step, session.clock.total_steps)
