@@ -13,13 +13,14 @@ from torch import nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.heads import EXPANDER, HeadConfig, embed_views
 from swav.ops.losses import cross_correlation, unordered_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class BarlowConfig(ObjectiveConfig):
+class BarlowConfig(ProjectedConfig):
     """Barlow Twins (Zbontar et al., 2021): a correlation matrix close to the identity."""
 
     name: ClassVar[str] = "barlow"
@@ -46,19 +47,8 @@ class BarlowConfig(ObjectiveConfig):
         return Barlow(self, backbone, facts)
 
 
-class Barlow(Objective):
+class Barlow(Projected[BarlowConfig]):
     """Redundancy reduction by the cross-correlation of views."""
-
-    def __init__(self, config: BarlowConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean loss over pairs of views, the same on every rank."""

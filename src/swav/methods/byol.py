@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, embed_views
 from swav.ops.losses import bootstrap_distance, swapped_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class BYOLConfig(ObjectiveConfig):
+class BYOLConfig(ProjectedConfig):
     """BYOL (Grill et al., 2020): predict the projections of a slowly moving target network."""
 
     name: ClassVar[str] = "byol"
@@ -58,16 +59,12 @@ class BYOLConfig(ObjectiveConfig):
         return BYOL(self, backbone, facts)
 
 
-class BYOL(Objective):
+class BYOL(Projected[BYOLConfig]):
     """Prediction of a target network's projections."""
 
     def __init__(self, config: BYOLConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector, self.predictor = (
-            config.head.build(input_dim) for input_dim in (facts.feature_dim, config.head.embed_dim)
-        )
+        super().__init__(config, backbone, facts)
+        self.predictor = config.head.build(config.head.embed_dim)
         self.target_backbone = MovingAverage(self.backbone)
         self.target_projector = MovingAverage(self.projector)
 
@@ -75,11 +72,6 @@ class BYOL(Objective):
     def lr_multipliers(self) -> Mapping[str, float]:
         """The predictor's."""
         return {"predictor": self.config.predictor_rate}
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The online backbone."""
-        return self.backbone
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean distance of each view's prediction from the other target views."""

@@ -9,18 +9,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from swav.data.batch import Batch
 from swav.engine.divergence import FEWER_PROTOTYPES
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.epoch_clusters import EpochClusters
-from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.prototypes import Prototypes
 from swav.ops.losses import cluster_prediction
 
@@ -29,7 +28,7 @@ IMAGENET = 1_281_167
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterPredictionConfig(ObjectiveConfig):
+class ClusterPredictionConfig(ProjectedConfig):
     """The settings that both methods have."""
 
     has_clusters: ClassVar[bool] = True
@@ -40,7 +39,6 @@ class ClusterPredictionConfig(ObjectiveConfig):
     grows as the root of the number of pictures, up to the 3,000 of ImageNet."""
     num_banks: int = 2
     """Embeddings kept of each picture, one for each target view."""
-    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -72,16 +70,14 @@ class ClusterPredictionConfig(ObjectiveConfig):
         return []
 
 
-class ClusterPrediction(Objective):
+Config = TypeVar("Config", bound=ClusterPredictionConfig)
+
+
+class ClusterPrediction(Projected[Config]):
     """Prediction of clusters; a method says how they are made."""
 
-    def __init__(
-        self, config: ClusterPredictionConfig, backbone: nn.Module, facts: TrainingFacts
-    ) -> None:
-        super().__init__(config)
-        self.temperature = config.temperature
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
+    def __init__(self, config: Config, backbone: nn.Module, facts: TrainingFacts) -> None:
+        super().__init__(config, backbone, facts)
         self.num_prototypes = config.resolved_prototypes(facts.num_images)
         self.prototypes = Prototypes(config.head.embed_dim, self.num_prototypes)
         self.clusters = EpochClusters(
@@ -90,11 +86,6 @@ class ClusterPrediction(Objective):
             num_prototypes=self.num_prototypes,
             num_banks=config.num_banks,
         )
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
 
     @abstractmethod
     def assignments(self, clock: Clock) -> Sequence[Int[Tensor, " rows"]]:
@@ -119,7 +110,7 @@ class ClusterPrediction(Objective):
         assignments = self.clusters.of(batch.indices).to(embeddings.device)
         losses = [
             cluster_prediction(
-                scores, assignment.repeat(len(batch.views)), temperature=self.temperature
+                scores, assignment.repeat(len(batch.views)), temperature=self.config.temperature
             )
             for scores, assignment in zip(
                 self.prototypes(embeddings.flatten(0, 1)), assignments, strict=True
@@ -127,10 +118,6 @@ class ClusterPrediction(Objective):
         ]
         ln_k = torch.tensor(self.num_prototypes).log().mean()
         return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.figures})
-
-    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
-        """Return unit embeddings of all views."""
-        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
 
     def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere, where centroids are; remember nothing yet."""
@@ -145,4 +132,6 @@ class ClusterPrediction(Objective):
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch prototypes"]:
         """Return the softmax over the first head's prototypes."""
-        return self.prototypes.probabilities(self.projector(features), temperature=self.temperature)
+        return self.prototypes.probabilities(
+            self.projector(features), temperature=self.config.temperature
+        )

@@ -33,14 +33,13 @@ class DeepClusterConfig(ClusterPredictionConfig):
         return DeepCluster(self, backbone, facts)
 
 
-class DeepCluster(ClusterPrediction):
+class DeepCluster(ClusterPrediction[DeepClusterConfig]):
     """Prediction of the clusters of the epoch before."""
 
     def __init__(
         self, config: DeepClusterConfig, backbone: nn.Module, facts: TrainingFacts
     ) -> None:
         super().__init__(config, backbone, facts)
-        self.config = config
         self.prototypes.requires_grad_(False)
 
     def assignments(self, clock: Clock) -> Sequence[Int[Tensor, " rows"]]:

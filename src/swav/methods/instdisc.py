@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import HeadConfig, embed_views
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
+from swav.nn.heads import HeadConfig
 from swav.nn.memory import MemoryBank
 from swav.ops.losses import noise_contrast
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstDiscConfig(ObjectiveConfig):
+class InstDiscConfig(ProjectedConfig):
     """Instance discrimination (Wu et al., 2018): find a picture's row in a memory bank."""
 
     name: ClassVar[str] = "instdisc"
@@ -58,24 +58,16 @@ class InstDiscConfig(ObjectiveConfig):
         return InstDisc(self, backbone, facts)
 
 
-class InstDisc(Objective):
+class InstDisc(Projected[InstDiscConfig]):
     """Every picture a class of its own."""
 
     def __init__(self, config: InstDiscConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
+        super().__init__(config, backbone, facts)
         self.bank = MemoryBank(
             facts.num_images, config.head.embed_dim, momentum=config.bank_momentum
         )
         self._log_normaliser = torch.tensor(torch.nan)
         self._waiting: list[tuple[Tensor, Tensor]] = []  # of the micro-batches of this step
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
@@ -118,10 +110,6 @@ class InstDisc(Objective):
             for view in embeddings
         ]
         return StepOutput(torch.stack(losses).mean())
-
-    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
-        """Return unit embeddings of all views."""
-        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
 
     def _mean_of_targets(
         self, embeddings: Float[Tensor, "views batch embed"], batch: Batch

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, embed_views
 from swav.nn.queue import Length, Queue, auto_length
@@ -29,7 +30,7 @@ LONGEST_QUEUE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoConfig(ObjectiveConfig):
+class MoCoConfig(ProjectedConfig):
     """MoCo v1 and v2 (He et al., 2020): keys of a momentum encoder, a queue of negatives."""
 
     name: ClassVar[str] = "moco"
@@ -85,23 +86,15 @@ class MoCoConfig(ObjectiveConfig):
         return MoCo(self, backbone, facts)
 
 
-class MoCo(Objective):
+class MoCo(Projected[MoCoConfig]):
     """Contrast with a queue of keys."""
 
     def __init__(self, config: MoCoConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
+        super().__init__(config, backbone, facts)
         self.key_backbone = MovingAverage(self.backbone)
         self.key_projector = MovingAverage(self.projector)
         self.queue = Queue(config.resolved_queue_length(facts))
         self._keys: list[Tensor] = []  # of the micro-batches of the current step
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone of the queries."""
-        return self.backbone
 
     def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the mean loss of all queries: views that ask for the key of a target view."""

@@ -43,12 +43,8 @@ class SeLaConfig(ClusterPredictionConfig):
         return SeLa(self, backbone, facts)
 
 
-class SeLa(ClusterPrediction):
+class SeLa(ClusterPrediction[SeLaConfig]):
     """Prediction of equal clusters, assigned once an epoch."""
-
-    def __init__(self, config: SeLaConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config, backbone, facts)
-        self.config = config
 
     def assignments(self, _clock: Clock) -> Sequence[Int[Tensor, " rows"]]:
         """Share all pictures equally between the prototypes of each head; keep the largest code."""

@@ -8,17 +8,16 @@ arXiv 2002.05709, and its loss for any number of views from Caron et al., NeurIP
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import nn
 
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
-from swav.nn.heads import HeadConfig, embed_views
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.ops.losses import nt_xent
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLRConfig(ObjectiveConfig):
+class SimCLRConfig(ProjectedConfig):
     """SimCLR (Chen et al., 2020): contrast the views of a picture with all others of the batch."""
 
     name: ClassVar[str] = "simclr"
@@ -28,7 +27,6 @@ class SimCLRConfig(ObjectiveConfig):
         "SimCLR contrasts every view with all pictures of the batch, so parts of it are less"
     )
 
-    head: HeadConfig = HeadConfig()
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -40,21 +38,9 @@ class SimCLRConfig(ObjectiveConfig):
         return SimCLR(self, backbone, facts)
 
 
-class SimCLR(Objective):
+class SimCLR(Projected[SimCLRConfig]):
     """Contrast within the batch of all ranks."""
-
-    def __init__(self, config: SimCLRConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the loss over all pairs of views, targets or not."""
-        embeddings = F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
-        return StepOutput(nt_xent(embeddings, temperature=self.config.temperature))
+        return StepOutput(nt_xent(self.embed(batch), temperature=self.config.temperature))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
-from swav.nn.heads import HeadConfig, embed_views
+from swav.nn.heads import HeadConfig, unit_embeddings
 from swav.nn.prototypes import Prototypes, PrototypeUsage
 from swav.nn.queue import Length, Queue, check_reach, length_to_reach
 from swav.ops.assign import Prior, hard_codes
@@ -140,11 +139,14 @@ class SwAV(Objective):
             for head in range(len(codes))
             for target, prediction in swapped_pairs(batch.num_targets, num_views)
         ]
-        return StepOutput(torch.stack(losses).mean(), self._metrics(scores, codes, clock))
+        target_scores = [torch.cat(views[: batch.num_targets]) for views in scores]
+        self.usage.record(target_scores, clock.step)
+        metrics = self.usage.metrics(codes, since=clock.step - clock.steps_per_epoch)
+        return StepOutput(torch.stack(losses).mean(), metrics)
 
     def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
         """Return unit embeddings of all views."""
-        return F.normalize(embed_views(self.backbone, self.projector, batch.views), dim=2)
+        return unit_embeddings(self.backbone, self.projector, batch.views)
 
     @torch.no_grad()
     def _coded_embeddings(
@@ -156,8 +158,7 @@ class SwAV(Objective):
         assert self.average is not None
         assert self.head_average is not None
         targets = batch.views[: batch.num_targets]
-        teacher, head = self.average.average, self.head_average.average
-        return F.normalize(embed_views(teacher, head, targets), dim=2)
+        return unit_embeddings(self.average.average, self.head_average.average, targets)
 
     @torch.no_grad()
     def _codes(
@@ -214,21 +215,6 @@ class SwAV(Objective):
         """Return the softmax over the first head's prototypes, by the averaged head if there is."""
         head = self.projector if self.head_average is None else self.head_average.average
         return self.prototypes.probabilities(head(features), temperature=self.config.temperature)
-
-    @torch.no_grad()
-    def _metrics(
-        self, scores: Sequence[tuple[Tensor, ...]], codes: Sequence[Tensor], clock: Clock
-    ) -> dict[str, Tensor]:
-        """Return what tells learning from collapse; heads are averaged."""
-        self.usage.record([torch.cat(views[: len(codes[0])]) for views in scores], clock.step)
-        floor = torch.stack([torch.special.entr(head).sum(2).mean() for head in codes]).cpu()
-        ln_k = torch.tensor(self.config.num_prototypes).log()
-        return {
-            "code_entropy": (floor / ln_k).mean(),
-            "prototypes_used": self.usage.used_since(clock.step - clock.steps_per_epoch),
-            "loss_floor": floor.mean(),
-            "ln_k": ln_k.mean(),
-        }
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the step at which each prototype was last chosen."""

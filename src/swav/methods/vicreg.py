@@ -20,13 +20,14 @@ from torch import nn
 
 from swav import distributed
 from swav.data.batch import Batch
-from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
+from swav.engine.objective import Clock, StepOutput, TrainingFacts
+from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.heads import EXPANDER, HeadConfig, embed_views
 from swav.ops.losses import covariance_penalty, unordered_pairs, variance_hinge
 
 
 @dataclass(frozen=True, kw_only=True)
-class VICRegConfig(ObjectiveConfig):
+class VICRegConfig(ProjectedConfig):
     """VICReg (Bardes et al., 2022): variance, invariance and covariance of the embeddings."""
 
     name: ClassVar[str] = "vicreg"
@@ -56,19 +57,8 @@ class VICRegConfig(ObjectiveConfig):
         return VICReg(self, backbone, facts)
 
 
-class VICReg(Objective):
+class VICReg(Projected[VICRegConfig]):
     """Redundancy reduction without comparing pictures."""
-
-    def __init__(self, config: VICRegConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
-        super().__init__(config)
-        self.config = config
-        self.backbone = backbone
-        self.projector = config.head.build(facts.feature_dim)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the weighted sum of the three terms, the same on every rank."""

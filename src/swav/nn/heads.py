@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -70,3 +71,10 @@ def embed_views(
         return torch.cat([embed_views(backbone, head, [view]) for view in views])
     embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
     return embeddings.float().view(len(views), -1, embeddings.shape[1])
+
+
+def unit_embeddings(
+    backbone: nn.Module, head: nn.Module, views: Sequence[Float[Tensor, "batch channels _ _"]]
+) -> Float[Tensor, "views batch embed"]:
+    """Return the embeddings of all views on the unit sphere."""
+    return F.normalize(embed_views(backbone, head, views), dim=2)

@@ -65,6 +65,20 @@ class PrototypeUsage:
             last_chosen = self.last_chosen[head].scatter(0, rows.argmax(dim=1).cpu(), step)
             self.last_chosen[head] = distributed.all_reduce_max(last_chosen)
 
+    @torch.no_grad()
+    def metrics(
+        self, codes: Sequence[Float[Tensor, "targets batch _"]], *, since: int
+    ) -> dict[str, Tensor]:
+        """Return what tells learning from collapse; heads are averaged."""
+        floor = torch.stack([torch.special.entr(head).sum(2).mean() for head in codes]).cpu()
+        ln_k = torch.tensor([len(steps) for steps in self.last_chosen]).log()
+        return {
+            "code_entropy": (floor / ln_k).mean(),
+            "prototypes_used": self.used_since(since),
+            "loss_floor": floor.mean(),
+            "ln_k": ln_k.mean(),
+        }
+
     def used_since(self, step: int) -> Float[Tensor, ""]:
         """Return the fraction of prototypes chosen after ``step``, the mean over heads."""
         step = max(step, -1)
