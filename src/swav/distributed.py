@@ -24,9 +24,9 @@ def all_gather(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
     local = local.detach().contiguous()
     if world_size() == 1:
         return local[None]
-    shares = [torch.empty_like(local) for _ in range(world_size())]
-    dist.all_gather(shares, local)
-    return torch.stack(shares)
+    by_rank = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(by_rank, local)
+    return torch.stack(by_rank)
 
 
 def all_gather_with_grad(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:

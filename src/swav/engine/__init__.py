@@ -1,4 +1,4 @@
-"""The engine: the loop, its clock, the optimiser, checkpoints and the watch."""
+"""The engine: the loop, its clock, the optimiser, launch, and the watch for divergence."""
 
 from swav.data.batch import Batch
 from swav.engine.loop import due, fit

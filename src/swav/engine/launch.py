@@ -112,12 +112,12 @@ def resolved_device(device: str) -> str:
     kind = device.partition(":")[0]
     valid = [
         name
-        for name, there in (
+        for name, available in (
             ("cpu", True),
             ("cuda", torch.cuda.is_available()),
             ("mps", torch.backends.mps.is_available()),
         )
-        if there
+        if available
     ]
     if kind not in valid:
         raise UsageError(f"device {device!r} is not here: use {', '.join(valid)} or auto")

@@ -44,10 +44,10 @@ def fit(
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
     scaler = loss_scaler(fabric)
     objective.train()
-    micro_batches = iter(batches)
+    incoming = iter(batches)
     while clock.step < clock.total_steps:
-        share = [fabric.to_device(batch) for batch in islice(micro_batches, accumulate)]
-        if len(share) < accumulate:
+        micro_batches = [fabric.to_device(batch) for batch in islice(incoming, accumulate)]
+        if len(micro_batches) < accumulate:
             return
         if clock.step % clock.steps_per_epoch == 0:
             objective.before_epoch(clock)
@@ -56,7 +56,7 @@ def fit(
                 group["lr"] = learning_rate(clock) * group.get("rate", 1.0)
         torch.manual_seed(seed + clock.step)  # dropout too depends on the step alone
         objective.before_step(clock)
-        output = _forward_backward(fabric, wrapped, objective, share, clock)
+        output = _forward_backward(fabric, wrapped, objective, micro_batches, clock)
         objective.after_backward(clock)
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -68,7 +68,7 @@ def fit(
         wrapped_optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         objective.after_step(clock)
-        num_images = sum(len(batch.indices) for batch in share) * distributed.world_size()
+        num_images = sum(len(batch.indices) for batch in micro_batches) * distributed.world_size()
         clock = clock.at(clock.step + 1, global_batch=num_images)
         yield clock, output
 
@@ -109,19 +109,19 @@ def _forward_backward(
     fabric: Fabric,
     wrapped: _FabricModule,
     objective: Objective,
-    share: Sequence[Batch],
+    micro_batches: Sequence[Batch],
     clock: Clock,
 ) -> StepOutput:
     """Add up the gradients of all micro-batches; return their mean loss and metrics."""
-    if len(share) > 1:
+    if len(micro_batches) > 1:
         with fabric.autocast():
-            share = objective.with_targets(share, clock)
+            micro_batches = objective.with_targets(micro_batches, clock)
     outputs: list[StepOutput] = []
-    for place, batch in enumerate(share):
-        is_last = place == len(share) - 1
+    for number, batch in enumerate(micro_batches):
+        is_last = number == len(micro_batches) - 1
         with fabric.no_backward_sync(wrapped, enabled=not is_last):
             output: StepOutput = wrapped(lambda batch=batch: (batch, clock))
-            fabric.backward(output.loss / len(share))
+            fabric.backward(output.loss / len(micro_batches))
         outputs.append(output)
     return _mean(outputs)
 

@@ -98,7 +98,7 @@ class Objective(nn.Module, ABC):
     """
 
     def __init__(self, config: ObjectiveConfig | None = None) -> None:
-        """Note what the engine asks of the settings; an objective that is no method has none."""
+        """Keep what the engine reads of the settings; an objective that is no method has none."""
         super().__init__()
         self.needs_whole_batch = "" if config is None else config.needs_whole_batch
 

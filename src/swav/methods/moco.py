@@ -98,7 +98,7 @@ class MoCo(Projected[MoCoConfig]):
 
     def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the mean loss of all queries: views that ask for the key of a target view."""
-        keys = self._made_keys(batch.views[: batch.num_targets], clock)
+        keys = self._shuffled_keys(batch.views[: batch.num_targets], clock)
         self._keys.append(keys)
         if not self.queue.is_full:
             self.queue.fill(self._random_rows(keys))
@@ -116,7 +116,7 @@ class MoCo(Projected[MoCoConfig]):
         return StepOutput(torch.stack(losses).mean())
 
     @torch.no_grad()
-    def _made_keys(
+    def _shuffled_keys(
         self, views: Sequence[Float[Tensor, "batch channels _ _"]], clock: Clock
     ) -> Float[Tensor, "targets batch embed"]:
         """Return the keys of this rank's pictures, computed in shuffled company."""

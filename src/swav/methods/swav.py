@@ -183,9 +183,9 @@ class SwAV(Objective):
             coded = [self._coded_embeddings(batch, self.embed(batch)) for batch in batches]
         whole = self._codes(torch.cat(coded, dim=1), clock)
         sizes = [rows.shape[1] for rows in coded]
-        parts = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
+        per_batch = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
         return [
-            batch._replace(targets=targets) for batch, targets in zip(batches, parts, strict=True)
+            batch._replace(targets=targets) for batch, targets in zip(batches, per_batch, strict=True)
         ]
 
     def before_step(self, _clock: Clock) -> None:

@@ -89,12 +89,12 @@ class EpochClusters(nn.Module):
 
     def assign(self, by_head: Sequence[Int[Tensor, " rows"]]) -> None:
         """Take the cluster of each of ``rows(head)``, for every head; measure what changed."""
-        found = []
+        every_head = []
         for nearest in by_head:
-            mine = torch.full(self.bank.seen.shape, -1, dtype=torch.int32, device=nearest.device)
-            mine[self.bank.seen] = nearest.int()
-            found.append(self.bank.whole(mine))
-        assignments = torch.stack(found)
+            own = torch.full(self.bank.seen.shape, -1, dtype=torch.int32, device=nearest.device)
+            own[self.bank.seen] = nearest.int()
+            every_head.append(self.bank.whole(own))
+        assignments = torch.stack(every_head)
         self._figures = self._measured(self._assignments.cpu(), assignments.cpu())
         self._assignments = assignments
 

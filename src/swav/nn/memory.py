@@ -36,7 +36,7 @@ class MemoryBank(nn.Module):
             num_images: pictures of the data.
             embed_dim: size of an embedding.
             num_banks: rows of each picture, such as one for each target view.
-            momentum: share of the old row in the new one; 0 replaces it.
+            momentum: share of the old row in the new one; 0 repictures it.
 
         Raises:
             ValueError: if ``momentum`` is not in [0, 1).
@@ -88,11 +88,11 @@ class MemoryBank(nn.Module):
         """
         every = distributed.all_gather(indices).flatten()
         new = distributed.all_gather(embeddings.float()).transpose(0, 1).flatten(1, 2)
-        place = torch.full((self.num_images,), -1, device=every.device)
-        place.scatter_reduce_(0, every, torch.arange(len(every), device=every.device), "amax")
+        last_row = torch.full((self.num_images,), -1, device=every.device)
+        last_row.scatter_reduce_(0, every, torch.arange(len(every), device=every.device), "amax")
         own = torch.unique(every)
         own = own[own % distributed.world_size() == distributed.rank()]
-        rows, new = own // distributed.world_size(), F.normalize(new[:, place[own]], dim=2)
+        rows, new = own // distributed.world_size(), F.normalize(new[:, last_row[own]], dim=2)
         old = torch.where(self._seen[rows][:, None], self._rows[:, rows], new)
         self._rows[:, rows] = F.normalize(old.lerp(new, 1 - self.momentum), dim=2)
         self._seen[rows] = True
@@ -139,10 +139,10 @@ class MemoryBank(nn.Module):
                 f"run's is {expected}: continue with the data and settings of the run that saved it"
             )
         num_rows = -(-self.num_images // distributed.world_size())  # the last may be of no picture
-        places = distributed.rank() + distributed.world_size() * torch.arange(num_rows)
-        places = places.to(rows.device)
-        is_picture, places = places < self.num_images, places.clamp(max=self.num_images - 1)
-        self._rows, self._seen = rows[:, places], seen[places] & is_picture
+        pictures = distributed.rank() + distributed.world_size() * torch.arange(num_rows)
+        pictures = pictures.to(rows.device)
+        is_picture, pictures = pictures < self.num_images, pictures.clamp(max=self.num_images - 1)
+        self._rows, self._seen = rows[:, pictures], seen[pictures] & is_picture
 
     def _drawn(self, num_banks: int, embed_dim: int) -> Float[Tensor, "banks rows embed"]:
         """Return this rank's random unit rows."""

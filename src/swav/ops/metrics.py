@@ -26,9 +26,9 @@ def wilson_interval(
     assert 0 <= num_right <= num_trials
     assert num_trials > 0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = num_right / num_trials
-    spread = z * sqrt(share * (1 - share) / num_trials + (z / (2 * num_trials)) ** 2)
-    centre, scale = share + z * z / (2 * num_trials), 1 + z * z / num_trials
+    proportion = num_right / num_trials
+    spread = z * sqrt(proportion * (1 - proportion) / num_trials + (z / (2 * num_trials)) ** 2)
+    centre, scale = proportion + z * z / (2 * num_trials), 1 + z * z / num_trials
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
@@ -79,8 +79,8 @@ def jackknife_intervals(
     scale = float(student.ppf(0.5 + confidence / 2, len(rest) - 1)) * sqrt(len(rest) - 1)
     intervals = {}
     for name, value in values.items():
-        if all(name in found for found in rest):
-            spread = scale * float(np.std([found[name] for found in rest]))
+        if all(name in without for without in rest):
+            spread = scale * float(np.std([without[name] for without in rest]))
             if spread > 0:  # without any spread nothing is known of the next set either
                 intervals[name] = (max(-1.0, value - spread), min(1.0, value + spread))
     return intervals

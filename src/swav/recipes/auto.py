@@ -226,20 +226,20 @@ def _epochs(facts: DataFacts, *, on_gpu: bool) -> int:
 
 
 def _optim(batch_size: int, *, warmup_epochs: float, many: bool) -> OptimConfig:
-    share = batch_size / 256
+    multiple = batch_size / 256
     if many:
         return OptimConfig(
             optimizer="lars",
             batch_size=batch_size,
-            learning_rate=0.6 * share,
-            final_learning_rate=0.0006 * share,
+            learning_rate=0.6 * multiple,
+            final_learning_rate=0.0006 * multiple,
             warmup_epochs=warmup_epochs,
             weight_decay=1e-6,
         )
     return OptimConfig(
         optimizer="adamw",
         batch_size=batch_size,
-        learning_rate=3e-3 * math.sqrt(share),
+        learning_rate=3e-3 * math.sqrt(multiple),
         warmup_epochs=warmup_epochs,
         weight_decay=1e-4,
     )

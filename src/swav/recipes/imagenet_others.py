@@ -97,12 +97,12 @@ def simclr_r50_100ep() -> TrainConfig:
     Hardware: 64 GPUs; time not published.
     Result: not published for 100 epochs.
     """
-    like = swav_r50_400ep()
+    swav = swav_r50_400ep()
     return replace(
-        like,
+        swav,
         views=_two_crops(),
         method=SimCLRConfig(temperature=0.1),
-        optim=replace(like.optim, start_learning_rate=0.6, final_learning_rate=0.0),
+        optim=replace(swav.optim, start_learning_rate=0.6, final_learning_rate=0.0),
         epochs=100,
     )
 
@@ -133,14 +133,14 @@ def instdisc_r50_200ep() -> TrainConfig:
     Hardware: 8 GPUs; time not published.
     Result: not published for these settings (NPID++, 32,000 negatives and 800 epochs: 56.68).
     """
-    like = moco_r50_200ep()
+    moco = moco_r50_200ep()
     augment = replace(MOCO_AUGMENT, jitter=1.0, hue=0.4, grey=0.0, blur=0.0)
     crop = CropGroup(count=1, size=(224, 224), scale=(0.08, 1.0), augment=augment)
     return replace(
-        like,
+        moco,
         views=ViewsConfig(groups=(crop,)),
         method=InstDiscConfig(num_negatives=4096, bank_momentum=0.5, temperature=0.07),
-        optim=replace(like.optim, decay_vectors=False),
+        optim=replace(moco.optim, decay_vectors=False),
     )
 
 
