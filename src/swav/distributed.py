@@ -21,6 +21,7 @@ def world_size() -> int:
 
 def all_gather(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "ranks ..."]:
     """Stack ``local`` from every rank, in rank order. No gradient flows back."""
+    # gloo and nccl send memory as it lies
     local = local.detach().contiguous()
     if world_size() == 1:
         return local[None]
@@ -49,11 +50,13 @@ class _GatherWithGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, *gradients: Tensor) -> Tensor:
+        # every rank's loss saw these rows, so their gradients come from all ranks
         return all_reduce_sum(gradients[0])[rank()]
 
 
 def all_reduce_sum(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return the sum of ``local`` over all ranks. No gradient flows back."""
+    # a copy: all_reduce writes into what it is given
     total = local.detach().clone(memory_format=torch.contiguous_format)
     if world_size() > 1:
         dist.all_reduce(total)
@@ -62,6 +65,7 @@ def all_reduce_sum(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
 
 def all_reduce_mean(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return the mean of ``local`` over all ranks. No gradient flows back."""
+    # added up in rank order, so that all ranks have the same bits
     return all_gather(local).mean(dim=0)
 
 

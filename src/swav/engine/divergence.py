@@ -50,6 +50,7 @@ def check_finite(
 
 
 def _advice(clock: Clock, *, loss: float, values: Mapping[str, float], precision: str) -> str:
+    # first, as an overflow also looks like every cause below
     if precision == "16-mixed":
         return "Likely cause: float16 overflows above 65504. Try --precision bf16-mixed or 32-true."
     if math.isfinite(loss):
@@ -96,6 +97,7 @@ def collapse(
         f"{', '.join([*remedies, 'a lower --optim.learning-rate'])} or, for pictures that look "
         "alike, views that leave more in common: --views.augment.jitter 0 --views.augment.grey 0"
     )
+    # 1 %: collapsed runs stayed at 2.997 to 3.001 of ln K = 2.996 (docs/log.md)
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
             f"step {clock.step}: the loss {loss:.4f} is still within 1 % of ln K = {ln_k:.4f}, "

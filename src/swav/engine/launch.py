@@ -28,6 +28,7 @@ def loading_workers(device: str | torch.device) -> int:
     On a CPU the network needs most of them.
     """
     cores = available_cores() // distributed.local_world_size()
+    # views take a few percent of a CPU run since they are compiled (docs/decisions/0015)
     return max(1, cores - 1 if is_gpu(device) else cores // 4)
 
 
@@ -48,11 +49,14 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     num_local, num_nodes = distributed.local_world_size(), distributed.launched_nodes()
     ranks = num_local * num_nodes
     devices: int | list[int] = [int(number)] if number and ranks == 1 else num_local
+    # torchrun leaves one thread to each of several ranks
     torch.set_num_threads(threads or max(1, available_cores() // num_local))
     # its successor, forward_sync_buffers, is not in every torch from 2.10 on
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     strategy = DDPStrategy(
-        broadcast_buffers=False, process_group_backend=GPU_BACKENDS if kind == "cuda" else None
+        # the first rank's BatchNorm statistics would overwrite the others' at every step
+        broadcast_buffers=False,
+        process_group_backend=GPU_BACKENDS if kind == "cuda" else None,
     )
     fabric = Fabric(
         accelerator=kind,
@@ -78,6 +82,7 @@ def prepare_network(
     if sync_batchnorm:
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         convert(objective)  # in place: no objective is a BatchNorm itself
+    # before the optimiser: it lays its state out as the weights are
     objective.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile_network:
         objective.compile()

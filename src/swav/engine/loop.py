@@ -49,6 +49,7 @@ def fit(
         micro_batches = [fabric.to_device(batch) for batch in islice(incoming, accumulate)]
         if len(micro_batches) < accumulate:
             return
+        # by the step, not by the data: a run resumed at the first step of an epoch does it too
         if clock.step % clock.steps_per_epoch == 0:
             objective.before_epoch(clock)
         if learning_rate is not None:
@@ -58,8 +59,10 @@ def fit(
         objective.before_step(clock)
         output = _forward_backward(fabric, wrapped, objective, micro_batches, clock)
         objective.after_backward(clock)
+        # before the check and the clipping: both are about the true gradient
         if scaler is not None:
             scaler.unscale_(optimizer)
+        # after all ranks agreed on the loss, before the update: weights stay finite
         _check_finite(fabric, objective, output, clock)
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
@@ -114,13 +117,16 @@ def _forward_backward(
 ) -> StepOutput:
     """Add up the gradients of all micro-batches; return their mean loss and metrics."""
     if len(micro_batches) > 1:
+        # targets are computed outside of the wrapped module, which brings the autocast otherwise
         with fabric.autocast():
             micro_batches = objective.with_targets(micro_batches, clock)
     outputs: list[StepOutput] = []
     for number, batch in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
+        # ranks add up their gradients once, at the last micro-batch
         with fabric.no_backward_sync(wrapped, enabled=not is_last):
             output: StepOutput = wrapped(lambda batch=batch: (batch, clock))
+            # micro-batches are of equal size, so the mean of means is the mean
             fabric.backward(output.loss / len(micro_batches))
         outputs.append(output)
     return _mean(outputs)
@@ -133,6 +139,7 @@ def _mean(outputs: Sequence[StepOutput]) -> StepOutput:
         torch.stack([output.loss.detach().cpu(), *(output.metrics[name] for name in names)])
         for output in outputs
     ]
+    # on the CPU and in one piece: one collective a step, whatever the number of metrics
     loss, *metrics = distributed.all_reduce_mean(torch.stack(rows).mean(dim=0)).unbind()
     return StepOutput(loss, dict(zip(names, metrics, strict=True)))
 

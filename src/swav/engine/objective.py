@@ -30,6 +30,7 @@ class Clock:
 
     def at(self, step: int, *, global_batch: int) -> "Clock":
         """Return the clock of the same run after ``step`` optimiser steps."""
+        # from the step alone: a clock needs no state of its own in a checkpoint
         epoch = step // self.steps_per_epoch
         return replace(self, step=step, epoch=epoch, images=step * global_batch)
 

@@ -64,6 +64,7 @@ class OptimConfig:
                     lr_multipliers[part] for part in lr_multipliers if name.startswith(f"{part}.")
                 )
                 rate = next(own, 1.0)
+                # the reference decays vectors too: it is apex's LARC without exclusions
                 decays = weight.ndim > 1 or (self.decay_vectors and self.optimizer != "adamw")
                 decay = self.weight_decay if decays else 0.0
                 groups.setdefault((rate, decay), []).append(weight)
@@ -82,6 +83,7 @@ class OptimConfig:
             return Lars(parts, momentum=self.momentum, trust_coeff=1e-3, always_adapt=True)
         if self.optimizer == "sgd":
             return torch.optim.SGD(parts, momentum=self.momentum)
+        # fused: one kernel over all tensors
         return torch.optim.AdamW(parts, fused=True)
 
     def learning_rate_at(self, clock: Clock) -> float:
@@ -97,6 +99,7 @@ class OptimConfig:
             self.final_learning_rate,
         )
         if step < warmup:
+            # warmup - 1: both ends are included, as linspace in the reference
             return start + (height - start) * step / max(warmup - 1, 1)
         done = (step - warmup) / max(clock.total_steps - warmup, 1)
         return final + 0.5 * (height - final) * (1 + math.cos(math.pi * done))

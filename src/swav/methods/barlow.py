@@ -33,6 +33,7 @@ class BarlowConfig(ProjectedConfig):
     batchnorm_per_view: bool = True
     """Pass each view on its own, as the authors' code does, so that BatchNorm sees one view at a
     time; without, views of one size pass the network together and all views the head."""
+    # 0.0051 is the default of the authors' code
     redundancy_weight: float = 0.0051
     """Of correlations between different dimensions (lambda)."""
 
@@ -54,6 +55,7 @@ class Barlow(Projected[BarlowConfig]):
         """Return the mean loss over pairs of views, the same on every rank."""
         per_view = self.config.batchnorm_per_view
         local = embed_views(self.backbone, self.projector, batch.views, per_view=per_view)
+        # with gradient: correlations are over the batch of all ranks, and every row takes part
         embeddings = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
         losses = [
             cross_correlation(
@@ -61,6 +63,7 @@ class Barlow(Projected[BarlowConfig]):
                 embeddings[other],
                 redundancy_weight=self.config.redundancy_weight,
             )
+            # the loss is symmetric (its matrix is transposed), so each pair counts once
             for one, other in unordered_pairs(batch.num_targets, len(batch.views))
         ]
         return StepOutput(torch.stack(losses).mean())

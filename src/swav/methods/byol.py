@@ -35,6 +35,7 @@ class BYOLConfig(ProjectedConfig):
     time; without, views of one size pass the network together and all views the head."""
     momentum: float = 0.996
     """Share of the old weights in the target network at the first step; it rises to 1."""
+    # 20 in the CPU recipe: kNN 36.0 against 32.3 with 1 (docs/log.md)
     predictor_rate: float = 1.0
     """Learning rate of the predictor, in multiples of the network's. A short training needs a
     predictor that keeps up: one that lags lets directions of the embedding die out (Tian et al.,
@@ -51,7 +52,9 @@ class BYOLConfig(ProjectedConfig):
 
     def momentum_at(self, clock: Clock) -> float:
         """Return the momentum after the step that started at ``clock`` (BYOL, sec. 3.2)."""
+        # the step that started at 0 has the lowest momentum: the target follows fast at first
         remaining = (math.cos(math.pi * clock.step / clock.total_steps) + 1) / 2
+        # 1 at the end: the target stands still when the run does
         return 1 - (1 - self.momentum) * remaining
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "BYOL":
@@ -76,6 +79,7 @@ class BYOL(Projected[BYOLConfig]):
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean distance of each view's prediction from the other target views."""
         per_view = self.config.batchnorm_per_view
+        # the target network gets no gradient (sec. 3.1)
         with torch.no_grad():
             projections = embed_views(
                 self.target_backbone.average,
@@ -84,6 +88,7 @@ class BYOL(Projected[BYOLConfig]):
                 per_view=per_view,
             )
         first = 1 if batch.num_targets == 1 else 0  # a lone target view predicts nothing
+        # one module, so that per-view passes hold for projector and predictor alike
         online = nn.Sequential(self.projector, self.predictor)
         predictions = embed_views(self.backbone, online, batch.views[first:], per_view=per_view)
         losses = [
@@ -95,5 +100,6 @@ class BYOL(Projected[BYOLConfig]):
     def after_step(self, clock: Clock) -> None:
         """Move the target network towards the online one."""
         momentum = self.config.momentum_at(clock)
+        # after the optimiser: the target follows the weights that the step has made (sec. 3.1)
         self.target_backbone.update(self.backbone, momentum)
         self.target_projector.update(self.projector, momentum)

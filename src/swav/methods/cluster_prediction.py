@@ -55,12 +55,14 @@ class ClusterPredictionConfig(ProjectedConfig):
         """Return the clusters of each head; by default three of a number by the root."""
         if self.num_prototypes:
             return self.num_prototypes
+        # 3,000 is the paper's for ImageNet; by the root clusters and pictures of each both grow
         number = round(3000 * math.sqrt(num_images / IMAGENET))
         return (min(3000, max(2, number)),) * 3
 
     def check(self, facts: TrainingFacts) -> list[str]:
         """Raise a ValueError for more clusters than pictures that the first pass sees."""
         most = max(self.resolved_prototypes(facts.num_images))
+        # the last batch of the first pass is dropped, and its pictures have no embedding yet
         num_seen = facts.num_images // facts.global_batch * facts.global_batch
         if num_seen < most:
             raise ValueError(
@@ -79,6 +81,7 @@ class ClusterPrediction(Projected[Config]):
     def __init__(self, config: Config, backbone: nn.Module, facts: TrainingFacts) -> None:
         super().__init__(config, backbone, facts)
         self.num_prototypes = config.resolved_prototypes(facts.num_images)
+        # of every head, though DeepCluster-v2 trains none: clusters are exported alike
         self.prototypes = Prototypes(config.head.embed_dim, self.num_prototypes)
         self.clusters = EpochClusters(
             facts.num_images,
@@ -95,6 +98,7 @@ class ClusterPrediction(Projected[Config]):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fill the bank with embeddings of the untrained network, so that epoch 0 has clusters."""
         for batch in batches:
+            # in train mode, as the reference does: BatchNorm has no statistics of the data yet
             self.clusters.remember(batch.indices, self.embed(batch)[: batch.num_targets])
             self.clusters.update_bank()
 
@@ -106,11 +110,15 @@ class ClusterPrediction(Projected[Config]):
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of all views with the cluster of their picture."""
         embeddings = self.embed(batch)
+        # of the training pass: embeddings of now would need a pass over all pictures more
         self.clusters.remember(batch.indices, embeddings[: batch.num_targets])
         assignments = self.clusters.of(batch.indices).to(embeddings.device)
         losses = [
             cluster_prediction(
-                scores, assignment.repeat(len(batch.views)), temperature=self.config.temperature
+                # all views, the targets too: the cluster is not made from this step's embeddings
+                scores,
+                assignment.repeat(len(batch.views)),
+                temperature=self.config.temperature,
             )
             for scores, assignment in zip(
                 self.prototypes(embeddings.flatten(0, 1)), assignments, strict=True

@@ -40,6 +40,7 @@ class DeepCluster(ClusterPrediction[DeepClusterConfig]):
         self, config: DeepClusterConfig, backbone: nn.Module, facts: TrainingFacts
     ) -> None:
         super().__init__(config, backbone, facts)
+        # the reference freezes them for 300,000 steps, which is longer than its longest run
         self.prototypes.requires_grad_(False)
 
     def assignments(self, clock: Clock) -> Sequence[Int[Tensor, " rows"]]:
@@ -48,6 +49,7 @@ class DeepCluster(ClusterPrediction[DeepClusterConfig]):
         for head, weight in enumerate(self.prototypes.parameters()):
             centroids, nearest = spherical_kmeans(
                 self.clusters.rows(head),
+                # random pictures in each epoch, as the reference has it
                 self.clusters.start(head, epoch=clock.epoch),
                 iterations=self.config.kmeans_iterations,
             )

@@ -77,11 +77,13 @@ class InstDisc(Projected[InstDiscConfig]):
         untrained network crowd together: their Z is so large that no view could find its row.
         """
         number, temperature = self.config.num_negatives, self.config.temperature
+        # float64: a sum of exp(cosine / 0.07) over millions of pairs
         random_rows = self.bank.rows_of(self.bank.draw(number, step=0))[0].double()
         log_sums, count = [], 0
         for batch in batches:
             embeddings = self.embed(batch)
             scores = embeddings.flatten(0, 1).double() @ random_rows.to(embeddings.device).T
+            # in logarithms, batch by batch: all scores of an epoch would not fit into memory
             log_sums.append((scores / temperature).flatten().logsumexp(dim=0))
             count += scores.numel()
             self.bank.update(batch.indices, self._mean_of_targets(embeddings, batch))
@@ -95,6 +97,7 @@ class InstDisc(Projected[InstDiscConfig]):
             raise ValueError("Z is not known yet: call prepare(batches) before step 0")
         embeddings = self.embed(batch)
         self._waiting.append((batch.indices, self._mean_of_targets(embeddings, batch)))
+        # not in the graph: the bank is data, and gets the embedding after the step (sec. 3.1)
         own = self.bank.own_rows_of(batch.indices)[0].to(embeddings)
         chosen = self.bank.draw(self.config.num_negatives, step=clock.step)
         drawn = self.bank.rows_of(chosen)[0].to(embeddings)

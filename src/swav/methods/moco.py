@@ -100,6 +100,7 @@ class MoCo(Projected[MoCoConfig]):
         """Return the mean loss of all queries: views that ask for the key of a target view."""
         keys = self._shuffled_keys(batch.views[: batch.num_targets], clock)
         self._keys.append(keys)
+        # only now is the number of target views known, and with it the shape
         if not self.queue.is_full:
             self.queue.fill(self._random_rows(keys))
         first = 1 if batch.num_targets == 1 else 0  # a lone target view asks for nothing
@@ -122,8 +123,10 @@ class MoCo(Projected[MoCoConfig]):
         """Return the keys of this rank's pictures, computed in shuffled company."""
         batch, rank = len(views[0]), distributed.rank()
         number = batch * distributed.world_size()
+        # the same order on every rank, from the step alone, so that a resumed run shuffles alike
         order = torch.randperm(number, generator=torch.Generator().manual_seed(clock.step))
         own = order[rank * batch : (rank + 1) * batch].to(views[0].device)
+        # BatchNorm would give away which key belongs to a query if both shared a batch (sec. 3.3)
         shuffled = [distributed.all_gather(view).flatten(0, 1)[own] for view in views]
         keys = self._in_groups(self.key_backbone.average, self.key_projector.average, shuffled)
         every = distributed.all_gather(keys).transpose(0, 1).flatten(1, 2)
@@ -146,6 +149,8 @@ class MoCo(Projected[MoCoConfig]):
     ) -> Float[Tensor, "targets queue embed"]:
         """Return what the queue starts with: random unit vectors, the same on all ranks."""
         shape = (len(keys), self.queue.length, keys.shape[2])
+        # as the reference: the first steps have negatives, if meaningless ones; a generator of its
+        # own leaves the draws of the training alone
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return F.normalize(rows, dim=2).to(keys)
 
@@ -155,6 +160,7 @@ class MoCo(Projected[MoCoConfig]):
 
     def after_step(self, _clock: Clock) -> None:
         """Put the keys of this step into the queue; move the key encoder."""
+        # after the step: all its micro-batches have the same negatives
         self.queue.enqueue(torch.cat(self._keys, dim=1))
         self.key_backbone.update(self.backbone, self.config.momentum)
         self.key_projector.update(self.projector, self.config.momentum)

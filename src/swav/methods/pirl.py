@@ -103,6 +103,7 @@ class PIRL(Objective):
         """Return the loss of eq. 5; means over the whole views and over the jigsaws."""
         weight = self.config.jigsaw_weight
         pictures, jigsaws = self.embed(batch)
+        # the picture's own embedding, f(v), goes into the bank, as VISSL does
         self._seen.append((batch.indices, pictures.detach().mean(dim=0)))
         jigsaw_loss, picture_loss = self._contrast((jigsaws, pictures), batch.indices, clock)
         return StepOutput(
@@ -123,6 +124,7 @@ class PIRL(Objective):
         tiles = self.tile_head(torch.cat(features[batch.num_targets :]))
         jigsaws = self.jigsaw_head(side_by_side(tiles, size))
         unit_pictures, unit_jigsaws = (
+            # half precision has 3 digits: too few for cosines over a temperature of 0.07
             F.normalize(rows.float(), dim=1).view(-1, size, self.config.head.embed_dim)
             for rows in (pictures, jigsaws)
         )
@@ -132,10 +134,12 @@ class PIRL(Objective):
         self, kinds: tuple[Tensor, ...], indices: Tensor, clock: Clock
     ) -> list[Float[Tensor, ""]]:
         """Return the loss of each kind of embedding against the bank."""
+        # small data have fewer rows than the published 32,000
         number = min(self.config.num_negatives, self.memory.num_images)
         chosen = self.memory.draw(number, step=clock.step).to(indices.device)
         negatives = self.memory.rows_of(chosen)[0]
         memories = self.memory.own_rows_of(indices)[0]
+        # draws are shared by the batch, so a negative may be a picture's own row
         same = indices[:, None] == chosen
         return [
             torch.stack(

@@ -82,6 +82,7 @@ class Relative(Objective):
         """Return the cross-entropy of the position, the mean over views and pictures."""
         features = encode_views(self.backbone, batch.views)
         middle, neighbour = torch.cat(features[0::2]), torch.cat(features[1::2])
+        # the order of the two tells above from below
         logits = self.classifier(torch.cat([middle, neighbour], dim=1)).float()
         answers = batch.answers.T.flatten()
         accuracy = (logits.argmax(dim=1) == answers).float().mean()

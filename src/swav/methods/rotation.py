@@ -46,6 +46,7 @@ class Rotation(Objective):
     def __init__(self, config: RotationConfig, backbone: nn.Module, facts: TrainingFacts) -> None:
         super().__init__(config)
         self.backbone = backbone
+        # linear, as the benchmark has it whose numbers the recipe names (VISSL)
         self.classifier = nn.Linear(facts.feature_dim, NUM_ANGLES)
 
     @property

@@ -30,6 +30,7 @@ class SeLaConfig(ClusterPredictionConfig):
 
     epsilon: float = 0.05
     """Entropy of the assignment before it is made hard (not published for v2: SwAV's)."""
+    # more than SwAV's three: this is one assignment an epoch, so it can afford to converge
     iterations: int = 10
     """Rounds of Sinkhorn-Knopp over all pictures (not published for v2)."""
 
@@ -49,10 +50,12 @@ class SeLa(ClusterPrediction[SeLaConfig]):
     def assignments(self, _clock: Clock) -> Sequence[Int[Tensor, " rows"]]:
         """Share all pictures equally between the prototypes of each head; keep the largest code."""
         config = self.config
+        # the optimiser has moved them since the last step, and scores have to be cosines
         self.prototypes.normalise()
         by_head = []
         for head, weight in enumerate(self.prototypes.parameters()):
             scores = self.clusters.rows(head) @ weight.T
             codes = sinkhorn(scores, epsilon=config.epsilon, iterations=config.iterations)
+            # hard, as in both papers: one cluster is kept for each picture, not a row of K codes
             by_head.append(codes.argmax(dim=1))
         return by_head

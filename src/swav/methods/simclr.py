@@ -43,4 +43,5 @@ class SimCLR(Projected[SimCLRConfig]):
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the loss over all pairs of views, targets or not."""
+        # the loss gathers the other ranks' embeddings: SimCLR's negatives are the global batch
         return StepOutput(nt_xent(self.embed(batch), temperature=self.config.temperature))

@@ -41,11 +41,13 @@ class SwAVConfig(ObjectiveConfig):
     temperature: float = 0.1
     epsilon: float = 0.05
     """Entropy of the codes: lower is closer to a hard assignment."""
+    # fewer did not converge, more were slightly worse (SwAV)
     iterations: int = 3
     """Rounds of Sinkhorn-Knopp."""
     codes: Literal["soft", "hard"] = "soft"
     hard_steps: int = 0
     """Use hard codes for the first steps, whatever ``codes`` says."""
+    # one epoch and one step of the published scripts: 312 steps of 4,096
     freeze_steps: int = 313
     """Prototypes stay as they are for the first steps."""
     queue_length: Length = 0
@@ -80,6 +82,8 @@ class SwAVConfig(ObjectiveConfig):
         """Return the epoch from which on the queue is filled."""
         if self.queue_start_epoch != "auto":
             return self.queue_start_epoch
+        # earlier embeddings are of a network that still changes fast; the scripts with a batch of
+        # 256 wait for 15 epochs
         return -(-max(clock.warmup_steps, self.freeze_steps) // clock.steps_per_epoch)
 
     def check(self, facts: TrainingFacts) -> list[str]:
@@ -127,10 +131,15 @@ class SwAV(Objective):
     def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         num_views = len(batch.views)
+        # one pass of the head over all views: its BatchNorm sees all crops together, as in the
+        # reference
         embeddings = self.embed(batch)
         scores = [head.chunk(num_views) for head in self.prototypes(embeddings.flatten(0, 1))]
         coded = self._coded_embeddings(batch, embeddings)
+        # enqueued only after the step: micro-batches of a step have to see the same queue
         self._queued.append(coded)
+        # an accumulated step brings its codes, made over all of it: equal shares of a part of the
+        # batch would be other codes
         codes = batch.targets or self._codes(coded, clock)
         losses = [
             swapped_prediction(
@@ -139,9 +148,11 @@ class SwAV(Objective):
             for head in range(len(codes))
             for target, prediction in swapped_pairs(batch.num_targets, num_views)
         ]
+        # codes say nothing of use while they are near uniform; the nearest prototype does
         target_scores = [torch.cat(views[: batch.num_targets]) for views in scores]
         self.usage.record(target_scores, clock.step)
         metrics = self.usage.metrics(codes, since=clock.step - clock.steps_per_epoch)
+        # a mean over targets and predictions, as the code has it; eq. 1 of the paper is a sum
         return StepOutput(torch.stack(losses).mean(), metrics)
 
     def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
@@ -154,6 +165,7 @@ class SwAV(Objective):
     ) -> Float[Tensor, "targets batch embed"]:
         """Return what codes are made of: embeddings of the target views, by the teacher if any."""
         if self.config.codes_from == "network":
+            # codes are targets: with a gradient the network could move them to where views agree
             return embeddings[: batch.num_targets].detach()
         assert self.average is not None
         assert self.head_average is not None
@@ -171,25 +183,30 @@ class SwAV(Objective):
         for target, rows in enumerate(embeddings):
             codes = [
                 config.prior.codes(scores, epsilon=config.epsilon, iterations=config.iterations)
+                # old embeddings meet the prototypes of now, so that all rows are scored alike
                 for scores in self.prototypes(self.queue.joined_to(rows, target))
             ]
+            # only the rows of this batch are predicted; the queue is there to fill the prototypes
             by_target.append([(hard_codes(c) if is_hard else c)[: len(rows)] for c in codes])
         return tuple(torch.stack(views) for views in zip(*by_target, strict=True))
 
     @torch.no_grad()
     def with_targets(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Batch]:
         """Return the micro-batches with codes from one assignment of the effective batch."""
+        # this pass is for the codes alone: forward makes it again and updates BatchNorm then
         with frozen_statistics(self):
             coded = [self._coded_embeddings(batch, self.embed(batch)) for batch in batches]
         whole = self._codes(torch.cat(coded, dim=1), clock)
         sizes = [rows.shape[1] for rows in coded]
         per_batch = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
         return [
-            batch._replace(targets=targets) for batch, targets in zip(batches, per_batch, strict=True)
+            batch._replace(targets=targets)
+            for batch, targets in zip(batches, per_batch, strict=True)
         ]
 
     def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere."""
+        # before the forward, as the reference does; the paper (sec. 3.1) does it after the update
         self.prototypes.normalise()
         self._queued.clear()
 
@@ -197,6 +214,7 @@ class SwAV(Objective):
         """Freeze the prototypes at first: no gradient, no decay, no momentum."""
         if clock.step < self.config.freeze_steps:
             for weight in self.prototypes.parameters():
+                # not zero: the optimiser would still add weight decay and momentum
                 weight.grad = None
 
     def after_step(self, clock: Clock) -> None:

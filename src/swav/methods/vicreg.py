@@ -65,11 +65,14 @@ class VICReg(Projected[VICRegConfig]):
         config = self.config
         per_view = self.config.batchnorm_per_view
         local = embed_views(self.backbone, self.projector, batch.views, per_view=per_view)
+        # with gradient: variances are over the batch of all ranks, and every row takes part
         views = distributed.all_gather_with_grad(local).transpose(0, 1).flatten(1, 2)
+        # the distance is symmetric, so each pair counts once
         pairs = unordered_pairs(batch.num_targets, len(views))
         invariance = torch.stack([F.mse_loss(views[one], views[other]) for one, other in pairs])
         variance = torch.stack([variance_hinge(view) for view in views])
         covariance = torch.stack([covariance_penalty(view) for view in views])
+        # 2 x: the authors' code adds up the covariance of its two views
         terms = (invariance.mean(), variance.mean(), 2 * covariance.mean())
         weights = (config.invariance_weight, config.variance_weight, config.covariance_weight)
         loss = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)])

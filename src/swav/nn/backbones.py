@@ -61,6 +61,7 @@ class BackboneConfig:
                 "`swav list backbones` names them all; your own is package.module:factory"
             )
         args = {key: _tuples(value) for key, value in self.args.items()}
+        # small crops have other sizes than the network was built for
         sizes = {"dynamic_img_size": True} if _is_transformer(self.name) else {}
         try:
             model: nn.Module = timm.create_model(
@@ -89,6 +90,7 @@ def encode_views(
     for end in range(1, len(views) + 1):
         if end == len(views) or views[end].shape[1:] != views[start].shape[1:]:
             together = torch.cat(list(views[start:end]))
+            # the CPU and tensor cores convolve fastest in this layout
             together = together.contiguous(memory_format=torch.channels_last)
             features.extend(backbone(together).chunk(end - start))
             start = end
@@ -102,6 +104,7 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
     except (ImportError, KeyError) as error:
         raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
     try:
+        # a TypeError from inside the factory would look like a wrong argument
         inspect.signature(factory).bind(**args)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -127,8 +130,10 @@ _RESNET: Any = ResNet  # its annotations ask for an instance where it takes a cl
 
 def _cifar_resnet(layers: Sequence[int], *, in_chans: int = 3, **args: Any) -> nn.Module:
     """Return a ResNet for small pictures: 3x3 stem of stride one, no pooling."""
+    # timm starts residual branches at zero by default, the reference of SwAV does not
     model = _RESNET(BasicBlock, layers, in_chans=in_chans, zero_init_last=False, **args)
     model.conv1 = _stem(nn.Conv2d(in_chans, 64, kernel_size=3, padding=1, bias=False))
+    # 32 pixels would be 8 after the usual stem; solo-learn and lightly do the same
     model.maxpool = nn.Identity()
     return _module(model)
 
@@ -145,6 +150,7 @@ def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> nn.Module:
         zero_init_last=False,
         **args,
     )
+    # timm widens the stem only by three 3x3 convolutions; the published one is 7x7
     model.conv1 = _stem(
         nn.Conv2d(in_chans, 64 * width, kernel_size=7, stride=2, padding=3, bias=False)
     )
@@ -152,6 +158,7 @@ def _wide_resnet50(width: int, *, in_chans: int = 3, **args: Any) -> nn.Module:
 
 
 def _stem(convolution: nn.Conv2d) -> nn.Conv2d:
+    # as timm and torchvision initialise every convolution; these came after that
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
 

@@ -13,6 +13,7 @@ from swav import distributed
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Leave every running statistic as it was, whatever is computed inside in train mode."""
+    # all buffers, the count of batches too: momentum None would average by it
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
@@ -27,6 +28,7 @@ def synchronise_statistics(module: nn.Module) -> None:
     """Replace floating-point buffers by their mean over ranks, once training is done."""
     if distributed.world_size() > 1:
         for buffer in module.buffers():
+            # the count of batches is an integer, and the same on all ranks
             if buffer.is_floating_point():
                 buffer.copy_(distributed.all_reduce_mean(buffer))
 

@@ -21,5 +21,6 @@ class MovingAverage(nn.Module):
         """
         for average, weight in zip(self.average.parameters(), module.parameters(), strict=True):
             average.lerp_(weight, 1 - momentum)
+        # averaging them again would lag twice behind
         for copied, buffer in zip(self.average.buffers(), module.buffers(), strict=True):
             copied.copy_(buffer)

@@ -35,6 +35,7 @@ class EpochClusters(nn.Module):
         super().__init__()
         self.bank = MemoryBank(num_images, embed_dim, num_banks=num_banks)
         self.num_prototypes = tuple(num_prototypes)
+        # int32: three heads of ImageNet's pictures take 15 MB, in int64 twice that
         unknown = torch.full((len(self.num_prototypes), num_images), -1, dtype=torch.int32)
         self._assignments = unknown
         self._figures = torch.full((len(FIGURES),), UNKNOWN)
@@ -48,6 +49,7 @@ class EpochClusters(nn.Module):
         self, indices: Int[Tensor, " batch"], embeddings: Float[Tensor, "targets batch embed"]
     ) -> None:
         """Keep the embeddings of a micro-batch until ``update_bank``."""
+        # fewer target views than banks: the banks take turns
         views = torch.arange(len(self.bank.rows)) % len(embeddings)
         self._waiting.append((indices, embeddings.detach()[views]))
 
@@ -78,6 +80,7 @@ class EpochClusters(nn.Module):
             ValueError: if fewer pictures have been seen.
         """
         number = self.num_prototypes[head]
+        # by epoch and head, not by a generator: every rank and every resumed run starts alike
         order = self.bank.shuffled(stream=(epoch, head))
         chosen = order[self.bank.whole(self.bank.seen).cpu()[order]][:number]
         if len(chosen) < number:
@@ -117,7 +120,9 @@ class EpochClusters(nn.Module):
         by_head = []
         for number, old, new in zip(self.num_prototypes, before, now, strict=True):
             sizes = torch.bincount(new[new >= 0], minlength=number)
+            # quantile takes no integers
             quantiles = sizes.double().quantile(torch.tensor(QUANTILES, dtype=torch.float64))
+            # pictures that had no cluster then, or have none now, compare with nothing
             in_both = (old >= 0) & (new >= 0)
             nmi = UNKNOWN
             if in_both.any():

@@ -40,6 +40,7 @@ class HeadConfig:
             return nn.Linear(input_dim, self.embed_dim, bias=self.bias)
         layers: list[nn.Module] = []
         for width in (input_dim, *[self.hidden_dim] * (self.num_hidden - 1)):
+            # bias before BatchNorm, though it has no effect there: published weights have one
             layers += hidden_layer(width, self.hidden_dim, batchnorm=self.batchnorm)
         return nn.Sequential(*layers, nn.Linear(self.hidden_dim, self.embed_dim, bias=self.bias))
 
@@ -68,7 +69,9 @@ def embed_views(
     statistics of BatchNorm depend on what it sees together; ``per_view`` makes a pass of each view.
     """
     if per_view:
+        # BYOL's, Barlow Twins' and VICReg's code calls the network once for each view
         return torch.cat([embed_views(backbone, head, [view]) for view in views])
+    # head BatchNorm sees all crops together, as in the reference (rows: view after view)
     embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
     return embeddings.float().view(len(views), -1, embeddings.shape[1])
 

@@ -46,6 +46,7 @@ class MemoryBank(nn.Module):
             raise ValueError(f"momentum {momentum} must be at least 0 and below 1: NPID has 0.5")
         self.num_images = num_images
         self.momentum = momentum
+        # the draws of rows, pictures and orders follow from one number, which the run's seed fixes
         self._seed = int(torch.randint(2**31, ()))
         self._rows = self._drawn(num_banks, embed_dim)
         self._seen = torch.zeros(self._rows.shape[1], dtype=torch.bool)
@@ -53,6 +54,7 @@ class MemoryBank(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MemoryBank":
         """Go along when the module moves to another device."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # no buffers, which DDP would take for equal on all ranks, so they do not move by themselves
         self._rows, self._seen = fn(self._rows), fn(self._seen)
         return self
 
@@ -68,6 +70,7 @@ class MemoryBank(nn.Module):
 
     def draw(self, number: int, *, step: int) -> Int[Tensor, " chosen"]:
         """Return random pictures, with repeats: a function of seed and step, equal on all ranks."""
+        # numpy takes a tuple as its seed: no draw depends on an earlier one
         chosen = np.random.default_rng((self._seed, step)).integers(self.num_images, size=number)
         return torch.from_numpy(chosen)
 
@@ -89,10 +92,12 @@ class MemoryBank(nn.Module):
         every = distributed.all_gather(indices).flatten()
         new = distributed.all_gather(embeddings.float()).transpose(0, 1).flatten(1, 2)
         last_row = torch.full((self.num_images,), -1, device=every.device)
+        # index assignment with repeats is not defined; the largest position is the last one
         last_row.scatter_reduce_(0, every, torch.arange(len(every), device=every.device), "amax")
         own = torch.unique(every)
         own = own[own % distributed.world_size() == distributed.rank()]
         rows, new = own // distributed.world_size(), F.normalize(new[:, last_row[own]], dim=2)
+        # the first embedding replaces the random row, whatever the momentum
         old = torch.where(self._seen[rows][:, None], self._rows[:, rows], new)
         self._rows[:, rows] = F.normalize(old.lerp(new, 1 - self.momentum), dim=2)
         self._seen[rows] = True
@@ -103,6 +108,7 @@ class MemoryBank(nn.Module):
         indices = indices.to(self._rows.device)
         owned = indices % distributed.world_size() == distributed.rank()
         local = torch.where(owned, indices // distributed.world_size(), 0)
+        # a row is on one rank; the others add zero
         return distributed.all_reduce_sum(self._rows[:, local] * owned[:, None])
 
     @torch.no_grad()
@@ -149,11 +155,13 @@ class MemoryBank(nn.Module):
         parts: list[Tensor] = []
         rank, ranks = distributed.rank(), distributed.world_size()
         for start in range(0, self.num_images, CHUNK_ROWS):
+            # drawn whole and cut after: no rank depends on how many there are
             number = min(CHUNK_ROWS, self.num_images - start)
             generator = torch.Generator().manual_seed((self._seed + start) % 2**32)
             rows = torch.randn(number, num_banks, embed_dim, generator=generator)
             first = (rank - start) % ranks
             parts.append(rows[first::ranks])
         rows = torch.cat(parts).transpose(0, 1)
+        # every rank has as many rows, so that they can be gathered
         missing = -(-self.num_images // ranks) - rows.shape[1]
         return F.normalize(torch.cat([rows, rows[:, :missing]], dim=1), dim=2)

@@ -30,6 +30,7 @@ class Prototypes(nn.Module):
         One that is of unit length but for rounding stays as it is, to the bit.
         """
         for weight in self.parameters():
+            # dividing a unit vector by its norm rounds: frozen prototypes would drift bit by bit
             is_unit = (weight.norm(dim=1, keepdim=True) - 1).abs() <= 1e-6
             weight.copy_(torch.where(is_unit, weight, F.normalize(weight, dim=1)))
 
@@ -38,6 +39,7 @@ class Prototypes(nn.Module):
         self, embeddings: Float[Tensor, "batch embed"], *, temperature: float
     ) -> Float[Tensor, "batch prototypes"]:
         """Return the softmax over the first head; no picture depends on another."""
+        # saved prototypes are those after the last update, so not of unit length
         weight = F.normalize(next(self.parameters()), dim=1)
         return (F.normalize(embeddings.float(), dim=1) @ weight.T / temperature).softmax(dim=1)
 
@@ -45,6 +47,7 @@ class Prototypes(nn.Module):
         self, embeddings: Float[Tensor, "batch embed"]
     ) -> tuple[Float[Tensor, "batch _"], ...]:
         """Return the scores of each head, in float32 whatever the autocast."""
+        # bfloat16 rounds a cosine by up to 0.002, and epsilon 0.05 makes that 0.04
         with torch.autocast(embeddings.device.type, enabled=False):
             return tuple(head(embeddings.float()) for head in self.heads)
 
@@ -62,6 +65,7 @@ class PrototypeUsage:
     def record(self, scores: Sequence[Float[Tensor, "batch _"]], step: int) -> None:
         """Note the nearest prototypes of these pictures by each head, on every rank together."""
         for head, rows in enumerate(scores):
+            # a step, not a count: it joins over ranks by a maximum, and needs no reset
             last_chosen = self.last_chosen[head].scatter(0, rows.argmax(dim=1).cpu(), step)
             self.last_chosen[head] = distributed.all_reduce_max(last_chosen)
 
@@ -70,6 +74,7 @@ class PrototypeUsage:
         self, codes: Sequence[Float[Tensor, "targets batch _"]], *, since: int
     ) -> dict[str, Tensor]:
         """Return what tells learning from collapse; heads are averaged."""
+        # the loss cannot fall below the entropy of its codes (eq. 2)
         floor = torch.stack([torch.special.entr(head).sum(2).mean() for head in codes]).cpu()
         ln_k = torch.tensor([len(steps) for steps in self.last_chosen]).log()
         return {

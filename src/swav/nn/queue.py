@@ -31,6 +31,7 @@ def length_to_reach(
     if length == "auto":
         if global_batch >= num_prototypes:
             return 0
+        # whole batches only: cutting one would lose the rows of the last ranks
         wanted = -(-num_prototypes // global_batch) * global_batch
         return auto_length(wanted, num_images=num_images, global_batch=global_batch)
     if length < 0 or length % global_batch:
@@ -79,6 +80,7 @@ class Queue(nn.Module):
     @property
     def is_full(self) -> bool:
         """Whether ``length`` rows have come in; a queue is of no use before."""
+        # the reference too waits until the last row is filled
         return self._rows.shape[1] == self.length > 0
 
     @property
@@ -92,6 +94,7 @@ class Queue(nn.Module):
 
     def rank_rows(self, target: int) -> Float[Tensor, "queue embed"]:
         """Return this rank's part of the rows of one target view; the parts cover the queue."""
+        # every W-th row: all ranks together bring each row once (docs/decisions/0003)
         return self._rows[target, distributed.rank() :: distributed.world_size()]
 
     def joined_to(
@@ -105,6 +108,7 @@ class Queue(nn.Module):
     @torch.no_grad()
     def enqueue(self, embeddings: Float[Tensor, "targets batch embed"]) -> None:
         """Put the embeddings of all ranks at the front; the oldest rows fall out at the end."""
+        # float32 whatever comes in: the saved queue has one type
         rows = distributed.all_gather(embeddings.float()).transpose(0, 1).flatten(1, 2)
         if self._rows.numel():
             rows = torch.cat([rows, self._rows.to(rows)], dim=1)

@@ -35,12 +35,17 @@ def sinkhorn(
         ValueError: if ``epsilon`` is not positive or ``iterations`` is negative.
     """
     _check(epsilon, iterations)
+    # autocast would bring the sums back to bfloat16
     with torch.autocast(scores.device.type, enabled=False):
         log_codes = scores.to(_precision(scores)) / epsilon
+        # the prior need not add up to one: the second step of a round takes any factor out
         log_prior = torch.zeros_like(log_codes[0]) if prior is None else prior.to(log_codes).log()
+        # prototypes first, pictures last: each code sums to one exactly, while shares are near
+        # their prior (0.993 to 1.001 of it after 3 rounds of random unit vectors, K = 300)
         for _ in range(iterations):
             log_codes = log_codes - _finite(_log_mass(log_codes)) + log_prior
             log_codes = log_codes - _finite(log_codes.logsumexp(dim=1, keepdim=True))
+        # softmax rather than exp: rows sum to one also without any iteration
         return _codes(log_codes)
 
 
@@ -76,12 +81,14 @@ def unbalanced_sinkhorn(
         raise ValueError(f"strength {strength} must be positive: try {10 * epsilon:g}")
     with torch.autocast(scores.device.type, enabled=False):
         log_scores = scores.to(_precision(scores)) / epsilon
+        # pictures of scores -inf get no share, so they are not counted either
         can_go = log_scores.isfinite().any(dim=1, keepdim=True)
         log_images = distributed.all_reduce_sum(can_go.sum()).clamp(min=1).to(log_scores).log()
         log_prior, power = prior.to(log_scores).log(), strength / (strength + epsilon)
         potentials = torch.zeros_like(log_prior)
         for _ in range(iterations):
             log_codes = log_scores - _finite((log_scores + potentials).logsumexp(1, keepdim=True))
+            # power 1 is the exact transport, 0 leaves the softmax (Chizat et al., 2018)
             potentials = power * (log_prior - _finite(_log_mass(log_codes) - log_images))
         return _codes(log_scores + potentials)
 
@@ -158,10 +165,12 @@ def _precision(scores: Tensor) -> torch.dtype:
 
 def _log_mass(log_codes: Float[Tensor, "batch prototypes"]) -> Float[Tensor, " prototypes"]:
     """Return the mass of each prototype over all ranks."""
+    # K numbers from each rank instead of its batch: the sum of exp does not care for the order
     return distributed.all_gather(log_codes.logsumexp(dim=0)).logsumexp(dim=0)
 
 
 def _codes(log_codes: Float[Tensor, "batch prototypes"]) -> Float[Tensor, "batch prototypes"]:
+    # a row of -inf would be NaN
     nowhere = log_codes.isneginf().all(dim=1, keepdim=True)
     return log_codes.masked_fill(nowhere, 0).softmax(dim=1).float()
 

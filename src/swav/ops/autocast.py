@@ -15,6 +15,7 @@ def in_float32(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def widened(value: Any) -> Any:
+        # a float64 input, such as in gradcheck, stays what it is
         is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
         return value.float() if is_half else value
 

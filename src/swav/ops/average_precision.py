@@ -25,6 +25,7 @@ def precision_of_rankings(right: Bool[Tensor, "batch images"]) -> Float64[Tensor
 
     Every row has a right answer.
     """
+    # float64: long rankings add up thousands of small terms
     ranks = torch.arange(1, right.shape[1] + 1, dtype=torch.float64)
     precision = right.cumsum(dim=1) / ranks
     return (precision * right).sum(dim=1) / right.sum(dim=1)
@@ -39,10 +40,12 @@ def eleven_point_precision(scores: Scores, hits: Hits) -> float:
         ValueError: if nothing is to be found.
     """
     _check(hits)
+    # stable, so that equal scores keep one order on every machine
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of equal scores
     num_found = np.cumsum(hits[order])[ends]
     precision = num_found / (ends + 1)
+    # the best precision at this recall or above (Everingham et al., sec. 4.2)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     # in whole numbers, since 0.3 is not a tenth of three in binary
     points = np.arange(11) * int(hits.sum())

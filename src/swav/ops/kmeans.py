@@ -15,6 +15,7 @@ def spherical_kmeans(
     rows: Float[Tensor, "rows embed"],
     start: Float[Tensor, "prototypes embed"],
     *,
+    # DeepCluster-v2 has ten
     iterations: int = 10,
 ) -> tuple[Float[Tensor, "prototypes embed"], Int[Tensor, " rows"]]:
     """Return unit centroids, the same on all ranks, and the nearest one of each row.
@@ -31,9 +32,11 @@ def spherical_kmeans(
     """
     centroids = start.float()
     for _ in range(iterations):
+        # sums and not means: the direction is the same, and ranks add up
         sums, _ = _sums(rows, centroids)
         sums = distributed.all_reduce_sum(sums)
         lengths = sums.norm(dim=1, keepdim=True)
+        # rows that cancel out leave a direction of rounding errors
         centroids = torch.where(lengths > 1e-6, F.normalize(sums, dim=1), centroids)
     return centroids, _sums(rows, centroids)[1]
 

@@ -39,10 +39,12 @@ def principal_axes(values: Float[Tensor, "images features"]) -> Axes:
     """Return the principal axes of centred features, by the smaller of the two Gram matrices."""
     num_images, num_features = values.shape
     if num_features <= num_images:
+        # the decomposition in float64: its small values decide what is kept
         variances, directions = torch.linalg.eigh((values.T @ values / num_images).double())
     else:
         variances, left = torch.linalg.eigh((values @ values.T / num_images).double())
         directions = values.double().T @ left
+        # a direction without variance has no length; it is dropped below
         directions /= directions.norm(dim=0).clamp(min=1e-30)
     kept = variances > SMALLEST * variances[-1]
     return Axes(directions[:, kept].to(values), variances[kept].to(values))
@@ -78,8 +80,10 @@ def fit_logistic(
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iterations,
+        # the line search needs one or two evaluations a step
         max_eval=2 * max_iterations,
         tolerance_grad=tolerance,
+        # only the gradient says when it is done: a flat stretch is no minimum
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
@@ -91,6 +95,7 @@ def fit_logistic(
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
+    # an evaluation may be called under no_grad
     with torch.enable_grad():
         solver.step(loss)  # type: ignore[no-untyped-call]
     iterations = int(solver.state[weight]["n_iter"])

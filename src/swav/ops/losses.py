@@ -41,6 +41,7 @@ def swapped_prediction(
     The mean is over this rank's pictures. Gradient flows to ``scores`` only; its lower bound is
     the entropy of the codes.
     """
+    # float32: a cosine over 0.1, in bfloat16, is off by 0.02 (2^-9 x 10)
     log_probabilities = (scores.float() / temperature).log_softmax(dim=1)
     return -(codes.detach() * log_probabilities).sum(dim=1).mean()
 
@@ -55,7 +56,9 @@ def cluster_prediction(
 
     The mean is over this rank's pictures; those without a cluster, ``-1``, count as zero.
     """
+    # float32, for the same reason as above
     logits = scores.float() / temperature
+    # a sum, as a mean would leave out pictures without a cluster and weigh the others more
     total = F.cross_entropy(logits, assignment.long(), ignore_index=-1, reduction="sum")
     return total / len(scores)
 
@@ -76,12 +79,15 @@ def nt_xent(
         temperature: of the softmax over cosines.
     """
     num_views, batch, _ = embeddings.shape
+    # with gradient: an embedding is a negative of the other ranks' anchors too
     every = distributed.all_gather_with_grad(embeddings).transpose(0, 1).flatten(1, 2)
     logits = torch.einsum("abe,vie->abvi", embeddings, every) / temperature
     own = distributed.rank() * batch + torch.arange(batch, device=logits.device)
     is_own = F.one_hot(own, every.shape[1]).bool()[None, :, None, :]
+    # views of the own picture are no negatives, as in app. A.8; two views give SimCLR's eq. 1
     others = logits.masked_fill(is_own, -torch.inf).flatten(2).logsumexp(dim=2)
     positives = torch.einsum("abe,vbe->avb", embeddings, embeddings) / temperature
+    # one positive to a denominator: each pair is a softmax of its own
     losses = torch.logaddexp(positives, others[:, None]) - positives
     is_pair = ~torch.eye(num_views, dtype=torch.bool, device=logits.device)
     return losses[is_pair].mean()
@@ -99,6 +105,7 @@ def info_nce(
 
     All are unit vectors. The mean is over this rank's queries, to which alone gradient flows.
     """
+    # keys and queue without gradient: only the query encoder learns (sec. 3.2)
     positive = (queries * keys.detach()).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, queries @ negatives.detach().T], dim=1) / temperature
     return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
@@ -126,11 +133,13 @@ def noise_contrast(
         log_normaliser: logarithm of Z, the sum of exp over all rows, taken as a constant.
         num_images: rows of the bank.
     """
+    # P_n of eq. 6 is even over the data: m / n
     log_noise = math.log(len(drawn) / num_images)
 
     def log_odds(cosines: Tensor) -> Tensor:  # of the data against the noise
         return cosines / temperature - log_normaliser - log_noise
 
+    # logsigmoid does not underflow where h is close to 0 or 1
     is_data = F.logsigmoid(log_odds((embeddings * memories).sum(dim=1)))
     is_noise = F.logsigmoid(-log_odds(embeddings @ drawn.T)).sum(dim=1)
     return -(is_data + is_noise).mean()
@@ -161,8 +170,10 @@ def memory_nce(
     """
     positive = (embeddings * memories).sum(dim=1) / temperature
     negative = (embeddings @ negatives.T / temperature).masked_fill(same, -torch.inf)
+    # a row without any negative would be -inf - -inf
     noise = negative.logsumexp(dim=1).clamp(min=_NO_NOISE)
     log_positive = positive - torch.logaddexp(positive, noise)
+    # log(1 - h) by a difference of logarithms: 1 - h itself is 0 in float32 from 1 - 6e-8 on
     log_not_negative = noise[:, None] - torch.logaddexp(negative, noise[:, None])
     return -(log_positive + log_not_negative.sum(dim=1)).mean()
 
@@ -174,6 +185,7 @@ def bootstrap_distance(
 
     Gradient flows to ``predictions`` only; neither side need be of unit length.
     """
+    # cosine_similarity normalises both sides, and stays finite at length zero
     return 2 - 2 * F.cosine_similarity(predictions, targets.detach(), dim=1).mean()
 
 
@@ -191,11 +203,13 @@ def cross_correlation(
     """
 
     def standardised(rows: Tensor) -> Tensor:
+        # correction 0, as BatchNorm without affine, which the authors' code uses here
         variance, mean = torch.var_mean(rows, dim=0, correction=0)
         return (rows - mean) / (variance + 1e-5).sqrt()
 
     correlation = standardised(one).T @ standardised(other) / len(one)
     invariance = (1 - correlation.diagonal()).square().sum()
+    # the sum of all less the diagonal: no mask of 8,192 x 8,192
     redundancy = correlation.square().sum() - correlation.diagonal().square().sum()
     return invariance + redundancy_weight * redundancy
 
@@ -203,6 +217,7 @@ def cross_correlation(
 @in_float32
 def variance_hinge(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
     """Return how much the standard deviations fall short of 1 on average (VICReg, eq. 1-2)."""
+    # 1e-4 under the root keeps the gradient finite at variance 0 (eq. 1)
     deviations = (embeddings.var(dim=0) + 1e-4).sqrt()
     return F.relu(1 - deviations).mean()
 
@@ -211,5 +226,6 @@ def variance_hinge(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""
 def covariance_penalty(embeddings: Float[Tensor, "batch embed"]) -> Float[Tensor, ""]:
     """Return the squared covariances of different dimensions, over their number (VICReg, eq. 4)."""
     centred = embeddings - embeddings.mean(dim=0)
+    # n - 1 as in eq. 3
     covariance = centred.T @ centred / (len(embeddings) - 1)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)

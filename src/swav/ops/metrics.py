@@ -72,10 +72,12 @@ def jackknife_intervals(
         The interval of every measure that is defined without each of the blocks, and not the same
         without each.
     """
+    # a fixed draw: the same answers have the same interval
     dealt = np.array_split(np.random.default_rng(0).permutation(number), min(blocks, number))
     if len(dealt) < 2:
         return {}
     rest = [measure(np.setdiff1d(np.arange(number), block)) for block in dealt]
+    # blocks are few, so Student's t rather than 1.96
     scale = float(student.ppf(0.5 + confidence / 2, len(rest) - 1)) * sqrt(len(rest) - 1)
     intervals = {}
     for name, value in values.items():
@@ -91,6 +93,7 @@ def contingency(assignment: Numbers, labels: Numbers) -> Int64[np.ndarray, "prot
     assert len(assignment) == len(labels)
     clusters, rows = np.unique(assignment, return_inverse=True)
     classes, columns = np.unique(labels, return_inverse=True)
+    # one number for each cell: a loop over clusters would take K passes
     cells = np.bincount(rows * len(classes) + columns, minlength=len(clusters) * len(classes))
     return cells.reshape(len(clusters), len(classes)).astype(np.int64)
 
@@ -119,7 +122,9 @@ def effective_rank(features: Float[Tensor, "images features"]) -> float:
 
     The exponential of the entropy of the singular values' shares; the features are not centred.
     """
+    # float64: the entropy counts many values near zero
     values = torch.linalg.svdvals(features.double())
+    # 1e-7 as in RankMe, eq. 1: the logarithm of an empty direction
     shares = values / values.sum().clamp(min=1e-12) + 1e-7
     return float(torch.exp(torch.special.entr(shares).sum()))
 
@@ -143,5 +148,7 @@ def uniformity(features: Float[Tensor, "images embed"], *, chunk: int = 1024) ->
     assert num_pairs > 0
     total = -float(len(unit))  # of every picture with itself
     for rows in torch.split(unit, chunk):
+        # unit vectors: -2 x squared distance is 4 cos - 4
         total += float((4 * (rows @ unit.T) - 4).exp().sum())
+    # exp(-8) is the least of a pair, so only rounding can take the total to 0
     return log(max(total, 1e-300) / num_pairs)

@@ -51,12 +51,14 @@ def nearest(
             f"ask for 1 to {available}"
         )
     assert not leave_one_out or len(queries) == len(gallery)
+    # float32: in half precision neighbours tie
     keys = F.normalize(gallery.float(), dim=1).T
     similarities, indices = [], []
     chunk = chunk or chunk_size(len(gallery))
     for start in range(0, len(queries), chunk):
         cosines = F.normalize(queries[start : start + chunk].float(), dim=1) @ keys
         if leave_one_out:
+            # before topk: asking for one more and dropping the first would lose a duplicate
             cosines.diagonal(start).fill_(-torch.inf)
         top = cosines.topk(num_neighbours, dim=1)
         similarities.append(top.values)

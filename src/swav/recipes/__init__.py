@@ -64,6 +64,7 @@ def with_channels(config: TrainConfig, channels: int) -> TrainConfig:
     """Return ``config`` for pictures of ``channels`` channels; mean and std are spread alike."""
     data, views = replace(config.data, channels=channels), config.views
     if len(views.mean) != channels:
+        # other channels are no colours: each gets the mean of the three
         mean = sum(views.mean) / len(views.mean)
         std = sum(views.std) / len(views.std)
         views = replace(views, mean=(mean,) * channels, std=(std,) * channels)

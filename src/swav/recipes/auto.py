@@ -84,7 +84,9 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
         method=SwAVConfig(
             num_prototypes=(_num_prototypes(facts.num_images),),
             head=HeadConfig(hidden_dim=2048 if many else 512),
+            # tiny pictures stayed at ln K with 0.03 (benchmarks/collapse_2cpu_2026-11-22.md)
             epsilon=0.05 if many else 0.02 if _is_tiny(facts) else 0.03,
+            # one epoch as published, but of a short run no more than a tenth
             freeze_steps=min(steps_per_epoch, steps_per_epoch * epochs // 10),
             queue_length="auto",
         ),
@@ -188,6 +190,7 @@ def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
     if on_gpu:
         _, large, small, num_small = [row for row in GPU_CROPS if side >= row.from_side][-1]
     augment = AugmentConfig() if many else HALF_JITTER
+    # the published radius is in pixels, 0.1 to 2, whatever the crop
     if large <= 64:
         augment = replace(augment, blur=0.0)  # a blur of two pixels would leave nothing
     lowest, low, split = (0.05, 0.14, 0.14) if many else (0.05, 0.2, 0.4)

@@ -54,6 +54,8 @@ def cifar10_cpu() -> TrainConfig:
     Result: kNN (k = 20) 50.7, linear 56.7, one seed (``benchmarks/cifar10_2cpu_2026-11-22.md``).
     """
     augment = replace(HALF_JITTER, blur=0.0)
+    # the stem halves pictures twice, so 48 pixels from 32: several points of kNN
+    # (docs/decisions/0007)
     large = CropGroup(count=2, size=(48, 48), scale=(0.2, 1.0), augment=augment)
     small = CropGroup(count=4, size=(28, 28), scale=(0.05, 0.2), augment=augment)
     return TrainConfig(
@@ -100,6 +102,7 @@ def simclr_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores; 9.0 min of one with smaller crops.
     Result: kNN 45.7, linear 48.2 with these (``benchmarks/methods_2cpu_2026-11-22.md``).
     """
+    # 0.2 as solo-learn has it on CIFAR-10
     return _with(SimCLRConfig(head=HEAD, temperature=0.2))
 
 
@@ -115,6 +118,7 @@ def moco_cifar10_cpu() -> TrainConfig:
             head=replace(HEAD, batchnorm=False),
             queue_length=4096,
             momentum=0.99,
+            # keys in company of other groups: on one rank nothing else hides which is whose
             batchnorm_groups=4,
         )
     )
@@ -127,6 +131,7 @@ def byol_cifar10_cpu() -> TrainConfig:
     Hardware: two CPU cores; 8.1 min of one with smaller crops.
     Result: kNN 37.1, linear 41.0 with these (``benchmarks/methods_2cpu_2026-11-22.md``).
     """
+    # x 20: directions of the embedding die out at a rate that teaches anything (docs/log.md)
     config = _with(BYOLConfig(head=HEAD, predictor_rate=20, batchnorm_per_view=False))
     return replace(config, optim=replace(config.optim, batch_size=64, learning_rate=0.0005))
 

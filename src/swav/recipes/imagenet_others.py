@@ -53,6 +53,7 @@ def deepcluster_r50_800ep() -> TrainConfig:
     return replace(
         swav_r50_800ep(),
         method=DeepClusterConfig(num_prototypes=(3000, 3000, 3000)),
+        # the scripts of DeepCluster-v2 do without half precision
         precision="32-true",
     )
 
@@ -102,6 +103,7 @@ def simclr_r50_100ep() -> TrainConfig:
         swav,
         views=_two_crops(),
         method=SimCLRConfig(temperature=0.1),
+        # VISSL: 0.3 for each 256 pictures = 4.8, from 0.6
         optim=replace(swav.optim, start_learning_rate=0.6, final_learning_rate=0.0),
         epochs=100,
     )
@@ -154,6 +156,7 @@ def byol_r50_1000ep() -> TrainConfig:
     Hardware: 512 TPU v3 cores; time not published here.
     Result: 74.3 by its abstract, not checked by us.
     """
+    # means of 1.0 and 0.1, of 0 and 0.2
     augment = replace(TWIN_AUGMENT, blur=0.55, solarise=0.1)
     return replace(
         swav_r50_400ep(),
@@ -284,6 +287,7 @@ def pirl_r50_800ep() -> TrainConfig:
         views=ViewsConfig(groups=(picture, jigsaw)),
         backbone=RESNET50,
         method=PIRLConfig(),
+        # VISSL: no decay of BatchNorm and biases
         optim=replace(_sgd(1024, 0.12), final_learning_rate=0.00012, decay_vectors=False),
         epochs=800,
     )

@@ -18,6 +18,7 @@ from swav.nn.backbones import BackboneConfig
 from swav.nn.heads import HeadConfig
 from swav.recipes.train_config import TrainConfig
 
+# timm starts residual branches at zero by default; the reference does not
 RESNET50 = BackboneConfig(name="resnet50", args={"zero_init_last": False})
 
 
@@ -37,6 +38,7 @@ def swav_r50_800ep() -> TrainConfig:
             temperature=0.1,
             epsilon=0.05,
             iterations=3,
+            # 312 steps are an epoch of 64 x 64 pictures: one epoch and a step
             freeze_steps=313,
             queue_length=0,
             queue_start_epoch=0,
@@ -119,6 +121,7 @@ def swav_r50_400ep_bs256() -> TrainConfig:
     large = swav_r50_400ep()
     return replace(
         large,
+        # 5,004 steps an epoch; 3,840 = 15 batches of 256
         method=replace(_method(large), freeze_steps=5005, queue_length=3840, queue_start_epoch=15),
         optim=replace(
             large.optim,
@@ -153,6 +156,7 @@ def swav_r50w2_400ep() -> TrainConfig:
     return replace(
         narrow,
         views=_views(num_small=4),
+        # 94 M parameters; the hidden layer of 8,192 is in the scripts alone, not in the paper
         backbone=BackboneConfig(name="resnet50w2"),
         method=replace(_method(narrow), head=HeadConfig(hidden_dim=8192)),
     )
@@ -169,6 +173,7 @@ def swav_r50w4_400ep() -> TrainConfig:
     double = swav_r50w2_400ep()
     return replace(
         double,
+        # as in its script, though the paper says "as A.1", that is 0.14 and 0.05
         views=_views(num_small=4, scale=(0.08, 1.0), small_scale=(0.08, 0.14)),
         backbone=BackboneConfig(name="resnet50w4"),
         method=replace(_method(double), queue_length=2560, queue_start_epoch=0),

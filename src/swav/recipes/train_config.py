@@ -22,11 +22,14 @@ class TrainConfig:
     epochs: int
     """Passes over the data."""
     seed: int = 0
+    """Of weights, views and their order, and of what a method draws."""
     device: str = "auto"
     """auto, cpu, cuda, mps, or one device such as cuda:1."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    # torch has no SyncBatchNorm on a CPU
     sync_batchnorm: bool = False
     """BatchNorm statistics over all ranks (GPU only)."""
+    # on two cores minutes of compilation and no gain (docs/decisions/0005)
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the backbone; auto compiles on CUDA only."""
     threads: int = 0
