@@ -35,18 +35,11 @@ class MethodClusters(Clusters):
 
     objective: Objective
 
-    @torch.no_grad()
     def probabilities(
         self, features: Float[Tensor, "images features"]
     ) -> Float[Tensor, "images prototypes"]:
-        """Return ``Objective.cluster`` in evaluation mode, picture by picture the same."""
-        objective = self.objective
-        was_training = objective.training
-        objective.eval()
-        device = next(objective.encoder.parameters()).device
-        objective.to(device)  # the encoder alone may have been moved
-        rows = [objective.cluster(rows.to(device)) for rows in torch.split(features, ROWS)]
-        objective.train(was_training)
+        """Return ``Objective.cluster``, picture by picture the same."""
+        rows = [_cluster(self.objective, rows) for rows in torch.split(features, ROWS)]
         return torch.cat(
             [probabilities.cpu() for probabilities in rows if probabilities is not None]
         )
@@ -62,10 +55,21 @@ class MethodClusters(Clusters):
 def clusters_of_method(objective: Objective) -> MethodClusters | None:
     """Return the clusters of a method, None if it has none."""
     nothing = torch.zeros(1, int(objective.encoder.num_features))  # type: ignore[arg-type]
+    return None if _cluster(objective, nothing) is None else MethodClusters(objective)
+
+
+@torch.no_grad()
+def _cluster(
+    objective: Objective, features: Float[Tensor, "images features"]
+) -> Float[Tensor, "images prototypes"] | None:
+    """Return ``Objective.cluster`` in evaluation mode: BatchNorm must not see other pictures."""
+    was_training = objective.training
+    objective.eval()
     device = next(objective.encoder.parameters()).device
-    objective.to(device)
-    with torch.no_grad():
-        return None if objective.cluster(nothing.to(device)) is None else MethodClusters(objective)
+    objective.to(device)  # the encoder alone may have been moved
+    probabilities = objective.cluster(features.to(device))
+    objective.train(was_training)
+    return probabilities
 
 
 def assign(objective: Objective, features: Float[Tensor, "images features"]) -> Assignment:
