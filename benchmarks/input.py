@@ -101,7 +101,7 @@ def learning(data: str) -> None:
             )
             with tempfile.TemporaryDirectory() as folder:
                 unlabelled = from_arrays(images)  # nothing is evaluated at the end of the run
-                out = swav.train("arrays", config=config, out=f"{folder}/run", pictures=unlabelled)
+                out = swav.train(unlabelled, config=config, out=f"{folder}/run")
                 run = load(out)
                 found = [
                     knn.run(KNNConfig(k=(20,)), extract(network, labelled, run.transform))

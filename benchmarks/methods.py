@@ -205,7 +205,7 @@ def result(name: str, seed: int, where: Sets, *, epochs: int, out: Path) -> dict
     assert where.fit.pixels is not None, "20,000 pictures of 32 pixels fit into memory"
     unlabelled = from_arrays(where.fit.pixels)
     folder = out / f"{name}-{seed}"
-    swav.train("arrays", config=config, out=folder, resume=True, pictures=unlabelled)
+    swav.train(unlabelled, config=config, out=folder, resume=True)
     run = swav.load(folder)
     last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
     spent = {"epochs": epochs, "seconds": json.loads(last)["seconds"]}

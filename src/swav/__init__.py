@@ -7,18 +7,29 @@ if TYPE_CHECKING:
     from swav.commands.cluster import cluster
     from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
+    from swav.data.sources.open import from_arrays
     from swav.report import write_report
     from swav.training.run import train
     from swav.training.trained_run import load
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "cluster", "embed", "evaluate", "load", "train", "write_report"]
+__all__ = [
+    "__version__",
+    "cluster",
+    "embed",
+    "evaluate",
+    "from_arrays",
+    "load",
+    "train",
+    "write_report",
+]
 
 _HOMES = {
     "cluster": "swav.commands.cluster",
     "embed": "swav.commands.embed",
     "evaluate": "swav.commands.evaluate",
+    "from_arrays": "swav.data.sources.open",
     "load": "swav.training.trained_run",
     "train": "swav.training.run",
     "write_report": "swav.report",

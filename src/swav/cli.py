@@ -294,11 +294,11 @@ def _train(words: Sequence[str]) -> Action:
         made: TrainConfig = _read(options, words, prog="swav train", description=description)
         return made
 
-    config = complete(start, changed)
+    config, data = complete(start, changed)
 
     from swav.training.run import train as run_train
 
-    run = partial(run_train, config.data.data, recipe=start.label, out=start.out, config=config)
+    run = partial(run_train, data, recipe=start.label, out=start.out, config=config)
     run = partial(run, allow_factory=_allowed(start, config, words))
     if start.dry_run:
         return partial(run, dry_run=True)

@@ -108,7 +108,7 @@ def run(config: TrainConfig, out: Path, steps: int, *, resume: bool) -> bool:
     """Train for some steps; return whether the run came to its end."""
     StopAfter.steps, StopAfter.done = steps, 0
     try:
-        train("arrays", config=config, out=out, resume=resume, pictures=drawn_pictures())
+        train(drawn_pictures(), config=config, out=out, resume=resume)
     except StoppedBySignal:
         return False
     return True

@@ -149,9 +149,9 @@ def test_a_stop_is_heard_while_banks_are_filled(
 
     monkeypatch.setattr(DeepCluster, "prepare", interrupted)
     with pytest.raises(StoppedBySignal, match="stopped after step 0"):
-        train("arrays", config=made, out=tmp_path / "run", pictures=pictures)
+        train(pictures, config=made, out=tmp_path / "run")
     monkeypatch.undo()
-    train("arrays", config=made, out=tmp_path / "run", pictures=pictures, resume=True)
+    train(pictures, config=made, out=tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
 
 

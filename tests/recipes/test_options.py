@@ -14,9 +14,15 @@ from swav.config import UsageError
 from swav.engine import TrainingFacts
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import TrainConfig, make_config
-from swav.recipes.options import METHODS, Start, complete
+from swav.recipes import options as training_options
+from swav.recipes.options import METHODS, Start
 
 DIGITS = {"data.data": "digits"}
+
+
+def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> TrainConfig:
+    """Return the config alone."""
+    return training_options.complete(start, changed)[0]
 
 
 def options(**values: Any) -> Callable[[TrainConfig], TrainConfig]:

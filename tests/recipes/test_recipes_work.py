@@ -118,7 +118,7 @@ def step(config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(train_module, "write_outputs", lambda *_, **__: None)
     monkeypatch.setattr(session_module, "draw_views", lambda *_: None)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, 40, 40, 3), dtype=np.uint8)
-    train("arrays", config=config, out=folder, pictures=from_arrays(pixels))
+    train(from_arrays(pixels), config=config, out=folder)
     saved = newest_checkpoint(folder)
     assert saved is not None
     assert saved.step == 1

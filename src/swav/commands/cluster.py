@@ -27,5 +27,4 @@ def cluster(
         to: CSV file; by default ``clusters.csv`` in the run folder.
         allow_factory: ``package.module:function`` that the run may name as its backbone.
     """
-    opened = load(run, allow_factory=allow_factory)
-    return opened.cluster(opened.pictures(data), to)
+    return load(run, allow_factory=allow_factory).cluster(data, to=to)

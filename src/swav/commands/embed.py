@@ -30,5 +30,4 @@ def embed(
         ValueError: if the ending of ``to`` is none of these.
     """
     check_embeddings_path(Path(to))  # before the network is loaded
-    opened = load(run, allow_factory=allow_factory)
-    return opened.embed(opened.pictures(data), to)
+    return load(run, allow_factory=allow_factory).embed(data, to=to)

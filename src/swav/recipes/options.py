@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from swav.config import UnknownNameError, UsageError, load
-from swav.data.sources.pictures import DataFacts
+from swav.data.sources.pictures import DataFacts, Pictures
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import RECIPES, make_config, with_channels
@@ -134,8 +134,12 @@ class Start:
         return recipe
 
 
-def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> TrainConfig:
-    """Return the config of a training: where it starts, then what the options change in it.
+def complete(
+    start: Start, changed: Callable[[TrainConfig], TrainConfig]
+) -> tuple[TrainConfig, str | Pictures]:
+    """Return the config of a training, and its DATA, opened if that was needed.
+
+    The config is where it starts, then what the options change in it.
 
     Args:
         start: The recipe, file or run.
@@ -145,12 +149,17 @@ def complete(start: Start, changed: Callable[[TrainConfig], TrainConfig]) -> Tra
     Raises:
         ValueError: if there are no pictures to train on, or an option does not fit.
     """
-    config, given = start.read(), changed(start.read())
+    config = start.read()
+    given = changed(config)
     if not given.data.data:
         raise UsageError("no pictures: give a folder, an archive, an array, emoji or digits")
+    opened = None
     if start.needs_pictures:
-        config = start.read(given.data.build().facts(), given.device)
-    return changed(with_channels(config, given.data.channels))
+        opened = given.data.build()
+        config = start.read(opened.facts(), given.device)
+    config = changed(with_channels(config, given.data.channels))
+    # what auto chooses for the pictures it saw may be to read them in another way
+    return config, opened if opened and opened.source == config.data else config.data.data
 
 
 def with_method(config: TrainConfig, name: str) -> TrainConfig:

@@ -41,7 +41,6 @@ def write_outputs(
     objective: Objective,
     pictures: Pictures,
     *,
-    reopen: bool,
     step: int,
     seconds: float,
     allow_factory: Collection[str] = (),
@@ -55,8 +54,7 @@ def write_outputs(
         folder: run folder.
         config: settings of the run.
         objective: trained.
-        pictures: that it was trained on.
-        reopen: whether they came from ``config.data``, which may hold a part to score.
+        pictures: that it was trained on; where they came from may hold a part to score.
         step: of the network, which is saved; for the run's record.
         seconds: of the training, for the run's record.
         allow_factory: names of factories that may build the untrained network beside it.
@@ -68,7 +66,8 @@ def write_outputs(
     if outdated:
         _remove_scores(folder)
     if config.evaluate_at_end:
-        eval_data = fit_and_score(config.data, trained_on=pictures) if reopen else one_set(pictures)
+        source = pictures.source
+        eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
     if outdated:
         (folder / layout.REPORT).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ class StoppedBySignal(Exception):
 
 
 def train(
-    data: str,
+    data: str | Pictures,
     *,
     recipe: str = "auto",
     out: str | Path | None = None,
@@ -54,20 +54,19 @@ def train(
     resume: bool = False,
     init_from: str | Path | None = None,
     dry_run: bool = False,
-    pictures: Pictures | None = None,
     allow_factory: Collection[str] = (),
 ) -> Path:
     """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
 
     Args:
-        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``.
+        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``; or an
+            opened set, such as ``swav.from_arrays`` returns.
         recipe: settings to start from; ``auto`` chooses by the pictures and the device.
         out: run folder; by default a new one under ``runs/``.
         config: complete settings, in place of ``recipe``.
         resume: continue the interrupted run in ``out``.
         init_from: run folder whose backbone weights to start from; head and prototypes are new.
         dry_run: print the plan, with time and memory, and stop.
-        pictures: an opened set (``swav.data.sources.open.from_arrays``), in place of ``data``.
         allow_factory: ``package.module:function`` that a config or run may name as its backbone.
 
     Returns:
@@ -79,14 +78,14 @@ def train(
     """
     if resume and out is None:
         raise ValueError("--resume needs the run folder to continue: give --out")
-    opened = pictures
     if config is None:
-        config = _config(data, recipe, pictures, Path(out) if resume and out else None)
+        config, data = _config(data, recipe, Path(out) if resume and out else None)
+    config = replace(config, data=_source(data, config.data))
     config.backbone.check_factory(allow_factory)
     check_machine(
         device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
     )
-    pictures = (config.data.build() if opened is None else opened).load()
+    pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
     if dry_run:
@@ -120,20 +119,29 @@ def train(
             )
             _run(session, stop)
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
-            _finish(session, reopen=opened is None)
+            _finish(session)
     return folder
 
 
 def _config(
-    data: str, recipe: str, pictures: Pictures | None, continued: Path | None
-) -> TrainConfig:
-    """Return the settings of the run to continue, or else of the recipe for these pictures."""
+    data: str | Pictures, recipe: str, continued: Path | None
+) -> tuple[TrainConfig, str | Pictures]:
+    """Return the settings of the run to continue, or else of the recipe for the opened pictures."""
     if continued is not None and layout.is_run(continued):
-        config = swav.config.load(TrainConfig, continued / layout.CONFIG)
-    else:
-        opened = SourceConfig(data=data).build() if pictures is None else pictures
-        config = make_config(recipe, opened)
-    return replace(config, data=replace(config.data, data=data))
+        return swav.config.load(TrainConfig, continued / layout.CONFIG), data
+    if isinstance(data, Pictures):
+        return make_config(recipe, data), data
+    opened = SourceConfig(data=data).build()
+    config = make_config(recipe, opened)
+    source = _source(data, config.data)  # of the recipe, which may read the pictures in another way
+    return config, opened if source == opened.source else data
+
+
+def _source(data: str | Pictures, source: SourceConfig) -> SourceConfig:
+    """Return the config of the pictures, which is that of an opened set if it has one."""
+    if isinstance(data, str):
+        return replace(source, data=data)
+    return data.source or replace(source, data=data.data, channels=data.channels)
 
 
 def _backbone_weights(
@@ -280,7 +288,7 @@ def _unsaved(session: Session) -> OSError:
     )
 
 
-def _finish(session: Session, *, reopen: bool) -> None:
+def _finish(session: Session) -> None:
     """Make what is missing of a trained run, the report last; it says that the run is finished."""
     folder = session.folder
     write_bad_files(folder, session.pictures.bad_files)
@@ -289,7 +297,6 @@ def _finish(session: Session, *, reopen: bool) -> None:
         session.config,
         session.objective,
         session.pictures,
-        reopen=reopen,
         step=session.clock.step,
         seconds=round(session.seconds, 1),
         allow_factory=session.allow_factory,

@@ -48,8 +48,10 @@ class TrainedRun:
         """What turns pictures into the network's input."""
         return transform_of(self.config)
 
-    def pictures(self, data: str | None = None) -> Pictures:
+    def pictures(self, data: str | Pictures | None = None) -> Pictures:
         """Return DATA, by default the training's own pictures, read as the run reads them."""
+        if isinstance(data, Pictures):
+            return data.load()
         source = self.config.data
         if data is not None:
             source = replace(source, data=data, split=None)
@@ -61,32 +63,32 @@ class TrainedRun:
         workers = loading_workers(device)
         return extract(self.backbone, pictures, self.transform, device=device, workers=workers)
 
-    def embed(self, pictures: Pictures, to: str | Path) -> Features:
+    def embed(self, data: str | Pictures | None = None, *, to: str | Path) -> Features:
         """Write the features of every readable picture to a file, and return them.
 
         The order is that of the pictures; features are not normalised.
 
         Args:
-            pictures: what to embed.
+            data: pictures, by their DATA or opened; by default those of the training.
             to: ``.npz`` (arrays ``embeddings``, ``paths``, ``labels``), ``.csv`` or ``.parquet``.
 
         Raises:
             ValueError: if the ending of ``to`` is none of these.
         """
         check_embeddings_path(Path(to))
-        features = self.features(pictures)
+        features = self.features(self.pictures(data))
         write_features(features, Path(to))
         return features
 
-    def cluster(self, pictures: Pictures, to: str | Path | None = None) -> Path:
+    def cluster(self, data: str | Pictures | None = None, *, to: str | Path | None = None) -> Path:
         """Write the cluster of every readable picture to a CSV file, and return its path.
 
         Args:
-            pictures: what to assign.
-            to: file; by default that of the run folder.
+            data: pictures, by their DATA or opened; by default those of the training.
+            to: CSV file; by default that of the run folder.
         """
         path = self.folder / layout.CLUSTERS if to is None else Path(to)
-        features = self.features(pictures)
+        features = self.features(self.pictures(data))
         write_assignment(features, assign(self.objective, features.values), path)
         return path
 

@@ -61,7 +61,7 @@ def open_folder(path: Path, split: str | None) -> Contents:
     names = PackedNames(listing.names)
     shown = [name for name in classes if not is_hidden(name)]
     labelled = label_by_folder(listing.names, shown)
-    return Contents(Files(path, names), names, labelled, listing.bad_files)
+    return Contents(Files(path, names), names, labelled, listing.bad_files, splits=tuple(parts))
 
 
 def archive_splits(path: Path) -> tuple[str, ...]:
@@ -94,7 +94,8 @@ def open_archive(path: Path, split: str | None, *, max_bytes: int) -> Contents:
         index = index._replace(members=members)
         names = [member.name for member in members]
     labelled = label_by_folder([name[len(root) :] for name in names], classes)
-    return Contents(Archive(path, index), PackedNames(names), labelled, index.bad_files)
+    reader, packed = Archive(path, index), PackedNames(names)
+    return Contents(reader, packed, labelled, index.bad_files, splits=tuple(parts))
 
 
 def _common_folder(names: Sequence[str]) -> str:

@@ -103,9 +103,10 @@ def open_source(config: SourceConfig) -> Pictures:
         check_split(config.data, config.split, named.TORCHVISION[name].splits)
         place = Path(folder).expanduser()
         contents = named.open_torchvision(name, place, config.split, channels=config.channels)
+        contents = contents._replace(splits=named.TORCHVISION[name].splits)
     else:
         contents = _open_path(_existing(folder or config.data), config)
-    return _pictures(config, contents)
+    return _pictures(config, contents, source=config)
 
 
 def from_arrays(
@@ -128,7 +129,9 @@ def from_arrays(
     return _pictures(config, arrays.contents_of(pictures, labels, channels=channels))
 
 
-def _pictures(config: SourceConfig, contents: Contents) -> Pictures:
+def _pictures(
+    config: SourceConfig, contents: Contents, source: SourceConfig | None = None
+) -> Pictures:
     return Pictures(
         config.data,
         contents,
@@ -136,6 +139,7 @@ def _pictures(config: SourceConfig, contents: Contents) -> Pictures:
         max_bad_fraction=config.max_bad_fraction,
         max_memory_gib=config.max_memory_gib,
         cache_gib=config.cache_gib,
+        source=source,
     )
 
 
@@ -179,12 +183,12 @@ def _open_path(path: Path, config: SourceConfig) -> Contents:
     if name.endswith(archives.SUFFIXES):
         return folders.open_archive(path, config.split, max_bytes=max_bytes)
     if name.endswith(arrays.SUFFIXES):
-        check_split(
-            config.data, config.split, arrays.npz_splits(path) if name.endswith(".npz") else ()
-        )
-        return arrays.open_array(
+        parts = arrays.npz_splits(path) if name.endswith(".npz") else ()
+        check_split(config.data, config.split, parts)
+        contents = arrays.open_array(
             path, channels=config.channels, split=config.split, max_bytes=max_bytes
         )
+        return contents._replace(splits=parts)
     check_split(config.data, config.split, ())
     if name.endswith(lists.SUFFIXES):
         return lists.open_list(path)

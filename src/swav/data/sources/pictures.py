@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from swav.data.sources.cache import Cached
 from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture, quiet_pillow
 from swav.data.sources.listing import BadFile, Labels, PackedNames
 from swav.data.sources.readers import Chosen, Contents, Packed, Reader, Size, Stack
+
+if TYPE_CHECKING:
+    from swav.data.sources.open import SourceConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +61,7 @@ class Pictures:
         max_bad_fraction: float = 0.01,
         max_memory_gib: float = 1.0,
         cache_gib: float = 0.0,
+        source: "SourceConfig | None" = None,
     ) -> None:
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
@@ -69,6 +73,9 @@ class Pictures:
         self.bad_files: list[BadFile] = list(contents.bad_files)
         self.columns: Mapping[str, PackedNames] = dict(contents.columns)  # can be pickled
         self.channels = channels
+        self.splits = contents.splits
+        self.source = source
+        """Opens the same pictures again; None for arrays of a program and for chosen pictures."""
         self._reader = contents.reader
         self._max_bad_fraction = max_bad_fraction
         self._max_memory_gib = max_memory_gib
@@ -144,7 +151,7 @@ class Pictures:
         self.bad_files[self._num_bad_listed :] = bad_files
         self._check_bad(len(self.bad_files))
         kept = np.delete(np.arange(len(self)), [row for row, _ in decoded.bad])
-        return self._with(decoded.reader, kept, self.bad_files)
+        return self._with(decoded.reader, kept, self.bad_files, self.source)
 
     def subset(self, indices: Int64[np.ndarray, " chosen"]) -> "Pictures":
         """Return the pictures at ``indices``, in that order.
@@ -187,10 +194,14 @@ class Pictures:
     def _cached(self) -> "Pictures":
         max_bytes = int(self._cache_gib * 2**30)
         reader = Cached(self._reader, max_bytes=max_bytes, channels=self.channels)
-        return self._with(reader, np.arange(len(self)), self.bad_files)
+        return self._with(reader, np.arange(len(self)), self.bad_files, self.source)
 
     def _with(
-        self, reader: Reader, rows: Int64[np.ndarray, " chosen"], bad_files: list[BadFile]
+        self,
+        reader: Reader,
+        rows: Int64[np.ndarray, " chosen"],
+        bad_files: list[BadFile],
+        source: "SourceConfig | None" = None,
     ) -> "Pictures":
         names = PackedNames(self.names[row] for row in rows.tolist())
         columns = {
@@ -200,11 +211,12 @@ class Pictures:
         labelled = None if self.labels is None else Labels(self.labels[rows], self.classes)
         return Pictures(
             self.data,
-            Contents(reader, names, labelled, bad_files, columns),
+            Contents(reader, names, labelled, bad_files, columns, self.splits),
             channels=self.channels,
             max_bad_fraction=self._max_bad_fraction,
             max_memory_gib=self._max_memory_gib,
             cache_gib=self._cache_gib,
+            source=source,
         )
 
     @cached_property

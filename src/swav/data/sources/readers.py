@@ -59,6 +59,8 @@ class Contents(NamedTuple):
     bad_files: Sequence[BadFile] = ()
     columns: Mapping[str, PackedNames] = {}  # nobody writes to it
     """Columns ``group`` and ``time`` of a table that has them, as they are written."""
+    splits: tuple[str, ...] = ()
+    """The parts that the data comes in, such as train and test; these pictures are of one."""
 
 
 class Stack(Reader):

@@ -50,7 +50,7 @@ def fit_and_score(
     """
     if trained_on is None and split is None and is_annotated(source.data):
         return parts_with_boxes(source)
-    found = splits(source.data)
+    found = splits(source.data) if trained_on is None else trained_on.splits
     held_out = [part for part in found if part != "train"]
     if split is None and ("train" not in found or not held_out):
         return one_set(source.build() if trained_on is None else trained_on)
