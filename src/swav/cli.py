@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from tyro.conf import (
     HelptextFromCommentsOff,
     UseAppendAction,
     arg,
+    configure,
 )
 from tyro.extras import subcommand_cli_from_dict
 
@@ -47,7 +49,17 @@ UNNAMED, FOR_ALL = arg(name=""), arg(name="views.augment")
 MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
 Json = Annotated[bool, arg(name="json"), FlagCreatePairsOff]
-AllowFactory = Annotated[tuple[str, ...], UseAppendAction]
+
+VERBS = {
+    "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
+    "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
+    "evaluate": "Measure trained backbones on pictures; print a table and write eval/NAME.json.",
+    "embed": "Write the embedding of every picture, in a stable order.",
+    "cluster": "Write the cluster of every picture, and its probability, to a CSV file.",
+    "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
+    "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
+}
+"""In words of their own: to read their functions would import torch, for seconds."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -86,21 +98,19 @@ def _action(words: list[str]) -> Action:
         case ["--version"]:
             return partial(print, swav.__version__)
         case ["--help" | "-h"] | []:
-            lines = [f"  {verb:<9} {_summary(function)}" for verb, function in VERBS.items()]
+            lines = [f"  {verb:<9} {summary}" for verb, summary in VERBS.items()]
             return partial(print, "\n".join(["Usage: swav VERB ...", "", HELP, "", *lines]))
         case ["--install-completion" as option, *rest]:
-            return _call_later(install_completion, rest, prog=f"swav {option}")
+            kept: Action = _read(_kept(install_completion), rest, prog=f"swav {option}")
+            return kept
         case ["train", *rest]:
             return _train(rest)
         case ["evaluate", *rest]:
             return _evaluate(rest)
         case [verb, *rest] if verb in VERBS:
-            return _call_later(VERBS[verb](), rest, prog=f"swav {verb}")
+            action: Action = _read(_options(verb), rest, prog=f"swav {verb}")
+            return partial(_to_the_end, action) if verb == "demo" else action
     raise UnknownNameError("command", words[0], VERBS)
-
-
-def _summary(function: Callable[..., Any]) -> str:
-    return (function.__doc__ or "").splitlines()[0]
 
 
 def _read(function: Options, words: Sequence[str], **settings: Any) -> Any:
@@ -132,69 +142,30 @@ def _flag(word: str) -> str:
     return option if value == "true" else f"--{parent}{dot}no-{name}"
 
 
-def _call_later(function: Options, words: Sequence[str], prog: str) -> Action:
-    """Return the call of a function that the words ask for."""
+def _kept(function: Callable[..., Any]) -> Options:
+    """Return what has the options of a function, and returns its call instead of making it."""
 
+    @configure(FlagCreatePairsOff, UseAppendAction)
     @wraps(function)
     def keep(*values: Any, **named: Any) -> Action:
         return partial(function, *values, **named)
 
-    action: Action = _read(keep, words, prog=prog)
-    return action
+    return keep
 
 
-def demo() -> Options:
-    """Train on the built-in pictures on a CPU, within minutes; print where the report is."""
-    from swav.commands.demo import demo as run
-
-    @wraps(run)
-    def to_the_end(*values: Any, **named: Any) -> int:
-        return _to_the_end(partial(run, *values, **named))
-
-    return to_the_end
-
-
-def train() -> Options:
-    """Train on DATA, then export, embed, cluster, evaluate (if labelled) and report."""
+def _options(verb: str) -> Options:
+    """Return what has the options of a verb: its function in ``swav.commands``, but for three."""
     from swav.recipes.options import Start
 
-    return _train_options(Start().read())
-
-
-def evaluate() -> Options:
-    """Measure trained backbones on pictures; print a table and write eval/NAME.json."""
-    return _evaluate_options()
-
-
-def embed() -> Options:
-    """Write the embedding of every picture, in a stable order."""
-    from swav.commands.embed import embed as run
-
-    return run
-
-
-def cluster() -> Options:
-    """Write the cluster of every picture, and its probability, to a CSV file."""
-    from swav.commands.cluster import cluster as run
-
-    return run
-
-
-def list_() -> Options:
-    """Name the methods, backbones, recipes or evaluation tasks there are."""
-    from swav.commands.list_ import What
-    from swav.commands.list_ import list_ as run
-
-    def listed(what: What, /, *, as_json: Json = False) -> None:
-        """Print names, with a line about each.
-
-        Args:
-            what: Kind of thing.
-            as_json: Print a list of {"name", "summary"} as JSON.
-        """
-        run(what, as_json=as_json)
-
-    return listed
+    match verb:
+        case "train":
+            return _train_options(Start().read())
+        case "evaluate":
+            return _evaluate_options()
+        case "bench":
+            return _kept(bench())
+    name = "list_" if verb == "list" else verb  # as list is a name of Python
+    return _kept(vars(import_module(f"swav.commands.{name}"))[name])
 
 
 def bench() -> Options:
@@ -225,17 +196,6 @@ def bench() -> Options:
         run(data, crops=crops, images=images, in_memory=in_memory, as_json=as_json)
 
     return measured
-
-
-VERBS: dict[str, Callable[[], Options]] = {
-    "demo": demo,
-    "train": train,
-    "evaluate": evaluate,
-    "embed": embed,
-    "cluster": cluster,
-    "list": list_,
-    "bench": bench,
-}
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:
@@ -285,7 +245,7 @@ def _train(words: Sequence[str]) -> Action:
         for name, value in vars(augment).items()
         if _is_given(words, f"--views.augment.{name}")
     }
-    description = f"{_summary(train)}{TYPICAL_DEFAULTS if start.needs_pictures else ''}"
+    description = f"{VERBS['train']}{TYPICAL_DEFAULTS if start.needs_pictures else ''}"
 
     def changed(config: "TrainConfig") -> "TrainConfig":
         config = replace(config, views=config.views.with_augment(**for_all))
@@ -367,76 +327,56 @@ def _is_given(words: Sequence[str], option: str) -> bool:
     return not given.isdisjoint({f"{parent}{dot}{name}", f"{parent}{dot}no-{name}"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Options of `swav evaluate` that belong to no task."""
-
-    tasks: str | None = None
-    """Separated by commas (see swav list tasks); by default what the labels allow of knn, linear,
-    clusters, part_retrieval."""
-    split: str | None = None
-    """Part to score, of DATA with parts (test or val)."""
-    fit_on: str | None = None
-    """Pictures to fit on, with --score-on."""
-    score_on: str | None = None
-    """Pictures to score, with --fit-on."""
-    out: Path | None = None
-    """Keeps results of models that are no run folders."""
-    channels: int = 3
-    """Of the pictures, for models that are no run folders."""
-    input_size: int | None = None
-    """Side of the pictures these are shown."""
-    crop_pct: float | None = None
-    """Share of each side shown; published: 0.875."""
-    device: str = "cpu"
-    """cpu, cuda, mps, or one device such as cuda:1."""
-    allow_factory: AllowFactory = ()
-    """Run this package.module:function if a run names it as its backbone; may be repeated."""
-    as_json: Json = False
-    """Print the list of results as JSON."""
-
-
 def _evaluate(words: Sequence[str]) -> Action:
     """Return the evaluation that the words ask for."""
-    from swav.commands.evaluate import evaluate as run
+    from swav.commands.evaluate import evaluate
     from swav.evals.selection import configured
     from swav.training.open_model import is_model
 
     read = partial(_read, _evaluate_options(), words, prog="swav evaluate")
-    read = partial(read, description=_summary(evaluate))
-    (models, options, settings), more = read(return_unknown_args=True)
+    read = partial(read, description=VERBS["evaluate"])
+    (models, tasks, named, settings), more = read(return_unknown_args=True)
     if any(word.startswith("-") for word in more):
         read()  # says what is wrong
     models = [*models, *more]  # some may follow an option
     data = models.pop() if len(models) > 1 and not is_model(models[-1]) else None
     values = flatten({name: to_dict(task) for name, task in settings.items()})
     given = {path: value for path, value in values.items() if _is_given(words, f"--{path}")}
-    tasks = configured(options.tasks, given)
-    return partial(run, models, data, **{**vars(options), "tasks": tasks})
+    return partial(evaluate, models, data, configured(tasks, given), **named)
 
 
 def _evaluate_options() -> Options:
     """Return what has the options of an evaluation and those of every task."""
+    from swav.commands.evaluate import evaluate
     from swav.evals.selection import TASKS
 
+    @wraps(evaluate)
+    def named(*_: Any, **values: Any) -> dict[str, Any]:
+        return values
+
+    # without the first three parameters, which are read from the words in another form
+    others = arg(name="", constructor=partial(named, (), None, None))
     defaults = {name: task() for name, task in TASKS.items()}
 
     def options(
         models: Annotated[tuple[str, ...], arg(metavar="MODEL... [DATA]")] = (),
         /,
         *,
-        options: Annotated[EvaluateOptions, UNNAMED] = EvaluateOptions(),
-        tasks: Annotated[dict[str, Any], UNNAMED] = defaults,
-    ) -> tuple[tuple[str, ...], EvaluateOptions, dict[str, Any]]:
-        """Return models, options and tasks.
+        tasks: str | None = None,
+        others: Annotated[dict[str, Any], others, FlagCreatePairsOff, UseAppendAction],
+        settings: Annotated[dict[str, Any], UNNAMED] = defaults,
+    ) -> tuple[tuple[str, ...], str | None, dict[str, Any], dict[str, Any]]:
+        """Return models, tasks, the other options, and the settings of every task.
 
         Args:
             models: Run folders, or other models (timm name or folder, state dict, random, pixels),
                 then DATA; by default the pictures of the training.
-            options: Of no task.
-            tasks: All there are.
+            tasks: Separated by commas (see swav list tasks); by default what the labels allow of
+                knn, linear, clusters, part_retrieval.
+            others: Of no task.
+            settings: Of all tasks there are.
         """
-        return models, options, tasks
+        return models, tasks, others, settings
 
     return options
 
@@ -460,7 +400,7 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
         raise UnknownNameError("shell", name, COMPLETIONS)
     path, rest = Path.home() / COMPLETIONS[name][0], COMPLETIONS[name][1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {verb: options() for verb, options in VERBS.items()}
+    whole = {verb: _options(verb) for verb in VERBS}
     with contextlib.suppress(SystemExit):
         words = ["--tyro-write-completion", name, str(path)]
         subcommand_cli_from_dict(whole, prog="swav", args=words, config=MARKERS)

@@ -1,6 +1,6 @@
 """``swav cluster``: which cluster every picture belongs to, and how surely."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 from swav.training.trained_run import load
@@ -12,7 +12,7 @@ def cluster(
     /,
     *,
     to: str | Path | None = None,
-    allow_factory: Collection[str] = (),
+    allow_factory: Sequence[str] = (),
 ) -> Path:
     """Write the cluster of every readable picture, and its probability, to a CSV file.
 

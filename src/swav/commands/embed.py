@@ -1,6 +1,6 @@
 """``swav embed``: the features of pictures, in a file that other programs read."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 from swav.evals import Features
@@ -14,7 +14,7 @@ def embed(
     /,
     *,
     to: str | Path,
-    allow_factory: Collection[str] = (),
+    allow_factory: Sequence[str] = (),
 ) -> Features:
     """Write the backbone's pooled features of every readable picture of ``data`` to a file.
 

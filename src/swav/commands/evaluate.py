@@ -1,7 +1,7 @@
 """``swav evaluate``: how good the features of models are, beside those of no training at all."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from json import dumps
 from pathlib import Path
 
 from swav.evals import EvalConfig, Result
@@ -14,8 +14,8 @@ __all__ = ["evaluate"]
 def evaluate(
     models: str | Path | Sequence[str | Path],
     data: str | None = None,
-    *,
     tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig] | None = None,
+    *,
     split: str | None = None,
     fit_on: str | None = None,
     score_on: str | None = None,
@@ -24,8 +24,8 @@ def evaluate(
     input_size: int | None = None,
     crop_pct: float | None = None,
     device: str = "cpu",
-    allow_factory: Collection[str] = (),
-    as_json: bool = False,
+    allow_factory: Sequence[str] = (),
+    json: bool = False,
 ) -> list[Result]:
     """Measure backbones, with the untrained network and raw pixels beside each.
 
@@ -50,7 +50,7 @@ def evaluate(
             protocol says (0.875).
         device: cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that a run may name as its backbone.
-        as_json: print JSON.
+        json: print the list of results as JSON.
 
     Raises:
         ValueError: if a task is unknown or needs labels that the pictures do not have.
@@ -71,8 +71,8 @@ def evaluate(
         allow_factory=allow_factory,
     )
     results = [result for each in measured for result in each.results]
-    if as_json:
-        print(json.dumps([result.to_json() for result in results], indent=2))
+    if json:
+        print(dumps([result.to_json() for result in results], indent=2))
         return results
     print_table(evaluation.by_settings(measured), title=", ".join(map(str, words)))
     for path, values in evaluation.differing_settings(measured).items():

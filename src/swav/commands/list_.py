@@ -1,8 +1,8 @@
 """What there is to choose from: methods, backbones, recipes and evaluation tasks."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from json import dumps
 from typing import Any, Literal, get_args
 
 import timm
@@ -37,11 +37,16 @@ def entries(what: What) -> list[Entry]:
             return [Entry(name, _backbone_summary(name)) for name in timm.list_models()]
 
 
-def list_(what: What, *, as_json: bool = False) -> None:
-    """Print the names of one kind of thing, with a line about each."""
+def list_(what: What, /, *, json: bool = False) -> None:
+    """Print names, with a line about each.
+
+    Args:
+        what: kind of thing.
+        json: print a list of {"name", "summary"} as JSON.
+    """
     found = entries(what)
-    if as_json:
-        print(json.dumps([asdict(entry) for entry in found], indent=2))
+    if json:
+        print(dumps([asdict(entry) for entry in found], indent=2))
         return
     width = max(len(entry.name) for entry in found)
     for entry in found:

@@ -9,7 +9,7 @@ from swav.config import UnknownNameError, UsageError, load
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
-from swav.recipes import RECIPES, make_config, with_channels
+from swav.recipes import find_recipe, make_config, with_channels
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
 from swav.run_folder.record import read_record
@@ -60,12 +60,9 @@ class Start:
             raise UsageError("--recipe and --config both give a whole config: leave one out")
         if self.resume and self.out is None:
             raise UsageError("--resume continues the run in a folder: name it with --out")
-        for kind, name, valid in (
-            ("recipe", self.recipe_name, list(RECIPES)),
-            ("method", self.method or "swav", list(METHODS)),
-        ):
-            if name not in valid:
-                raise UnknownNameError(kind, name, valid)
+        find_recipe(self.recipe_name)
+        if self.method is not None and self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
 
     @property
     def recipe_name(self) -> str:
@@ -82,7 +79,7 @@ class Start:
     def needs_pictures(self) -> bool:
         """Whether the config depends on the pictures."""
         given = self.config is not None or self.stored is not None
-        return not given and RECIPES[self.recipe_name].reads_data
+        return not given and find_recipe(self.recipe_name).reads_data
 
     @property
     def label(self) -> str:
