@@ -3,15 +3,16 @@
 import os
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from swav import distributed
 from swav.config import UsageError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GPU_BACKENDS = "cpu:gloo,cuda:nccl"
 """Of the process group: banks, metrics and signals are tensors of the CPU, gradients are not."""
@@ -38,12 +39,16 @@ def is_gpu(device: str | torch.device) -> bool:
     return torch.cuda.is_available() if name == "auto" else not name.startswith("cpu")
 
 
-def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0) -> Fabric:
+def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0) -> "Fabric":
     """Return the fabric of this process; under torchrun the process group of all ranks starts.
 
     Raises:
         UsageError: if this machine lacks the device, or the device lacks the precision.
     """
+    # slow to import, and who asks for cores or a device needs none
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     check_machine(device=device, precision=precision)
     kind, _, number = resolved_device(device).partition(":")
     num_local, num_nodes = distributed.local_world_size(), distributed.launched_nodes()
@@ -69,14 +74,16 @@ def launch(*, device: str = "auto", precision: str = "32-true", threads: int = 0
     return fabric
 
 
-def loss_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+def loss_scaler(fabric: "Fabric") -> torch.amp.GradScaler | None:
     """Return what keeps gradients within the range of float16 (``16-mixed``), if anything."""
+    from lightning_fabric.plugins import MixedPrecision
+
     precision = fabric.strategy.precision
     return precision.scaler if isinstance(precision, MixedPrecision) else None
 
 
 def prepare_network(
-    objective: nn.Module, fabric: Fabric, *, sync_batchnorm: bool, compile_network: bool
+    objective: nn.Module, fabric: "Fabric", *, sync_batchnorm: bool, compile_network: bool
 ) -> None:
     """Lay the network out for the device, before the optimiser is built."""
     if sync_batchnorm:

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from swav import distributed
@@ -14,6 +12,10 @@ from swav.data.batch import Batch
 from swav.engine.divergence import check_finite
 from swav.engine.launch import loss_scaler
 from swav.engine.objective import Clock, Objective, StepOutput
+
+if TYPE_CHECKING:  # slow to import, and a config needs none
+    from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
 
 def fit(
@@ -23,7 +25,7 @@ def fit(
     clock: Clock,
     *,
     learning_rate: Callable[[Clock], float] | None = None,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     accumulate: int = 1,
     clip_norm: float | None = None,
     seed: int = 0,
@@ -39,6 +41,8 @@ def fit(
         ValueError: for several micro-batches where the loss needs the whole batch.
     """
     check_accumulation(accumulate, objective.needs_whole_batch)
+    from lightning_fabric import Fabric
+
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     wrapped, wrapped_optimizer = fabric.setup(_Sealed(objective), optimizer)
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -109,8 +113,8 @@ class _Sealed(nn.Module):
 
 
 def _forward_backward(
-    fabric: Fabric,
-    wrapped: _FabricModule,
+    fabric: "Fabric",
+    wrapped: "_FabricModule",
     objective: Objective,
     micro_batches: Sequence[Batch],
     clock: Clock,
@@ -144,7 +148,7 @@ def _mean(outputs: Sequence[StepOutput]) -> StepOutput:
     return StepOutput(loss, dict(zip(names, metrics, strict=True)))
 
 
-def _check_finite(fabric: Fabric, objective: Objective, output: StepOutput, clock: Clock) -> None:
+def _check_finite(fabric: "Fabric", objective: Objective, output: StepOutput, clock: Clock) -> None:
     scaler = loss_scaler(fabric)
     may_recover = scaler is not None and scaler.get_scale() >= 1  # it is halved by each overflow
     check_finite(

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 
 from swav.nn.memory import MemoryBank
@@ -126,6 +125,9 @@ class EpochClusters(nn.Module):
             in_both = (old >= 0) & (new >= 0)
             nmi = UNKNOWN
             if in_both.any():
+                # slow to import, and only needed here
+                from sklearn.metrics import normalized_mutual_info_score
+
                 nmi = normalized_mutual_info_score(old[in_both].numpy(), new[in_both].numpy())
             by_head.append([*quantiles.tolist(), float((sizes > 0).double().mean()), nmi])
         return torch.tensor(by_head).mean(dim=0)
