@@ -60,8 +60,7 @@ def from_dict(cls: type[T], values: Any) -> T:
 
 def dump(config: Any, path: Path) -> None:
     """Write a dataclass to a YAML file."""
-    with path.open("w", encoding="utf-8") as file:
-        _yaml().dump(to_dict(config), file)
+    write_yaml(to_dict(config), path)
 
 
 def load(cls: type[T], path: Path) -> T:
@@ -90,6 +89,12 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {error.problem}{line}") from error
     except YAMLError as error:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def write_yaml(values: Mapping[str, Any], path: Path) -> None:
+    """Write plain values to a YAML file."""
+    with path.open("w", encoding="utf-8") as file:
+        _yaml().dump(values, file)
 
 
 def _check_events(text: str) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from swav.config import UnknownNameError, UsageError, load
+from swav.config import UnknownNameError, UsageError
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import find_recipe, make_config, with_channels
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.record import read_record
 
@@ -95,14 +95,14 @@ class Start:
             ValueError: if the run to continue was started with another recipe.
         """
         if self.config is not None:
-            config = load(TrainConfig, self.config)
+            config = read_train_config(self.config)
         elif self.stored is not None:
             if self.recipe is not None and self._stored_recipe not in (None, self.recipe_name):
                 raise ValueError(
                     f"{self.out} was started with recipe {self._stored_recipe}, not "
                     f"{self.recipe_name}: leave out --recipe to continue it, or give another --out"
                 )
-            config = load(TrainConfig, self.stored)
+            config = read_train_config(self.stored)
         else:
             config = make_config(self.recipe_name, facts, device)
         return self._with_shorthands(config)

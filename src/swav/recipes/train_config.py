@@ -1,13 +1,16 @@
 """Everything that defines a training run, as one value."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from swav.config import from_dict
 from swav.data.sources.open import SourceConfig
 from swav.data.views.crops import ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
+from swav.run_folder.config_file import read_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +60,16 @@ class TrainConfig:
                 f"views {self.views.description}: {self.method.name} compares at least "
                 f"{self.method.min_views} views of a picture, such as --views.groups.0.count 2"
             )
+
+
+def read_train_config(path: Path) -> TrainConfig:
+    """Return the training of a config file, whatever version of this package wrote it.
+
+    Raises:
+        ValueError: naming the file, and the key or the line.
+    """
+    values = read_config(path)
+    try:
+        return from_dict(TrainConfig, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -105,7 +105,7 @@ def save_checkpoint(
     try:
         _prune(folder, published=target, keep=keep)
     except OSError as error:
-        logger.warning("could not prune old checkpoints in %s: %s", folder, error)
+        logger.warning("could not prune %s: %s", folder, error)
     return target
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from swav.run_folder import layout
+from swav.run_folder.migrations import FORMER_TASKS, migrate_result
 from swav.run_folder.result import Metric
 
 
@@ -112,12 +113,28 @@ def read_evaluations(run_folder: Path) -> tuple[list[Evaluation], list[str]]:
     unreadable: list[str] = []
     for path in sorted((run_folder / layout.EVALUATIONS).glob("*.json")):
         try:
-            evaluations.append(_evaluation(_json_object(read_text(path), path.name), path.stem))
+            result = read_result(path)
         except Absent:
             unreadable.append(path.name)
+        else:
+            present = present_path(path, result)
+            if present == path or not present.exists():  # else it was evaluated again since
+                evaluations.append(_evaluation(result, path.stem))
     if not evaluations and not unreadable:
         raise Absent("Nothing was evaluated: scores need pictures with labels, or a task for them.")
     return evaluations, unreadable
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a file of ``eval/`` holds, in the present form."""
+    return migrate_result(_json_object(read_text(path), path.name))
+
+
+def present_path(path: Path, result: Mapping[str, Any]) -> Path:
+    """Return where a result that was read from ``path`` is written now: tasks were renamed."""
+    task = FORMER_TASKS.get(path.stem)
+    is_former = task is not None and result.get("task") == task and not result.get("name")
+    return path.with_stem(task) if task is not None and is_former else path
 
 
 def read_clusters(run_folder: Path) -> list[Cluster]:
@@ -164,10 +181,10 @@ def read_views(run_folder: Path) -> list[ViewGroup]:
     for key in sorted((key for key in arrays if key.startswith("group")), key=_group_number):
         views = arrays[key]
         if views.ndim != 5 or views.dtype != np.uint8 or len(views) < len(names):
-            raise Absent(f"The array {key} of views.npz does not hold pictures.")
+            raise Absent(f"The array {key} of {layout.VIEWS} does not hold pictures.")
         groups.append(ViewGroup(names=names, views=views))
     if not groups or not names:
-        raise Absent("views.npz holds no views.")
+        raise Absent(f"{layout.VIEWS} holds no views.")
     return groups
 
 

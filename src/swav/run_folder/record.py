@@ -7,16 +7,14 @@ from typing import Any
 
 from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
-
-SCHEMA = 2
-"""Raised whenever a folder of before needs a migration (``migrations.py``)."""
+from swav.run_folder.migrations import SCHEMA, migrate_record
 
 
 def read_record(run_folder: Path) -> dict[str, Any]:
-    """Return ``run.json``, or nothing where there is none yet.
+    """Return ``run.json`` in the present form, or nothing where there is none yet.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: if the file is damaged, or a later version wrote it.
     """
     path = run_folder / layout.RECORD
     if not path.exists():
@@ -27,7 +25,10 @@ def read_record(run_folder: Path) -> dict[str, Any]:
         raise damaged_record(run_folder, f"is not whole JSON ({error})") from error
     if not isinstance(record, dict):
         raise damaged_record(run_folder, "is no JSON object")
-    return record
+    try:
+        return migrate_record(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def damaged_record(run_folder: Path, fault: str) -> ValueError:

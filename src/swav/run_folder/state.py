@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from swav.run_folder import layout
+
 EXTRA = "_extra_state"
 """Marks state whose shape may change, such as a queue that fills: its module checks it."""
 
@@ -162,7 +164,7 @@ def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     }
     if any(problems.values()):
         raise CheckpointError(
-            "the checkpoint does not fit this run; continue it with its own config.yaml.\n"
+            f"the checkpoint does not fit this run; continue it with its own {layout.CONFIG}.\n"
             + "\n".join(f"  {what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
         )
 

@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-import swav.config
 from swav import distributed
 from swav.data.batch import Batch
 from swav.data.loader import StepViews, loader
@@ -20,12 +19,13 @@ from swav.engine import due, fit
 from swav.engine.launch import available_cores, check_machine, launch, loading_workers
 from swav.nn.batchnorm import synchronise_statistics, synchronised_statistics
 from swav.recipes import explain, make_config
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
 from swav.run_folder.lock import RunLock
 from swav.run_folder.record import write_record
 from swav.run_folder.text_log import RunLog
+from swav.run_folder.upgrade import upgrade
 from swav.training.checks import check_groups, check_plan, check_views
 from swav.training.networks import transform_of
 from swav.training.online_evaluation import PeriodicEvaluation
@@ -100,6 +100,7 @@ def train(
         if fabric.is_global_zero:
             stack.enter_context(RunLock(folder))
             check_folder(folder, config, pictures, resume=resume)
+            upgrade(folder)
             stack.enter_context(RunLog(folder))
             for remark in remarks if resume else [*remarks, *check_views(config, pictures)]:
                 logger.warning(remark)
@@ -128,7 +129,7 @@ def _config(
 ) -> tuple[TrainConfig, str | Pictures]:
     """Return the settings of the run to continue, or else of the recipe for the opened pictures."""
     if continued is not None and layout.is_run(continued):
-        return swav.config.load(TrainConfig, continued / layout.CONFIG), data
+        return read_train_config(continued / layout.CONFIG), data
     if isinstance(data, Pictures):
         return make_config(recipe, data), data
     opened = SourceConfig(data=data).build()

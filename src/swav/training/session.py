@@ -24,11 +24,11 @@ from swav.nn.batchnorm import (
     synchronised_statistics,
     take_own_statistics,
 )
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
-from swav.run_folder.atomic import replacing
 from swav.run_folder.bad_files import append_bad_file, write_bad_files
 from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from swav.run_folder.config_file import write_config
 from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
@@ -99,7 +99,7 @@ def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resum
             f"{folder} already holds a run: continue it with --resume, or choose another --out"
         )
     if stored.exists():
-        _check_same(swav.config.load(TrainConfig, stored), config)
+        _check_same(read_train_config(stored), config)
     before, num_images = read_record(folder).get("num_images"), len(pictures)
     if before not in (None, num_images):
         raise ValueError(
@@ -320,8 +320,7 @@ def _restore_machine(meta: Mapping[str, Any]) -> None:
 def _write_start(session: Session, recipe: str) -> None:
     config, folder = session.config, session.folder
     if not session.is_trained:
-        with replacing(folder / layout.CONFIG) as unfinished:
-            swav.config.dump(config, unfinished)
+        write_config(folder, swav.config.to_dict(config))
     record = read_record(folder)
     if "num_images" not in record:
         write_record(

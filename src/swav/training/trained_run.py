@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import nn
 
-import swav.config
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
 from swav.engine.launch import loading_workers
 from swav.evals import Features, extract
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import damaged_record, read_record
@@ -115,7 +114,7 @@ def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> TrainedR
         raise ValueError(
             f"{folder} is no run folder (no {layout.CONFIG}): give the --out of a training"
         )
-    config = swav.config.load(TrainConfig, folder / layout.CONFIG)
+    config = read_train_config(folder / layout.CONFIG)
     record = read_record(folder)
     if "num_images" not in record:
         raise damaged_record(folder, "is missing or does not say num_images")
