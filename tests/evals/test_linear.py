@@ -146,3 +146,11 @@ def test_folds_are_stratified_and_never_hold_out_the_only_picture_of_a_class():
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LinearConfig(**wrong)
+
+
+def test_baselines_share_a_protocol_although_each_chooses_its_penalty(made):
+    first, second = made.overlapping(300, seed=0), made.meaningless(300)
+    result = linear.run(LinearConfig(), first)
+    beside = result.with_baseline("random", linear.run(LinearConfig(), second))
+    assert beside.baselines["random"]["top1"] < beside.metrics["top1"]
+    assert result.baselines == {}

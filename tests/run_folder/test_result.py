@@ -1,46 +1,46 @@
 """The file that programs read."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from swav.evals import KNNConfig, LinearConfig, Result, knn, linear
+from swav.run_folder.result import Metric, Result
+
+KNN = Result(
+    task="knn",
+    protocol={"temperature": 0.07},
+    metrics={"top1_k5": 1.0, "top1_k10": 0.9},
+    about={"top1_k5": Metric(title="Top-1", is_share=True)},
+    intervals={"top1_k5": (0.96, 1.0)},
+    seeds=(0,),
+    counts={"fit": 100},
+)
 
 
-def test_the_file_holds_what_programs_read(tmp_path, made):
-    features = made.separable(100)
-    config = KNNConfig(k=(5, 10))
-    result = knn.run(config, features).with_baseline("pixels", knn.run(config, made.meaningless()))
-    result.write(tmp_path / "eval/knn.json")
+def test_the_file_holds_what_programs_read(tmp_path):
+    pixels = replace(KNN, metrics={"top1_k5": 0.2, "top1_k10": 0.3})
+    KNN.with_baseline("pixels", pixels).write(tmp_path / "eval/knn.json")
     read = json.loads((tmp_path / "eval/knn.json").read_text())
-    assert read["task"] == "knn"
-    assert read["metrics"] == {"top1_k5": 1, "top1_k10": 1}
-    assert read["intervals"].keys() == read["baselines"]["pixels"].keys() == read["metrics"].keys()
-    assert 0 <= read["baselines"]["pixels"]["top1_k5"] < 0.5
-    assert read["protocol"]["temperature"] == 0.07
-    assert read["counts"]["fit"] == 100
+    assert (read["task"], read["metrics"]) == ("knn", KNN.metrics)
+    assert read["about"]["top1_k5"]["title"] == "Top-1"
+    assert read["intervals"] == {"top1_k5": [0.96, 1.0]}
+    assert read["baselines"] == {"pixels": pixels.metrics}
+    assert (read["protocol"], read["counts"]) == (KNN.protocol, {"fit": 100})
     assert read["versions"].keys() >= {"python", "torch", "scikit-learn"}
-    assert read.keys() >= {"seeds"}
+    assert read["seeds"] == [0]
     assert [path.name for path in (tmp_path / "eval").iterdir()] == ["knn.json"]
 
 
-def test_a_baseline_of_another_protocol_is_refused(made):
-    features = made.separable(100)
-    result = knn.run(KNNConfig(k=(5,)), features)
-    for other in (
-        knn.run(KNNConfig(k=(5,), temperature=1.0), features),
-        knn.run(KNNConfig(k=(5,)), features, features),
-        linear.run(LinearConfig(), features),
-    ):
-        with pytest.raises(ValueError, match="evaluate both the same way"):
-            result.with_baseline("pixels", other)
+@pytest.mark.parametrize("change", [{"protocol": {"temperature": 1.0}}, {"task": "linear"}])
+def test_a_baseline_of_another_protocol_is_refused(change):
+    with pytest.raises(ValueError, match="evaluate both the same way"):
+        KNN.with_baseline("pixels", replace(KNN, **change))
 
 
-def test_baselines_share_a_protocol_although_each_chooses_its_penalty(made):
-    first, second = made.overlapping(300, seed=0), made.meaningless(300)
-    result = linear.run(LinearConfig(), first)
-    beside = result.with_baseline("random", linear.run(LinearConfig(), second))
-    assert beside.baselines["random"]["top1"] < beside.metrics["top1"]
+def test_metrics_that_cannot_be_compared_have_no_baseline():
+    result = replace(KNN, details={"without_baseline": ["top1_k10"]})
+    assert result.with_baseline("random", KNN).baselines == {"random": {"top1_k5": 1.0}}
     assert result.baselines == {}
 
 
