@@ -124,6 +124,7 @@ class _Representer(SafeRepresenter):
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if is_word else '"')
 
 
+# what YAML 1.1, which PyYAML still reads, takes for booleans and nothing
 _TAKEN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _Representer.add_representer(float, _Representer.represent_float)
 _Representer.add_representer(list, _Representer.represent_list)
@@ -133,6 +134,7 @@ _Representer.add_representer(str, _Representer.represent_str)
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
+    # keys stay in the order of the fields, which is that of the help and the docs
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
 
@@ -219,7 +221,7 @@ def _parse_scalar(expected: Any, value: Any, path: str) -> Any:
         return float(value)
     if expected is types.NoneType and value is None:
         return None
-    if type(value) is not expected:
+    if type(value) is not expected:  # isinstance takes True for a whole number
         raise _wrong_type(expected, value, path)
     return value
 
@@ -232,7 +234,7 @@ def _parse_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
             raise ValueError(f"{path}: {UnknownNameError('name', value.get('name'), names)}")
         return _parse_dataclass(classes[value["name"]], value, path)
     for member in members:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # in their order: int | float keeps 1 whole
             return _parse(member, value, path)
     raise _wrong_type(members, value, path)
 
@@ -264,13 +266,13 @@ def _parse_sequence(expected: Any, value: Any, path: str) -> Any:
     if not isinstance(value, list | tuple):
         raise _wrong_type(expected, value, path)
     if get_origin(expected) is list:
-        return [_parse(members[0], item, f"{path}.{place}") for place, item in enumerate(value)]
+        return [_parse(members[0], item, f"{path}.{index}") for index, item in enumerate(value)]
     if members[-1] is Ellipsis:
         members = members[:1] * len(value)
     if len(members) != len(value):
         raise ValueError(f"{path}: {list(value)} must have {len(members)} values")
     pairs = enumerate(zip(members, value, strict=True))
-    return tuple(_parse(member, item, f"{path}.{place}") for place, (member, item) in pairs)
+    return tuple(_parse(member, item, f"{path}.{index}") for index, (member, item) in pairs)
 
 
 def _wrong_type(expected: Any, value: Any, path: str) -> ValueError:
@@ -284,7 +286,7 @@ def _wrong_type(expected: Any, value: Any, path: str) -> ValueError:
 
 def _child(node: Any, part: str, path: str) -> Any:
     """Return what stands at one step of a path."""
-    valid = [str(place) for place in range(len(node))] if isinstance(node, list) else list(node)
+    valid = [str(index) for index in range(len(node))] if isinstance(node, list) else list(node)
     if part not in valid:
         raise ValueError(f"{path}: {UnknownNameError('key', part, valid)}")
     return node[int(part)] if isinstance(node, list) else node[part]
@@ -293,7 +295,7 @@ def _child(node: Any, part: str, path: str) -> Any:
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Return nested plain values by path, such as ``views.groups.0.count``."""
     if isinstance(value, list) and any(isinstance(member, dict) for member in value):
-        value = {str(place): member for place, member in enumerate(value)}
+        value = {str(index): member for index, member in enumerate(value)}
     if not isinstance(value, dict):
         return {path: value}
     prefix = f"{path}." if path else ""

@@ -10,7 +10,7 @@ from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
 
 
-def write_bad_files(folder: Path, found: Iterable[BadFile]) -> None:
+def write_bad_files(folder: Path, bad_files: Iterable[BadFile]) -> None:
     """Add pictures to the list, each once; without any there is no file.
 
     The loader's workers append what they meet, a picture again in each epoch; this is where
@@ -19,7 +19,7 @@ def write_bad_files(folder: Path, found: Iterable[BadFile]) -> None:
     path = folder / layout.BAD_FILES
     before = path.read_bytes().split(b"\n") if path.exists() else []
     lines = [line for line in before if line]
-    lines += [_line(bad) for bad in found]
+    lines += [_line(bad) for bad in bad_files]
     by_name = {_name(line): line for line in reversed(lines)}  # the first reason counts
     if not by_name:
         return

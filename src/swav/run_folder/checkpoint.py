@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from swav.run_folder import layout
-from swav.run_folder.layout import MANIFEST, META, STATE
+from swav.run_folder.layout import DAMAGED, MANIFEST, META, REPLACED, STATE, STEP
 from swav.run_folder.state import CheckpointError
 
 __all__ = [
@@ -35,7 +35,7 @@ CHUNK_BYTES = 16 * 2**20
 MANIFEST_BYTES = 2**16
 """A manifest is never longer; a file that is was not written by us."""
 
-_NAME = re.compile(r"step-\d{8,}(\.old)?")
+_NAME = re.compile(rf"{re.escape(STEP)}\d{{8,}}({re.escape(REPLACED)})?")
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def save_checkpoint(
         _sync_folder(temporary)
         if target.exists():
             # a kill between the two renames leaves the .old one, which counts as a checkpoint
-            replaced = target.with_name(f"{target.name}.old")
+            replaced = target.with_name(f"{target.name}{REPLACED}")
             _remove(replaced)
             os.rename(target, replaced)
         os.rename(temporary, target)
@@ -121,21 +121,23 @@ def newest_checkpoint(run_folder: Path, *, repair: bool = True) -> Checkpoint | 
             in silence.
     """
     folder = run_folder / layout.CHECKPOINTS
-    reasons = [f"{path.name}: found damaged before" for path in sorted(folder.glob("*.bad"))]
+    reasons = [f"{path.name}: found damaged before" for path in sorted(folder.glob(f"*{DAMAGED}"))]
     for candidate in _checkpoints(folder):
         try:
-            found = load_checkpoint(candidate)
+            checkpoint = load_checkpoint(candidate)
         except NewerSchemaError:
-            raise
+            raise  # it is whole: going on from an earlier one would lose its steps in silence
         except (CheckpointError, OSError) as error:
             logger.warning("%s; trying the checkpoint before it", error)
             reasons.append(f"{candidate.name}: {error}")
+            # a disk that cannot be read now may hold it whole: only what was read is damaged
             if repair and isinstance(error, CheckpointError):
-                _rename(candidate, candidate.with_name(f"{candidate.name}.bad"))
+                _rename(candidate, candidate.with_name(f"{candidate.name}{DAMAGED}"))
         else:
-            if repair and candidate.suffix == ".old":
-                found = replace(found, folder=_rename(candidate, candidate.with_suffix("")))
-            return found
+            if repair and candidate.suffix == REPLACED:
+                renamed = _rename(candidate, candidate.with_suffix(""))
+                checkpoint = replace(checkpoint, folder=renamed)
+            return checkpoint
     if reasons:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used:\n  " + "\n  ".join(reasons) + "\n"
@@ -159,6 +161,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{folder / name} has {len(content)} bytes, {MANIFEST} says {size}"
             )
+        # safetensors checks its header, not the numbers: a flipped bit would be trained on
         if hashlib.sha256(content).hexdigest() != digest:
             raise CheckpointError(f"{folder / name} has not the SHA-256 that {MANIFEST} says")
     try:
@@ -200,12 +203,12 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Return what looks like a checkpoint, newest first; a replaced one after its successor."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (-_step_of(path), path.suffix))
+    folders = [path for path in folder.glob(f"{STEP}*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda path: (-_step_of(path), path.suffix))
 
 
 def _step_of(folder: Path) -> int:
-    return int(folder.name.removesuffix(".old").removeprefix("step-"))
+    return int(folder.name.removesuffix(REPLACED).removeprefix(STEP))
 
 
 def _prune(folder: Path, *, published: Path, keep: int) -> None:
@@ -213,7 +216,7 @@ def _prune(folder: Path, *, published: Path, keep: int) -> None:
     kept = {_step_of(published)}
     for path in _checkpoints(folder):
         step = _step_of(path)
-        superseded = path.suffix == ".old" and path.with_suffix("").exists()
+        superseded = path.suffix == REPLACED and path.with_suffix("").exists()
         if not superseded and (step in kept or len(kept) < keep):
             kept.add(step)
         else:
@@ -273,10 +276,11 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
+    # the user's umask decides who may read it, as for all other files of the run
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
-        while rest:
+        while rest:  # Linux takes at most 2 GiB in one write, a full disk less than it was given
             rest = rest[os.write(descriptor, rest[:CHUNK_BYTES]) :]
         os.fsync(descriptor)
     finally:

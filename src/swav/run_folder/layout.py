@@ -15,6 +15,8 @@ TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 STATE, META, MANIFEST = "state.safetensors", "meta.json", "MANIFEST.json"
 """Of one checkpoint."""
+STEP, REPLACED, DAMAGED = "step-", ".old", ".bad"
+"""How the folder of a checkpoint begins, and how one ends that was replaced or found damaged."""
 
 MODEL = "model"
 """The exported backbone, a folder that timm opens."""
@@ -31,7 +33,7 @@ REPORT = "report.html"
 
 def checkpoint(run_folder: Path, step: int) -> Path:
     """Return where the checkpoint of a step is."""
-    return run_folder / CHECKPOINTS / f"step-{step:08d}"
+    return run_folder / CHECKPOINTS / f"{STEP}{step:08d}"
 
 
 def evaluation(run_folder: Path, label: str, suffix: str = ".json") -> Path:

@@ -72,6 +72,7 @@ class RunLock:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise self._in_use(_holder(descriptor)) from None
+            # network disks without a lock service: a warning, as nothing could run there otherwise
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                 raise
             logger.warning(
@@ -84,6 +85,7 @@ class RunLock:
         """Write who holds the lock, after a look at who did not put it back."""
         before = _holder(descriptor)
         host = socket.gethostname()
+        # on this host the kernel has just said that nobody holds it; of others it may not know
         if before.get("host", host) != host:
             logger.warning(
                 "the last run in %s, process %s on %s, was killed or is still running where this "

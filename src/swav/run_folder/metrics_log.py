@@ -84,6 +84,7 @@ class MetricsLog:
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter  # an extra
 
+            # TensorBoard keeps events of steps that a killed run has to do again, unless told
             self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=step)
         for name, number in numbers.items():
             if number is not None and name != "step":
@@ -102,6 +103,7 @@ class MetricsLog:
 
 def _number(value: float | Tensor) -> Number:
     number: float = value.item() if isinstance(value, Tensor) else value
+    # JSON has no NaN (RFC 8259): jq, JavaScript and others refuse a line with one
     return number if math.isfinite(number) else None
 
 

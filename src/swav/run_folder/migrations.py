@@ -25,7 +25,7 @@ FORMER_HEADS: Mapping[str, Values] = {
     "deepcluster": PROJECTOR,
     "sela": PROJECTOR,
     "simclr": PROJECTOR,
-    "moco": {**PROJECTOR, "batchnorm": False},
+    "moco": {**PROJECTOR, "batchnorm": False},  # it never had any, so there was no option
     "byol": PROJECTOR,
     "instdisc": PROJECTOR,
     "pirl": PROJECTOR,

@@ -234,6 +234,7 @@ def _protocol(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cluster(name: str, members: list[tuple[float, str]]) -> Cluster:
+    # NaN compares with nothing and would leave the list unsorted: it comes last
     typical = sorted(members, key=lambda member: -member[0] if member[0] == member[0] else 0.0)
     return Cluster(
         name=name,
@@ -254,6 +255,7 @@ def _arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise Absent(f"The run has no {path.name}: {remedy}.")
     try:
+        # a pickle would run the code of whoever wrote the folder
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
     except (ValueError, OSError, EOFError, BadZipFile) as error:

@@ -99,4 +99,5 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the JSON file."""
+        # without NaN, which JSON does not have (RFC 8259)
         write_atomically(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")

@@ -36,6 +36,7 @@ def flatten(
     state[_class_key(optimizer)] = torch.tensor(True)
     for parameter, slots in optimizer.state.items():
         state |= _leaves(f"optimizer/{names[id(parameter)]}", slots)
+    # safetensors refuses tensors that share memory or are not contiguous (channels_last)
     return {
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key, value in state.items()
@@ -71,8 +72,8 @@ def restore(
     _check_fit(tensors, expected)
     objective.load_state_dict(_rebuilt(template, "model", tensors))
     state = {
-        place: {slot: _laid_out_as(parameter, value) for slot, value in slots.items()}
-        for place, (parameter, slots) in enumerate(zip(trained, saved, strict=True))
+        number: {slot: _laid_out_as(parameter, value) for slot, value in slots.items()}
+        for number, (parameter, slots) in enumerate(zip(trained, saved, strict=True))
         if slots
     }
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
@@ -97,15 +98,15 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield key, value
     elif isinstance(value, float):
-        yield key, torch.tensor(value, dtype=torch.float64)
+        yield key, torch.tensor(value, dtype=torch.float64)  # as Python has it, bit for bit
     elif isinstance(value, int):  # bool is one too, and keeps its type
         yield key, torch.tensor(value)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(f"{key}/{name}", inner)
     elif isinstance(value, (list, tuple)):
-        for place, inner in enumerate(value):
-            yield from _leaves(f"{key}/{place}", inner)
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{key}/{index}", inner)
     else:
         assert value is None, f"{key}: state of {type(value)} cannot be saved"
 
@@ -124,7 +125,7 @@ def _rebuilt(template: Any, key: str, tensors: Mapping[str, Tensor]) -> Any:
         return {name: _rebuilt(value, f"{key}/{name}", tensors) for name, value in template.items()}
     if isinstance(template, (list, tuple)):
         return type(template)(
-            _rebuilt(value, f"{key}/{place}", tensors) for place, value in enumerate(template)
+            _rebuilt(value, f"{key}/{index}", tensors) for index, value in enumerate(template)
         )
     return None
 

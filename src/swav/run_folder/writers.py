@@ -43,6 +43,7 @@ def write_embeddings(
         elif path.suffix == ".csv":
             header = ["path", *(f"feature_{column}" for column in range(values.shape[1]))]
             rows = zip(names, values, strict=True)
+            # nine digits bring every float32 back exactly
             lines = ([name, *(f"{value:.9g}" for value in row)] for name, row in rows)
             _write_csv(unfinished, header, lines)
         else:
@@ -76,7 +77,7 @@ def write_cluster_probabilities(
         np.savez(
             unfinished,
             clusters=clusters.astype(np.int32),
-            probabilities=probabilities.astype(np.float16),
+            probabilities=probabilities.astype(np.float16),  # 51 MB for 1.28 M images of 20 each
         )
 
 
@@ -98,7 +99,7 @@ def _printable(names: Iterable[str]) -> list[str]:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file)  # which ends lines itself, hence newline=""
         writer.writerow(header)
         writer.writerows(rows)
 
