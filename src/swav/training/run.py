@@ -16,7 +16,7 @@ from swav.data.loader import StepViews, loader
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
-from swav.engine.launch import available_cores, check_machine, launch, loading_workers
+from swav.engine.launch import check_machine, launch
 from swav.nn.batchnorm import synchronise_statistics, synchronised_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.train_config import TrainConfig, read_train_config
@@ -27,12 +27,14 @@ from swav.run_folder.record import write_record
 from swav.run_folder.text_log import RunLog
 from swav.run_folder.upgrade import upgrade
 from swav.training.checks import check_groups, check_plan, check_views
+from swav.training.continuation import check_folder
+from swav.training.machine import num_threads, num_workers
 from swav.training.networks import transform_of
 from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.outputs import write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
-from swav.training.session import Session, check_folder, on_any_rank, save, start_session
+from swav.training.session import Session, on_any_rank, save, start_session
 from swav.training.stop_signal import StopSignal
 from swav.training.trained_run import load
 
@@ -94,7 +96,7 @@ def train(
         print_plan(config, facts, pictures, allow_factory=allow_factory)
         return Path(out or "runs")
     weights = None if init_from is None else _backbone_weights(init_from, config, allow_factory)
-    fabric = launch(device=config.device, precision=config.precision, threads=_num_threads(config))
+    fabric = launch(device=config.device, precision=config.precision, threads=num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
         if fabric.is_global_zero:
@@ -222,7 +224,7 @@ def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
         positives=session.views.positives,
     )
     number = targets.steps_per_epoch
-    workers = _num_workers(session.config)
+    workers = num_workers(session.config)
     device = session.fabric.device
     made = loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
     for batch in made:
@@ -241,7 +243,7 @@ def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
         session.views,
         start_step=session.clock.step,
         total_steps=session.clock.total_steps,
-        workers=_num_workers(config),
+        workers=num_workers(config),
         device=session.fabric.device,
     )
     evaluation = PeriodicEvaluation(session.pictures, transform_of(config))
@@ -302,20 +304,6 @@ def _finish(session: Session) -> None:
         seconds=round(session.seconds, 1),
         allow_factory=session.allow_factory,
     )
-
-
-def _num_workers(config: TrainConfig) -> int:
-    return config.workers if config.workers >= 0 else loading_workers(config.device)
-
-
-def _num_threads(config: TrainConfig) -> int:
-    """Return the network's threads: all cores of this rank, as compiled views take few percent.
-
-    With Pillow's, a thread that waits for a core would hold up all the others.
-    """
-    cores = available_cores() // distributed.local_world_size()
-    loading = _num_workers(config) if config.views.pipeline == "pillow" else 0
-    return config.threads or max(1, cores - loading)
 
 
 def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:

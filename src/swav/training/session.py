@@ -18,13 +18,13 @@ from swav import distributed
 from swav.data.loader import StepViews
 from swav.data.sources.pictures import Pictures
 from swav.engine import Clock, Objective
-from swav.engine.launch import available_cores, loss_scaler, prepare_network
+from swav.engine.launch import loss_scaler, prepare_network
 from swav.nn.batchnorm import (
     statistics_of_ranks,
     synchronised_statistics,
     take_own_statistics,
 )
-from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
 from swav.run_folder.bad_files import append_bad_file, write_bad_files
 from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -32,6 +32,7 @@ from swav.run_folder.config_file import write_config
 from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
+from swav.training import machine
 from swav.training.networks import build_objective
 from swav.training.outputs import draw_views
 
@@ -40,17 +41,6 @@ logger = logging.getLogger(__name__)
 SAVES_PER_RUN = 20
 RANK_STATISTICS = "rank_statistics/"
 """Keys of a checkpoint for the BatchNorm statistics that each of several ranks goes on with."""
-FREE_TO_CHANGE = (
-    "log_every",
-    "save_every",
-    "evaluate_every",
-    "evaluate_at_end",
-    "workers",
-    "tensorboard",
-    "data.data",
-    "data.cache_gib",
-)
-"""Settings that may differ when a run is continued: they do not change what is learned."""
 
 
 @dataclass
@@ -87,27 +77,6 @@ class Session:
         return self.config.save_every or automatic
 
 
-def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resume: bool) -> None:
-    """Refuse a folder that cannot take this run. Call it on one rank, holding the lock.
-
-    Raises:
-        ValueError: if it holds a run that is not to be continued, or one of other settings.
-    """
-    stored = folder / layout.CONFIG
-    if not resume and (stored.exists() or (folder / layout.CHECKPOINTS).exists()):
-        raise ValueError(
-            f"{folder} already holds a run: continue it with --resume, or choose another --out"
-        )
-    if stored.exists():
-        _check_same(read_train_config(stored), config)
-    before, num_images = read_record(folder).get("num_images"), len(pictures)
-    if before not in (None, num_images):
-        raise ValueError(
-            f"the run to continue learns from {before} pictures, {pictures.data} now has "
-            f"{num_images}: bring the others back, or start a new run with another --out"
-        )
-
-
 def start_session(
     fabric: Fabric,
     folder: Path,
@@ -139,7 +108,7 @@ def start_session(
         objective,
         fabric,
         sync_batchnorm=config.sync_batchnorm,
-        compile_network=_compiles(config, fabric),
+        compile_network=machine.compiles(config, fabric),
     )
     optim = config.optim
     views = StepViews(
@@ -228,28 +197,6 @@ def _publish(
     return True
 
 
-def _compiles(config: TrainConfig, fabric: Fabric) -> bool:
-    """On a CPU compiling costs minutes and was not seen to gain anything (docs/decisions)."""
-    return config.compile == "on" or (config.compile == "auto" and fabric.device.type == "cuda")
-
-
-def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
-    """Refuse to continue a run under settings that change what it learns."""
-    changed = {
-        path: values
-        for path, values in swav.config.differences(stored, given).items()
-        if not path.startswith(FREE_TO_CHANGE)
-    }
-    if changed:
-        listed = "; ".join(
-            f"{path} was {old!r}, now {new!r}" for path, (old, new) in changed.items()
-        )
-        raise ValueError(
-            f"the run to continue has other settings ({listed}): leave these options out, or "
-            "start a new run with another --out (--init-from keeps the weights)"
-        )
-
-
 def _continue(session: Session) -> None:
     """Load the newest valid checkpoint into the session, on every rank the same."""
     found = newest_checkpoint(session.folder) if session.fabric.is_global_zero else None
@@ -267,7 +214,7 @@ def _continue(session: Session) -> None:
         if key.startswith(RANK_STATISTICS)
     }
     restore(tensors, session.objective, session.optimizer, scaler)
-    _restore_machine(checkpoint.meta)
+    machine.restore(checkpoint.meta)
     session.clock = session.clock.at(step, global_batch=session.config.optim.batch_size)
     session.seconds = float(checkpoint.meta["seconds"])
     session.saved_step = step
@@ -293,30 +240,6 @@ def _record_resume(session: Session) -> None:
     write_record(session.folder, resumes=resumes)
 
 
-def _restore_machine(meta: Mapping[str, Any]) -> None:
-    """Restore the number of threads, and say what keeps the run from going on bit for bit."""
-    same_ranks = meta["ranks"] == distributed.world_size()
-    if same_ranks and meta["threads"] <= available_cores():
-        torch.set_num_threads(meta["threads"])
-    here = {
-        "ranks": distributed.world_size(),
-        "threads": torch.get_num_threads(),
-        **installed_versions(),
-    }
-    there = {"ranks": meta["ranks"], "threads": meta["threads"], **meta["versions"]}
-    other = [
-        f"{name} {there.get(name)} -> {value}"
-        for name, value in here.items()
-        if there.get(name) != value
-    ]
-    if other:
-        logger.warning(
-            "going on under other conditions (%s): close to an uninterrupted run, not equal to it "
-            "bit for bit",
-            ", ".join(other),
-        )
-
-
 def _write_start(session: Session, recipe: str) -> None:
     config, folder = session.config, session.folder
     if not session.is_trained:
@@ -335,21 +258,10 @@ def _write_start(session: Session, recipe: str) -> None:
             command=shlex.join(sys.argv),
             started=now(),
             versions=dict(installed_versions()),
-            machine=_machine(session),
+            machine=machine.describe(session.fabric, session.config),
             resumes=record.get("resumes", []),
         )
     if not session.is_trained:
         write_record(folder, status="running", outputs_outdated=True)
         write_bad_files(folder, session.pictures.bad_files)
         draw_views(folder, session.pictures, config)
-
-
-def _machine(session: Session) -> dict[str, Any]:
-    return {
-        "device": str(session.fabric.device),
-        "ranks": distributed.world_size(),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "precision": session.config.precision,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-    }

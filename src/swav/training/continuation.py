@@ -1,0 +1,59 @@
+"""Whether a folder can take a run: as a new one, or one that goes on under the same settings."""
+
+from pathlib import Path
+
+import swav.config
+from swav.data.sources.pictures import Pictures
+from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.run_folder import layout
+from swav.run_folder.record import read_record
+
+FREE_TO_CHANGE = (
+    "log_every",
+    "save_every",
+    "evaluate_every",
+    "evaluate_at_end",
+    "workers",
+    "tensorboard",
+    "data.data",
+    "data.cache_gib",
+)
+"""Settings that may differ when a run is continued: they do not change what is learned."""
+
+
+def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resume: bool) -> None:
+    """Refuse a folder that cannot take this run. Call it on one rank, holding the lock.
+
+    Raises:
+        ValueError: if it holds a run that is not to be continued, or one of other settings.
+    """
+    stored = folder / layout.CONFIG
+    if not resume and (stored.exists() or (folder / layout.CHECKPOINTS).exists()):
+        raise ValueError(
+            f"{folder} already holds a run: continue it with --resume, or choose another --out"
+        )
+    if stored.exists():
+        _check_same(read_train_config(stored), config)
+    before, num_images = read_record(folder).get("num_images"), len(pictures)
+    if before not in (None, num_images):
+        raise ValueError(
+            f"the run to continue learns from {before} pictures, {pictures.data} now has "
+            f"{num_images}: bring the others back, or start a new run with another --out"
+        )
+
+
+def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
+    """Refuse to continue a run under settings that change what it learns."""
+    changed = {
+        path: values
+        for path, values in swav.config.differences(stored, given).items()
+        if not path.startswith(FREE_TO_CHANGE)
+    }
+    if changed:
+        listed = "; ".join(
+            f"{path} was {old!r}, now {new!r}" for path, (old, new) in changed.items()
+        )
+        raise ValueError(
+            f"the run to continue has other settings ({listed}): leave these options out, or "
+            "start a new run with another --out (--init-from keeps the weights)"
+        )
