@@ -106,13 +106,11 @@ def run_rank(rank: int, ranks: int, out: str, every: int, stop_after: int) -> No
     StopAfter.steps = stop_after
     train_module.StopSignal, train_module.fit = StopAfter, StopAfter.counting
     with one_of(rank, ranks, out), suppress(StoppedBySignal):
-        train_module.train("arrays", config=config, out=out, pictures=tiny_pictures())
+        train_module.train(tiny_pictures(), config=config, out=out)
     if stop_after < TOTAL_STEPS:
         StopAfter.steps = TOTAL_STEPS
         with one_of(rank, ranks, f"{out}-again"):
-            train_module.train(
-                "arrays", config=config, out=out, pictures=tiny_pictures(), resume=True
-            )
+            train_module.train(tiny_pictures(), config=config, out=out, resume=True)
 
 
 def read(out: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
