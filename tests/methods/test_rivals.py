@@ -119,20 +119,20 @@ def test_deepcluster_predicts_the_clusters_of_its_bank():
     torch.testing.assert_close(output.loss, torch.stack(losses).mean())
 
 
-def test_cluster_figures():
+def test_cluster_metrics():
     objective = built(DeepClusterConfig(num_prototypes=(5,), head=LINEAR))
     clusters = objective.clusters
     clusters.bank.update(torch.arange(24), torch.randn(2, 24, 4))
     first = torch.tensor([0] * 12 + [1] * 6 + [2] * 4 + [3] * 2)
     clusters.assign([first])
-    assert "nmi_last_epoch" not in clusters.figures
-    assert clusters.figures["prototypes_used"].item() == pytest.approx(0.8)
-    sizes = [clusters.figures[f"cluster_size_{q}"].item() for q in (0, 10, 50, 90, 100)]
+    assert "nmi_last_epoch" not in clusters.metrics
+    assert clusters.metrics["prototypes_used"].item() == pytest.approx(0.8)
+    sizes = [clusters.metrics[f"cluster_size_{q}"].item() for q in (0, 10, 50, 90, 100)]
     assert sizes == pytest.approx(list(np.quantile([12, 6, 4, 2, 0], [0, 0.1, 0.5, 0.9, 1])))
     clusters.assign([(first + 1) % 5])
-    assert clusters.figures["nmi_last_epoch"].item() == pytest.approx(1)
+    assert clusters.metrics["nmi_last_epoch"].item() == pytest.approx(1)
     clusters.assign([torch.zeros_like(first)])
-    assert clusters.figures["nmi_last_epoch"].item() == pytest.approx(0)
+    assert clusters.metrics["nmi_last_epoch"].item() == pytest.approx(0)
 
 
 def test_the_bank_takes_the_embeddings_of_training():

@@ -125,7 +125,7 @@ class ClusterPrediction(Projected[Config]):
             )
         ]
         ln_k = torch.tensor(self.num_prototypes).log().mean()
-        return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.figures})
+        return StepOutput(torch.stack(losses).mean(), {"ln_k": ln_k, **self.clusters.metrics})
 
     def before_step(self, _clock: Clock) -> None:
         """Put the prototypes on the unit sphere, where centroids are; remember nothing yet."""

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from swav.nn.memory import MemoryBank
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
-FIGURES = (
+METRICS = (
     *(f"cluster_size_{100 * quantile:.0f}" for quantile in QUANTILES),
     "prototypes_used",
     "nmi_last_epoch",
 )
 
 UNKNOWN = -1.0
-"""Of figures that there are not yet; not a NaN, which would not equal itself."""
+"""Of metrics that there are not yet; not a NaN, which would not equal itself."""
 
 
 class EpochClusters(nn.Module):
@@ -37,7 +37,7 @@ class EpochClusters(nn.Module):
         # int32: three heads of ImageNet's pictures take 15 MB, in int64 twice that
         unknown = torch.full((len(self.num_prototypes), num_images), -1, dtype=torch.int32)
         self._assignments = unknown
-        self._figures = torch.full((len(FIGURES),), UNKNOWN)
+        self._metrics = torch.full((len(METRICS),), UNKNOWN)
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def of(self, indices: Int[Tensor, " batch"]) -> Int[Tensor, "heads batch"]:
@@ -97,11 +97,11 @@ class EpochClusters(nn.Module):
             own[self.bank.seen] = nearest.int()
             every_head.append(self.bank.whole(own))
         assignments = torch.stack(every_head)
-        self._figures = self._measured(self._assignments.cpu(), assignments.cpu())
+        self._metrics = self._measured(self._assignments.cpu(), assignments.cpu())
         self._assignments = assignments
 
     @property
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         """Quantiles of the cluster sizes, share of clusters that are not empty, and the NMI.
 
         The NMI (normalised mutual information) compares the clusters with those of the epoch
@@ -109,13 +109,13 @@ class EpochClusters(nn.Module):
         """
         return {
             name: value
-            for name, value in zip(FIGURES, self._figures, strict=True)
+            for name, value in zip(METRICS, self._metrics, strict=True)
             if value > UNKNOWN
         }
 
     def _measured(
         self, before: Int[Tensor, "heads images"], now: Int[Tensor, "heads images"]
-    ) -> Float[Tensor, " figures"]:
+    ) -> Float[Tensor, " metrics"]:
         by_head = []
         for number, old, new in zip(self.num_prototypes, before, now, strict=True):
             sizes = torch.bincount(new[new >= 0], minlength=number)
@@ -133,10 +133,10 @@ class EpochClusters(nn.Module):
         return torch.tensor(by_head).mean(dim=0)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return the clusters of all pictures, and the figures."""
-        return {"assignments": self._assignments, "figures": self._figures}
+        """Return the clusters of all pictures, and the metrics."""
+        return {"assignments": self._assignments, "figures": self._metrics}
 
     def set_extra_state(self, state: Any) -> None:
         """Take the state of ``get_extra_state``."""
         self._assignments = state["assignments"].clone()
-        self._figures = state["figures"].clone()
+        self._metrics = state["figures"].clone()
