@@ -145,6 +145,7 @@ def _flag(word: str) -> str:
 def _kept(function: Callable[..., Any]) -> Options:
     """Return what has the options of a function, and returns its call instead of making it."""
 
+    # what is off has no option to turn it off; a list must not take the words that follow it
     @configure(FlagCreatePairsOff, UseAppendAction)
     @wraps(function)
     def keep(*values: Any, **named: Any) -> Action:
@@ -239,6 +240,7 @@ def _train(words: Sequence[str]) -> Action:
     for old in MOVED:
         if _is_given(words, old):
             raise UsageError(f"{old} is now {MOVED[old]}")
+    # help waits for the second reading, which knows the defaults
     (start, augment), _ = _read(begin, words, return_unknown_args=True, add_help=False)
     for_all = {
         name: value
@@ -339,6 +341,7 @@ def _evaluate(words: Sequence[str]) -> Action:
     if any(word.startswith("-") for word in more):
         read()  # says what is wrong
     models = [*models, *more]  # some may follow an option
+    # DATA is last and may be left out, so whether the last word is a model decides
     data = models.pop() if len(models) > 1 and not is_model(models[-1]) else None
     values = flatten({name: to_dict(task) for name, task in settings.items()})
     given = {path: value for path, value in values.items() if _is_given(words, f"--{path}")}
@@ -403,5 +406,6 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
     whole = {verb: _options(verb) for verb in VERBS}
     with contextlib.suppress(SystemExit):
         words = ["--tyro-write-completion", name, str(path)]
+        # one parser of all verbs, which nothing else needs: it imports what every verb does
         subcommand_cli_from_dict(whole, prog="swav", args=words, config=MARKERS)
     print(f"wrote {path}; to use it, {rest}")

@@ -146,7 +146,7 @@ def complete(
     Raises:
         ValueError: if there are no pictures to train on, or an option does not fit.
     """
-    config = start.read()
+    config = start.read()  # for a recipe that needs pictures, of typical ones
     given = changed(config)
     if not given.data.data:
         raise UsageError("no pictures: give a folder, an archive, an array, emoji or digits")
