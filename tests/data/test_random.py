@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from swav.data.random import philox, uniforms
+from swav.data.random import Stream, philox, uniforms
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,16 @@ def test_numbers_are_uniform_and_unrelated():
         assert stats.kstest(column, "uniform").pvalue > 1e-5
     related = np.corrcoef(numbers.T) - np.eye(36)
     assert np.abs(related).max() < 5 / np.sqrt(4000)
+
+
+def test_the_number_of_a_stream_never_changes():
+    """Runs that are resumed, golden losses and scores depend on them."""
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "PRETEXT_TASKS": 65536,
+        "GROUPS": 131072,
+        "ORDER": 478660552050,
+        "CLUSTERS": 1668052339,
+        "LINEAR_SGD": 1818848768,
+        "PART_RETRIEVAL": 1885434484,
+        "ONLINE_EVALUATION": 1885696617,
+    }

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from swav import distributed
 from swav.data.batch import Batch
 from swav.data.eval_transform import Picture
+from swav.data.random import Stream
 from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture
 from swav.data.sources.groups import Positives
 from swav.data.sources.listing import BadFile
@@ -36,13 +37,11 @@ WORKER_TIMEOUT_SECONDS = 600
 
 Item = TypeVar("Item")
 
-_ORDER_STREAM = 0x6F72646572  # keeps the order of the images apart from other uses of the seed
-
 
 @lru_cache(maxsize=2)
 def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " images"]:
     """Return the order in which an epoch visits the pictures, the same on every rank."""
-    key = np.array([seed, _ORDER_STREAM], dtype=np.uint64)
+    key = np.array([seed, Stream.ORDER], dtype=np.uint64)
     counter = np.array([0, 0, 0, epoch], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     return generator.permutation(num_images)

@@ -5,6 +5,8 @@ for arrays of counters, because a fresh numpy generator per picture and view wou
 than the augmentation it drives.
 """
 
+from enum import IntEnum
+
 import numpy as np
 from jaxtyping import Float64, UInt64
 
@@ -12,6 +14,29 @@ _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+
+
+class Stream(IntEnum):
+    """Keeps apart what is drawn by one seed: a number in place of a view, an epoch or a key.
+
+    Views are numbered from 0, and no training has as many views or epochs. A number that changes
+    changes results and breaks the resuming of runs.
+    """
+
+    PRETEXT_TASKS = 1 << 16
+    """Answers and places of tiles, and the noise of dropped colours; plus the view."""
+    GROUPS = 1 << 17
+    """The other picture of its group that a picture is shown with; in place of the view."""
+    ORDER = 0x6F72646572
+    """The order of the pictures in an epoch; in the key."""
+    CLUSTERS = 0x636C7573
+    """The two views whose features and clusters are compared; in place of the epoch."""
+    LINEAR_SGD = 0x6C696E00
+    """The crops that a linear layer learns from; in place of the epoch, plus the pass."""
+    PART_RETRIEVAL = 0x70617274
+    """The part of a picture that it is looked up by; in place of the epoch."""
+    ONLINE_EVALUATION = 0x70657269
+    """The two views that are compared while a training goes on; in place of the epoch."""
 
 
 def philox(

@@ -20,6 +20,7 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
+from swav.data.random import Stream
 from swav.data.views.augment import AugmentConfig
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
@@ -37,7 +38,6 @@ from swav.ops.metrics import (
 from swav.run_folder.result import Metric, Result
 
 JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
-_VIEWS_STREAM = 0x636C7573  # an "epoch" that no training reaches: its draws are never these
 
 OF_OWN_CLUSTERS = ("nmi", "ami", "ari", "accuracy", "purity", "silhouette", "stability")
 """Metrics of a method's clusters, which grow or fall with their number: k-means of a baseline has
@@ -121,7 +121,7 @@ class ClustersConfig:
             scale=self.scale,
             augment=JITTER,
             seed=self.seed,
-            epoch=_VIEWS_STREAM,
+            epoch=Stream.CLUSTERS,
         )
         if clusters is None:
             return run(self, features, views=Views(*views))

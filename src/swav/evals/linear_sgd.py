@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from swav.data.loader import epoch_order
+from swav.data.random import Stream
 from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import PUBLISHED, InputConfig
@@ -24,8 +25,6 @@ from swav.evals.harness.splits import check_comparable, labels_of, stratified_sp
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.views import view_features
 from swav.run_folder.result import Result
-
-_VIEWS_STREAM = 0x6C696E00  # an "epoch" that no training reaches: its draws are never these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ class LinearSGDConfig:
                 subject.data.train,
                 scale=self.scale,
                 seed=self.seed,
-                epoch=_VIEWS_STREAM + number,
+                epoch=Stream.LINEAR_SGD + number,
             )
         )
         return run(self, drawn, subject.train_features, subject.test_features)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as photometric
 
 from swav.data.eval_transform import Picture
-from swav.data.random import uniforms
+from swav.data.random import Stream, uniforms
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.accuracy import shares
 from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
@@ -25,7 +25,6 @@ from swav.ops.neighbours import nearest
 from swav.run_folder.result import Metric, Result
 
 RANKS = (1, 5)
-_PARTS_STREAM = 0x70617274  # an "epoch" that no training reaches: its draws are never these
 _NUM_DRAWS = 8
 
 
@@ -122,7 +121,7 @@ def random_parts(
     """Return a random, colour-jittered part of each picture, at its own resolution."""
     draws = uniforms(
         seed=config.seed,
-        epoch=_PARTS_STREAM,
+        epoch=Stream.PART_RETRIEVAL,
         indices=np.asarray(indices),
         view=0,
         num_draws=_NUM_DRAWS,

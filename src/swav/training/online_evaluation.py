@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from swav.data.eval_transform import EvalTransform
+from swav.data.random import Stream
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features, KNNConfig, evaluating, knn
 from swav.evals.clusters import JITTER
@@ -20,7 +21,6 @@ MOST_SCORED, MOST_VIEWED = 10_000, 1_000
 MOST_BYTES = 2**28
 """Of the crops that are kept in memory between evaluations, of each kind."""
 NEIGHBOURS = (10, 20)
-_VIEWS_STREAM = 0x70657269  # an "epoch" that no training reaches: its draws are never these
 
 Crops = UInt8[Tensor, "images channels height width"]
 
@@ -88,7 +88,7 @@ class PeriodicEvaluation:
             scale=(0.3, 1.0),
             augment=JITTER,
             seed=0,
-            epoch=_VIEWS_STREAM,
+            epoch=Stream.ONLINE_EVALUATION,
         )
         first, second = zip(*drawn, strict=True)
         return torch.cat(first), torch.cat(second)

@@ -15,8 +15,6 @@ from jaxtyping import Float64, Int64
 from swav.data import random
 from swav.data.sources.pictures import Pictures
 
-_STREAM = 1 << 17  # keeps these draws apart from those of views and tiles
-
 
 class Positives:
     """Which other pictures each picture may be shown with: those of its group, near in time."""
@@ -67,7 +65,9 @@ class Positives:
         """
         place = self._place[indices]
         first, others = self._first[place], self._end[place] - self._first[place] - 1
-        draws = random.uniforms(seed=seed, epoch=epoch, indices=indices, view=_STREAM, num_draws=1)
+        draws = random.uniforms(
+            seed=seed, epoch=epoch, indices=indices, view=random.Stream.GROUPS, num_draws=1
+        )
         drawn = first + (draws[:, 0] * others).astype(np.int64)
         drawn += (drawn >= place) & (others > 0)  # step over the picture itself
         partners: Int64[np.ndarray, " batch"] = self._order[drawn]

@@ -27,7 +27,6 @@ NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)
 """Cells around the middle one, row by row: the answers 0 to 7 of relative position."""
 SMALLEST_TILE = 4
 """Pixels of the shorter side; a smaller tile shows nothing."""
-_STREAM = 1 << 16  # keeps these draws apart from those of the augmentation, view by view
 _DROP_NOISE = 0.01  # of the deviation of the colour that is kept (Doersch et al., sec. 3.1)
 _FLAT = 0.02  # a tile whose deviation is below one grey level is flat: do not enlarge its noise
 
@@ -225,7 +224,11 @@ def project_colours(patch: Tile) -> Tile:
 def _draw(batch: Batch, view: int, num_draws: int, *, seed: int, epoch: int) -> Draws:
     indices = batch.indices.numpy()
     return random.uniforms(
-        seed=seed, epoch=epoch, indices=indices, view=_STREAM + view, num_draws=num_draws
+        seed=seed,
+        epoch=epoch,
+        indices=indices,
+        view=random.Stream.PRETEXT_TASKS + view,
+        num_draws=num_draws,
     )
 
 
@@ -236,7 +239,7 @@ def _below(number: int, draws: Draws) -> Int[Tensor, "batch draws"]:
 
 def _noise(batch: Batch, patch: Tile, view: int, *, seed: int, epoch: int) -> Tile:
     """Return Gaussian noise of deviation 1 in the shape of ``patch``."""
-    key = np.array([seed, _STREAM], dtype=np.uint64)
+    key = np.array([seed, random.Stream.PRETEXT_TASKS], dtype=np.uint64)
     made = np.empty(patch.shape, dtype=np.float32)
     for row, index in enumerate(batch.indices.tolist()):
         counter = np.array([0, view, index, epoch], dtype=np.uint64)
