@@ -19,7 +19,7 @@ from swav.data.sources.decode import Decoded
 from swav.data.sources.open import SourceConfig, from_arrays
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, make_crops
+from swav.data.views.multicrop import PictureBatch, make_byte_views
 from swav.evals import KNNConfig, extract, knn
 from swav.recipes import make_config
 from swav.training.trained_run import load
@@ -48,9 +48,9 @@ def pixels(data: str) -> None:
         for start in range(0, len(rows), BATCH):
             chosen = rows[start : start + BATCH]
             whole = [pictures[int(row)] for row in chosen]
-            shown = Shown([Decoded(each, (each.shape[1], each.shape[2])) for each in whole])
+            shown = PictureBatch([Decoded(each, (each.shape[1], each.shape[2])) for each in whole])
             ours, theirs = (
-                make_crops(
+                make_byte_views(
                     shown, chosen, published(blur, hue), seed=0, epoch=0, pipeline=name
                 ).views
                 for name in ("fused", "pillow")

@@ -143,8 +143,7 @@ def test_a_picture_that_cannot_be_read_is_replaced_by_the_next(tmp_path, workers
     (tmp_path / "set").mkdir()
     damaged = (5, 6, 17)
     pictures = written(tmp_path / "set", damaged=damaged)
-    note = partial(append_bad_file, tmp_path)
-    found = batches(pictures, workers=workers, on_bad_file=note)
+    found = batches(pictures, workers=workers, on_bad_file=partial(append_bad_file, tmp_path))
     for epoch in range(2):
         order = epoch_order(NUM_IMAGES, 0, epoch).tolist()
         expected = []

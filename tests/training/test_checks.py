@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny import METHOD_CLASSES, TINY_METHODS, drawn, tiny_config
 
-from swav.data.sources.groups import Positives
+from swav.data.sources.groups import ImageGroups
 from swav.data.sources.open import from_arrays
 from swav.data.views.augment import AugmentConfig
 from swav.methods import BYOLConfig, MethodConfig, RotationConfig, SimCLRConfig
@@ -23,7 +23,7 @@ def test_mates_in_a_batch_are_those_of_random_batches() -> None:
     for _ in range(4000):
         batch = groups[generator.permutation(len(groups))[:10]]
         met += [(batch == group).sum() - 1 for group in batch]
-    assert Positives(groups).mates_in(10) == pytest.approx(np.mean(met), rel=0.02)
+    assert ImageGroups(groups).mates_in(10) == pytest.approx(np.mean(met), rel=0.02)
 
 
 def test_methods_with_negatives_are_warned_of_large_groups(tmp_path: Path) -> None:

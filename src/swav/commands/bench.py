@@ -17,7 +17,7 @@ from swav.data.sources.decode import Decoded
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
-from swav.data.views.multicrop import Shown, finish, make_crops, reduction
+from swav.data.views.multicrop import PictureBatch, make_byte_views, reduction, to_batch
 from swav.engine.launch import available_cores
 
 LARGE_SCALE, SMALL_SCALE = (0.14, 1.0), (0.05, 0.14)
@@ -107,13 +107,21 @@ def _measure(
     def by_pillow(rows: Int64[np.ndarray, " chunk"]) -> list[Decoded]:
         return [pictures.reduced(row, None) for row in rows.tolist()]
 
-    def shown(rows: Int64[np.ndarray, " chunk"], read: Callable[..., list[Decoded]]) -> Shown:
-        return Shown(read(rows)) if pictures.pixels is None else Shown(pictures.pixels, rows)
+    def shown(
+        rows: Int64[np.ndarray, " chunk"], read: Callable[..., list[Decoded]]
+    ) -> PictureBatch:
+        return (
+            PictureBatch(read(rows))
+            if pictures.pixels is None
+            else PictureBatch(pictures.pixels, rows)
+        )
 
     def make(pipeline: Pipeline, read: Callable[..., list[Decoded]]) -> Callable[..., object]:
         def run(rows: Int64[np.ndarray, " chunk"]) -> object:
-            made = make_crops(shown(rows, read), rows, views, seed=0, epoch=0, pipeline=pipeline)
-            return finish(made._replace(photometry=()), views)
+            made = make_byte_views(
+                shown(rows, read), rows, views, seed=0, epoch=0, pipeline=pipeline
+            )
+            return to_batch(made._replace(colours=()), views)
 
         return run
 
@@ -123,10 +131,10 @@ def _measure(
         return decoded.setdefault(rows.tobytes(), decode(rows))
 
     def normalise(rows: Int64[np.ndarray, " chunk"]) -> object:
-        return finish(ready._replace(indices=torch.from_numpy(rows)), views)
+        return to_batch(ready._replace(indices=torch.from_numpy(rows)), views)
 
     chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
-    ready = make_crops(shown(chunks[0], again), chunks[0], views, seed=0, epoch=0)  # compiles
+    ready = make_byte_views(shown(chunks[0], again), chunks[0], views, seed=0, epoch=0)  # compiles
     seconds = _interleaved(
         {
             "decode": decode if pictures.pixels is None else len,

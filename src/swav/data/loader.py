@@ -8,7 +8,7 @@ bit of a sum may differ), and resuming needs no replay.
 import atexit
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from typing import TypeVar, final
@@ -24,16 +24,21 @@ from swav import distributed
 from swav.data.batch import Batch
 from swav.data.eval_transform import Picture
 from swav.data.random import Stream
-from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture
-from swav.data.sources.groups import Positives
+from swav.data.sources.decode import Decoded, UnreadablePicture
+from swav.data.sources.groups import ImageGroups
 from swav.data.sources.listing import BadFile
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import Pipeline, ViewsConfig
-from swav.data.views.multicrop import Crops, Shown, finish, make_crops, reduction
+from swav.data.views.multicrop import (
+    ByteViews,
+    PictureBatch,
+    make_byte_views,
+    reduction,
+    to_batch,
+)
 from swav.data.views.pretext_tasks import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600
-
 
 Item = TypeVar("Item")
 
@@ -47,8 +52,8 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     return generator.permutation(num_images)
 
 
-class StepViews(Dataset[Crops | Batch]):
-    """The crops of micro-batch number ``n`` of a run, this rank's share of it."""
+class StepViews(Dataset[ByteViews | Batch]):
+    """The views of micro-batch number ``n`` of a run, those of this rank."""
 
     def __init__(
         self,
@@ -61,19 +66,20 @@ class StepViews(Dataset[Crops | Batch]):
         pipeline: Pipeline = "fused",
         on_bad_file: Callable[[BadFile], None] | None = None,
         pretext: Pretext | None = None,
-        positives: Positives | None = None,
+        image_groups: ImageGroups | None = None,
     ) -> None:
-        shares = accumulate * distributed.world_size()
-        if global_batch % shares:
+        num_rank_batches = accumulate * distributed.world_size()
+        if global_batch % num_rank_batches:
             raise ValueError(
-                f"batch size {global_batch} must be a multiple of accumulate x ranks = {shares}: "
-                f"try {max(global_batch // shares, 1) * shares}"
+                f"batch size {global_batch} must be a multiple of accumulate x ranks = "
+                f"{num_rank_batches}: "
+                f"try {max(global_batch // num_rank_batches, 1) * num_rank_batches}"
             )
         if len(pictures) < global_batch:
+            most = max(len(pictures) // num_rank_batches, 1) * num_rank_batches
             raise ValueError(
                 f"{len(pictures)} pictures are fewer than one batch of {global_batch}: "
-                f"use --optim.batch-size {max(len(pictures) // shares * shares, shares)} or less, "
-                "or more pictures"
+                f"use --optim.batch-size {most} or less, or more pictures"
             )
         self.pictures = pictures
         self.views = views
@@ -81,14 +87,14 @@ class StepViews(Dataset[Crops | Batch]):
         self.pipeline: Pipeline = pipeline
         self._on_bad_file = on_bad_file
         self.pretext = pretext
-        self.positives = positives
+        self.image_groups = image_groups
         if pretext is not None:
             pretext.check(views)
         self.steps_per_epoch = len(pictures) // global_batch
         self.accumulate = accumulate
         self._global_batch = global_batch
         self._rank = distributed.rank()
-        self._share = global_batch // shares
+        self._rank_batch = global_batch // num_rank_batches
         self._micro_batch = global_batch // accumulate
 
     def positions(self, number: int) -> tuple[int, Int64[np.ndarray, " batch"]]:
@@ -96,80 +102,95 @@ class StepViews(Dataset[Crops | Batch]):
         step, micro = divmod(number, self.accumulate)
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         start = step_in_epoch * self._global_batch + micro * self._micro_batch
-        return epoch, start + self._rank * self._share + np.arange(self._share)
+        return epoch, start + self._rank * self._rank_batch + np.arange(self._rank_batch)
 
-    def __getitem__(self, number: int) -> Crops | Batch:
-        """Return micro-batch ``number``, counted from the start of the run, up to ``finish``.
+    def __getitem__(self, number: int) -> ByteViews | Batch:
+        """Return micro-batch ``number``, counted from the start of the run, for ``to_batch``.
 
         A pretext task wants finished views, so it gets them here, where it has a worker.
         """
         epoch, positions = self.positions(number)
         order = epoch_order(len(self.pictures), self.seed, epoch)
-        if self.pictures.pixels is not None:
-            indices = order[positions]
-            shown = Shown(self.pictures.pixels, indices)
-        else:
-            read = [self._read(order, int(position)) for position in positions]
-            indices = np.array([index for index, _ in read])
-            shown = Shown([picture for _, picture in read])
-        made = make_crops(
-            shown,
+        indices, pictures = self._read(order, positions)
+        byte_views = make_byte_views(
+            pictures,
             indices,
             self.views,
             seed=self.seed,
             epoch=epoch,
             pipeline=self.pipeline,
-            others=self._read_others(shown, indices, epoch=epoch),
+            partners=self._read_partners(pictures, indices, epoch=epoch),
         )
         if self.pretext is None:
-            return made
-        return self.pretext(finish(made, self.views), seed=self.seed, epoch=epoch)
+            return byte_views
+        return self.pretext(to_batch(byte_views, self.views), seed=self.seed, epoch=epoch)
 
-    def finish(self, made: Crops | Batch, device: torch.device | None = None) -> Batch:
-        """Return the views of ``made``, normalised, on a device."""
-        return made if isinstance(made, Batch) else finish(made, self.views, device)
+    def to_batch(self, item: ByteViews | Batch, device: torch.device | None = None) -> Batch:
+        """Return the normalised views of an item of this set, on a device."""
+        return item if isinstance(item, Batch) else to_batch(item, self.views, device)
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch ``number`` as the objective gets it."""
-        return self.finish(self[number])
+        return self.to_batch(self[number])
 
-    def _read_others(
-        self, shown: Shown, indices: Int64[np.ndarray, " batch"], *, epoch: int
-    ) -> Shown | None:
+    def _read(
+        self, order: Int64[np.ndarray, " images"], positions: Int64[np.ndarray, " batch"]
+    ) -> tuple[Int64[np.ndarray, " batch"], PictureBatch]:
+        if self.pictures.pixels is not None:
+            return order[positions], PictureBatch(self.pictures.pixels, order[positions])
+        items = [
+            next_readable(order, position, self._reduced, self._note)
+            for position in positions.tolist()
+        ]
+        indices = np.array([index for index, _ in items])
+        return indices, PictureBatch([picture for _, picture in items])
+
+    def _read_partners(
+        self, pictures: PictureBatch, indices: Int64[np.ndarray, " batch"], *, epoch: int
+    ) -> PictureBatch | None:
         """Return of each picture another one of its group; itself where that cannot be read."""
-        if self.positives is None:
+        if self.image_groups is None:
             return None
-        partners = self.positives.partners(indices, seed=self.seed, epoch=epoch)
-        if isinstance(shown.pictures, Tensor):
-            return Shown(shown.pictures, partners)
-        found = []
-        for picture, partner in zip(shown.pictures, partners.tolist(), strict=True):
+        partners = self.image_groups.partners(indices, seed=self.seed, epoch=epoch)
+        if isinstance(pictures.pictures, Tensor):
+            return PictureBatch(pictures.pictures, partners)
+        decoded = []
+        for picture, partner in zip(pictures.pictures, partners.tolist(), strict=True):
             try:
-                found.append(self.pictures.reduced(partner, self._allowed))
+                decoded.append(self._reduced(partner))
             except UnreadablePicture as error:
                 self._note(error)
-                found.append(picture)
-        return Shown(found)
+                decoded.append(picture)
+        return PictureBatch(decoded)
 
-    def _read(self, order: Int64[np.ndarray, " images"], position: int) -> tuple[int, Decoded]:
-        """Read the picture at ``position``, or the next of the same epoch that can be read."""
-        for offset in range(len(order)):
-            index = int(order[(position + offset) % len(order)])
-            try:
-                return index, self.pictures.reduced(index, self._allowed)
-            except UnreadablePicture as error:
-                self._note(error)
-        raise ValueError("none of the pictures can be read: see the list of bad files")
+    def _reduced(self, index: int) -> Decoded:
+        # Pillow's pipeline is the reference, so it gets whole pictures by Pillow's decoder
+        allowed = None if self.pipeline == "pillow" else partial(reduction, self.views)
+        return self.pictures.reduced(index, allowed)
 
     def _note(self, error: UnreadablePicture) -> None:
         if self._on_bad_file is not None:
             self._on_bad_file(BadFile(error.name, error.reason))
 
-    @property
-    def _allowed(self) -> Reduction | None:
-        if self.pipeline == "pillow":
-            return None
-        return lambda height, width: reduction(self.views, height, width)
+
+def next_readable(
+    order: Int64[np.ndarray, " images"],
+    position: int,
+    read: Callable[[int], Item],
+    note: Callable[[UnreadablePicture], None] = lambda _: None,
+) -> tuple[int, Item]:
+    """Read the picture at a position of an epoch's order, or the next one that can be read.
+
+    Raises:
+        ValueError: if there is not one.
+    """
+    for offset in range(len(order)):
+        index = int(order[(position + offset) % len(order)])
+        try:
+            return index, read(index)
+        except UnreadablePicture as error:
+            note(error)
+    raise ValueError("none of the pictures can be read: see the list of bad files")
 
 
 def loader(
@@ -183,8 +204,8 @@ def loader(
     """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
     pin_memory = device is not None and device.type == "cuda"
-    made = items_of(dataset, numbers, workers=workers, pin_memory=pin_memory)
-    return (dataset.finish(crops, device) for crops in made)
+    items = items_of(dataset, numbers, workers=workers, pin_memory=pin_memory)
+    return (dataset.to_batch(item, device) for item in items)
 
 
 def read_batches(
@@ -240,7 +261,7 @@ def items_of(
     dataset: Dataset[Item], numbers: Sequence[int], *, workers: int, pin_memory: bool = False
 ) -> Iterator[Item]:
     """Yield some items of a dataset in order; they do not depend on the number of workers."""
-    others = set(active_children())
+    earlier = set(active_children())
     items = iter(
         DataLoader(
             dataset,
@@ -254,7 +275,7 @@ def items_of(
             worker_init_fn=_ignore_signals if workers else None,
         )
     )
-    _workers.update(set(active_children()) - others)
+    _workers.update(set(active_children()) - earlier)
     return items
 
 

@@ -45,21 +45,21 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
 
 
 def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
-    """Return what to know of the groups that are positives, a sentence each.
+    """Return what to know of the groups of pictures, a sentence each.
 
     Raises:
         ValueError: if the pictures do not have the groups that were asked for.
     """
-    positives, num_images = config.views.positives(pictures), len(pictures)
-    if positives is None:
+    image_groups, num_images = config.views.image_groups(pictures), len(pictures)
+    if image_groups is None:
         return []
     remarks = []
-    if positives.num_paired < num_images / 2:
+    if image_groups.num_paired < num_images / 2:
         remarks.append(
-            f"only {positives.num_paired} of {num_images} pictures have another one in their "
+            f"only {image_groups.num_paired} of {num_images} pictures have another one in their "
             "group; the others are paired with themselves"
         )
-    mates = positives.mates_in(config.optim.batch_size)
+    mates = image_groups.mates_in(config.optim.batch_size)
     if config.method.has_negatives and mates >= 1:
         remarks.append(
             f"{config.method.name} tells all pictures apart, and {mates:.1f} of a batch of "
@@ -67,8 +67,8 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
             f"without negatives ({', '.join(_methods_without_negatives())}) or smaller groups"
         )
     if pictures.labels is not None:
-        pairs = len({*zip(positives.groups.tolist(), pictures.labels.tolist(), strict=True)})
-        if pairs == len(np.unique(pictures.labels)) == len(np.unique(positives.groups)):
+        pairs = len({*zip(image_groups.group_ids.tolist(), pictures.labels.tolist(), strict=True)})
+        if pairs == len(np.unique(pictures.labels)) == len(np.unique(image_groups.group_ids)):
             remarks.append(
                 "the groups are the labels, so training sees them: scores by these labels say "
                 "nothing about learning without labels"

@@ -22,7 +22,7 @@ MOST_BYTES = 2**28
 """Of the crops that are kept in memory between evaluations, of each kind."""
 NEIGHBOURS = (10, 20)
 
-Crops = UInt8[Tensor, "images channels height width"]
+CropBytes = UInt8[Tensor, "images channels height width"]
 
 
 class PeriodicEvaluation:
@@ -52,14 +52,14 @@ class PeriodicEvaluation:
                 scores |= _neighbours(features)
         return {**scores, "evaluation_seconds": round(time.monotonic() - started, 2)}
 
-    def _encode(self, network: nn.Module, crops: Crops) -> Float[Tensor, "images features"]:
+    def _encode(self, network: nn.Module, crops: CropBytes) -> Float[Tensor, "images features"]:
         device = next(network.parameters()).device
         with torch.no_grad():
-            shares = [
+            features = [
                 network(self._transform(list(batch)).to(device)).float().cpu()
                 for batch in torch.split(crops, BATCH_SIZE)
             ]
-        return torch.cat(shares)
+        return torch.cat(features)
 
     @property
     def _can_vote(self) -> bool:
@@ -72,7 +72,7 @@ class PeriodicEvaluation:
         return self._some(MOST_SCORED)
 
     @cached_property
-    def _centres(self) -> tuple[Crops, list[int]]:
+    def _centres(self) -> tuple[CropBytes, list[int]]:
         crops: list[Tensor] = []
         kept: list[int] = []
         for indices, batch in readable_batches(self._scored):
@@ -81,7 +81,7 @@ class PeriodicEvaluation:
         return torch.stack(crops), kept
 
     @cached_property
-    def _views(self) -> tuple[Crops, Crops]:
+    def _views(self) -> tuple[CropBytes, CropBytes]:
         drawn = draw_views(
             self._some(MOST_VIEWED),
             size=self._transform.input_size[1:],

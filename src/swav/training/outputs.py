@@ -10,7 +10,7 @@ import torch
 from swav.data.sources.decode import Decoded, UnreadablePicture
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import ViewsConfig
-from swav.data.views.multicrop import Shown, finish, make_crops
+from swav.data.views.multicrop import PictureBatch, make_byte_views, to_batch
 from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
 from swav.evals import extract
@@ -147,15 +147,15 @@ def draw_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
         indices.append(index)
     if not shown:
         return
-    made = make_crops(
-        Shown(shown),
+    byte_views = make_byte_views(
+        PictureBatch(shown),
         np.array(indices),
         config.views,
         seed=config.seed,
         epoch=0,
         pipeline=config.views.pipeline,
     )
-    views = finish(made, config.views).views
+    views = to_batch(byte_views, config.views).views
     names = [pictures.names[index] for index in indices]
     write_views(folder, names, _by_group(views, config.views))
 

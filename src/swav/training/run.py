@@ -221,7 +221,7 @@ def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
         accumulate=session.config.optim.accumulate,
         seed=session.config.seed,
         pipeline=session.config.views.pipeline,
-        positives=session.views.positives,
+        image_groups=session.views.image_groups,
     )
     number = targets.steps_per_epoch
     workers = num_workers(session.config)

@@ -120,7 +120,7 @@ def start_session(
         pipeline=config.views.pipeline,
         on_bad_file=partial(append_bad_file, folder),
         pretext=config.method.pretext,
-        positives=config.views.positives(pictures),
+        image_groups=config.views.image_groups(pictures),
     )
     clock = Clock(
         step=0,

@@ -1,4 +1,4 @@
-"""Positives from groups: partners as a brute force allows them, views of the partner, no labels."""
+"""Groups: partners as a brute force allows them, views of the partner, no labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from swav.data.batch import Batch
 from swav.data.loader import StepViews, loader
-from swav.data.sources.groups import Positives, column_groups, folder_groups, read_times
+from swav.data.sources.groups import ImageGroups, column_groups, folder_groups, read_times
 from swav.data.sources.open import SourceConfig, from_arrays
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
@@ -38,10 +38,10 @@ def drawn_groups() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("window", [None, 0.0, 10.0, 1000.0])
 def test_partners_are_all_that_a_brute_force_allows(window: float | None) -> None:
     groups, times = drawn_groups()
-    positives = Positives(groups, None if window is None else times, window=window)
+    image_groups = ImageGroups(groups, None if window is None else times, window=window)
     met: list[set[int]] = [set() for _ in range(NUM)]
     for epoch in range(150):
-        for index, partner in enumerate(positives.partners(EVERYONE, seed=0, epoch=epoch)):
+        for index, partner in enumerate(image_groups.partners(EVERYONE, seed=0, epoch=epoch)):
             met[index].add(int(partner))
     allowed = [
         {
@@ -55,24 +55,24 @@ def test_partners_are_all_that_a_brute_force_allows(window: float | None) -> Non
         for index in range(NUM)
     ]
     assert met == allowed
-    assert positives.num_paired == sum(met[index] != {index} for index in range(NUM))
+    assert image_groups.num_paired == sum(met[index] != {index} for index in range(NUM))
 
 
 def test_every_other_of_a_group_is_drawn_alike() -> None:
-    positives = Positives(np.zeros(5, dtype=np.int64))
-    drawn = [positives.partners(np.array([3]), seed=0, epoch=epoch)[0] for epoch in range(2000)]
+    image_groups = ImageGroups(np.zeros(5, dtype=np.int64))
+    drawn = [image_groups.partners(np.array([3]), seed=0, epoch=epoch)[0] for epoch in range(2000)]
     counts = np.bincount(drawn, minlength=5)
     assert counts[3] == 0
     assert counts[[0, 1, 2, 4]] == pytest.approx(500, abs=80)  # four standard deviations
 
 
 def test_a_partner_belongs_to_seed_epoch_and_picture() -> None:
-    positives = Positives(np.zeros(NUM, dtype=np.int64))
-    whole = positives.partners(EVERYONE, seed=0, epoch=0)
+    image_groups = ImageGroups(np.zeros(NUM, dtype=np.int64))
+    whole = image_groups.partners(EVERYONE, seed=0, epoch=0)
     rows = np.array([7, 0, 30])
-    assert np.array_equal(positives.partners(rows, seed=0, epoch=0), whole[rows])
+    assert np.array_equal(image_groups.partners(rows, seed=0, epoch=0), whole[rows])
     for seed, epoch in ((1, 0), (0, 1)):
-        assert not np.array_equal(positives.partners(EVERYONE, seed=seed, epoch=epoch), whole)
+        assert not np.array_equal(image_groups.partners(EVERYONE, seed=seed, epoch=epoch), whole)
 
 
 def test_groups_are_read_from_folders_and_columns() -> None:
@@ -115,9 +115,9 @@ def write_table(folder: Path, *, damaged: int | None = None) -> str:
 
 
 def views_of(views: ViewsConfig, pictures: Pictures) -> StepViews:
-    positives = views.positives(pictures)
-    assert positives is not None
-    return StepViews(pictures, PLAIN, global_batch=8, seed=0, positives=positives)
+    image_groups = views.image_groups(pictures)
+    assert image_groups is not None
+    return StepViews(pictures, PLAIN, global_batch=8, seed=0, image_groups=image_groups)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -130,11 +130,11 @@ def test_every_second_view_shows_the_partner(
     pictures = config.build().load() if in_memory else config.build()
     groups, times = drawn_groups()
     views = views_of(replace(BY_COLUMN, time_window=window), pictures)
-    assert views.positives is not None
+    assert views.image_groups is not None
     moved = 0
     for number, batch in enumerate(loader(views, start_step=0, total_steps=6, workers=1)):
         indices = batch.indices.numpy()
-        partners = views.positives.partners(indices, seed=0, epoch=number // 5)
+        partners = views.image_groups.partners(indices, seed=0, epoch=number // 5)
         assert (groups[partners] == groups[indices]).all()
         assert window is None or (abs(times[partners] - times[indices]) <= window).all()
         assert np.array_equal(shown(batch), [indices, partners, indices, partners, indices])
@@ -149,12 +149,12 @@ def test_a_partner_that_cannot_be_read_is_replaced_by_the_picture_itself(tmp_pat
     config = SourceConfig(data=table, channels=1, max_bad_fraction=0.1)
     pictures = config.build()
     views = views_of(BY_COLUMN, pictures)
-    assert views.positives is not None
+    assert views.image_groups is not None
     replaced = 0
     for number in range(30):
         batch = views.batch(number)
         indices = batch.indices.numpy()
-        partners = views.positives.partners(indices, seed=0, epoch=number // 5)
+        partners = views.image_groups.partners(indices, seed=0, epoch=number // 5)
         replaced += int((partners == 3).sum())
         expected = np.where(partners == 3, indices, partners)
         assert np.array_equal(shown(batch)[1], expected)
@@ -201,23 +201,23 @@ def test_groups_by_folder(tmp_path: Path) -> None:
 
 def test_without_groups_nothing_changes() -> None:
     pictures = from_arrays(grey(), channels=1)
-    assert PLAIN.positives(pictures) is None
-    alone = Positives(np.arange(NUM))
+    assert PLAIN.image_groups(pictures) is None
+    alone = ImageGroups(np.arange(NUM))
     one = StepViews(pictures, PLAIN, global_batch=8, seed=0)[2]
-    other = StepViews(pictures, PLAIN, global_batch=8, seed=0, positives=alone)[2]
+    other = StepViews(pictures, PLAIN, global_batch=8, seed=0, image_groups=alone)[2]
     assert all(torch.equal(*both) for both in zip(one.views, other.views, strict=True))
 
 
 def test_errors_teach(tmp_path: Path) -> None:
     arrays = from_arrays(grey(), channels=1)
     with pytest.raises(ValueError, match=r"no column 'group': give a CSV .* 'path' and 'group'"):
-        BY_COLUMN.positives(arrays)
+        BY_COLUMN.image_groups(arrays)
     with pytest.raises(ValueError, match="all 40 pictures lie in one folder"):
-        replace(PLAIN, group="folder").positives(arrays)
+        replace(PLAIN, group="folder").image_groups(arrays)
     with pytest.raises(ValueError, match="give group as well"):
         replace(PLAIN, time_window=3.0)
     with pytest.raises(ValueError, match=r"time_window -1.0 must be 0 or more"):
         replace(PLAIN, group="folder", time_window=-1.0)
     source = SourceConfig(data=write_table(tmp_path))
     with pytest.raises(ValueError, match=r"no picture of .* a larger views.time_window"):
-        replace(BY_COLUMN, time_window=0.0).positives(source.build().load())
+        replace(BY_COLUMN, time_window=0.0).image_groups(source.build().load())

@@ -11,7 +11,7 @@ from PIL import ImageFilter
 from scipy import stats
 
 from swav.data.views import augment
-from swav.data.views.augment import AugmentConfig, Photometry, draw_photometry
+from swav.data.views.augment import AugmentConfig, ColourParams, draw_colour_params
 
 FACTORS = torch.tensor([0.2, 0.7, 1.0, 1.4, 1.8])
 SHIFTS = torch.tensor([-0.5, -0.2, 0.0, 0.13, 0.4])
@@ -122,10 +122,10 @@ def test_weights_of_the_blur_have_the_variance_of_the_gaussian(radius):
     assert variance == pytest.approx(radius**2, rel=1e-5)
 
 
-def photometry(batch: int, **changes) -> Photometry:
+def colours(batch: int, **changes) -> ColourParams:
     """Return parameters that change nothing, but for ``changes``."""
     never = np.zeros(batch, dtype=np.bool_)
-    nothing = Photometry(
+    nothing = ColourParams(
         jitter=never,
         order=np.tile(np.arange(4), (batch, 1)),
         factors=np.tile(np.array([1, 1, 1, 0], dtype=np.float32), (batch, 1)),
@@ -140,9 +140,9 @@ def photometry(batch: int, **changes) -> Photometry:
 def test_nothing_drawn_changes_nothing_and_no_picture_is_written_to():
     pictures = drawn_pictures()
     before = pictures.clone()
-    assert torch.equal(augment.augment(pictures, photometry(5)), pictures)
+    assert torch.equal(augment.augment(pictures, colours(5)), pictures)
     everything = np.ones(5, dtype=np.bool_)
-    drawn = photometry(5, jitter=everything, grey=everything, blur=everything, solarise=everything)
+    drawn = colours(5, jitter=everything, grey=everything, blur=everything, solarise=everything)
     augment.augment(pictures, drawn)
     assert torch.equal(pictures, before)
 
@@ -153,7 +153,7 @@ def test_every_picture_has_its_own_order():
     order = np.stack([generator.permutation(4) for _ in range(5)])
     factors = torch.stack([FACTORS, FACTORS.flip(0), FACTORS.roll(2), SHIFTS], dim=1).numpy()
     jitter = np.array([True, True, False, True, True])
-    found = augment.augment(pictures, photometry(5, jitter=jitter, order=order, factors=factors))
+    found = augment.augment(pictures, colours(5, jitter=jitter, order=order, factors=factors))
     operations = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
     for row in range(5):
         expected = pictures[row : row + 1]
@@ -167,7 +167,7 @@ def test_grey_then_blur_then_solarise_come_after_the_jitter():
     pictures = drawn_pictures()
     always = np.ones(5, dtype=np.bool_)
     factors = torch.stack([FACTORS, FACTORS, FACTORS, SHIFTS], dim=1).numpy()
-    drawn = photometry(5, jitter=always, factors=factors, grey=always, blur=always, solarise=always)
+    drawn = colours(5, jitter=always, factors=factors, grey=always, blur=always, solarise=always)
     expected = augment.hue(
         augment.saturation(
             augment.contrast(augment.brightness(pictures, FACTORS), FACTORS), FACTORS
@@ -184,7 +184,7 @@ def test_colour_means_nothing_without_red_green_and_blue(channels):
     pictures = drawn_pictures(channels)
     always = np.ones(5, dtype=np.bool_)
     factors = torch.stack([FACTORS, FACTORS, FACTORS, SHIFTS], dim=1).numpy()
-    drawn = photometry(5, jitter=always, factors=factors, grey=always)
+    drawn = colours(5, jitter=always, factors=factors, grey=always)
     expected = augment.contrast(augment.brightness(pictures, FACTORS), FACTORS)
     assert torch.equal(augment.augment(pictures, drawn), expected)
 
@@ -193,9 +193,9 @@ def test_a_picture_does_not_depend_on_its_batch():
     pictures = drawn_pictures(batch=16)
     uniform = np.random.default_rng(0).random((16, augment.NUM_DRAWS))
     strong = AugmentConfig(jitter=1, grey=0.3, blur=1, solarise=0.3)
-    whole = augment.augment(pictures, draw_photometry(strong, uniform))
+    whole = augment.augment(pictures, draw_colour_params(strong, uniform))
     for share in (slice(0, 1), slice(5, 9)):
-        alone = augment.augment(pictures[share], draw_photometry(strong, uniform[share]))
+        alone = augment.augment(pictures[share], draw_colour_params(strong, uniform[share]))
         torch.testing.assert_close(alone, whole[share], rtol=0, atol=1e-6)
 
 
@@ -203,9 +203,9 @@ NUM_PICTURES = 8000
 
 
 @pytest.fixture(scope="module")
-def published() -> Photometry:
+def published() -> ColourParams:
     uniform = np.random.default_rng(1).random((NUM_PICTURES, augment.NUM_DRAWS))
-    return draw_photometry(AugmentConfig(solarise=0.2), uniform)
+    return draw_colour_params(AugmentConfig(solarise=0.2), uniform)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_radii_are_uniform_and_orders_equally_likely(published):
 
 def test_strength_above_one_never_turns_negative():
     uniform = np.random.default_rng(1).random((100, augment.NUM_DRAWS))
-    factors = draw_photometry(AugmentConfig(brightness=1.5), uniform).factors[:, 0]
+    factors = draw_colour_params(AugmentConfig(brightness=1.5), uniform).factors[:, 0]
     assert factors.min() >= 0
     assert factors.max() > 2
 

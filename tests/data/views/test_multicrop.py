@@ -11,9 +11,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from swav.data.sources.decode import Decoded
 from swav.data.views import augment, numba_kernel, pillow_reference
-from swav.data.views.augment import AugmentConfig, Photometry
+from swav.data.views.augment import AugmentConfig, ColourParams
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, finish, make_crops, reduction
+from swav.data.views.multicrop import PictureBatch, make_byte_views, reduction, to_batch
 
 STRONG = AugmentConfig(jitter=1, grey=0.2, blur=0.5, solarise=0.2)
 VIEWS = ViewsConfig(
@@ -33,9 +33,9 @@ def photo_like(num: int, height: int, width: int, channels: int = 3) -> torch.Te
     return (smooth * 255).round().to(torch.uint8)
 
 
-def unchanged(batch: int, **changes) -> Photometry:
+def unchanged(batch: int, **changes) -> ColourParams:
     never = np.zeros(batch, dtype=np.bool_)
-    nothing = Photometry(
+    nothing = ColourParams(
         jitter=never,
         order=np.tile(np.arange(4), (batch, 1)),
         factors=np.tile(np.array([1, 1, 1, 0], dtype=np.float32), (batch, 1)),
@@ -152,15 +152,15 @@ def test_all_pipelines_show_the_same(channels, many_sizes):
     pixels = photo_like(24, 48, 60, channels)
     indices = np.arange(24)
     whole = [Decoded(each, (48, 60)) for each in pixels]
-    pictures = Shown(whole) if many_sizes else Shown(pixels, indices)
+    pictures = PictureBatch(whole) if many_sizes else PictureBatch(pixels, indices)
     made = {
-        name: make_crops(pictures, indices, VIEWS, seed=3, epoch=1, pipeline=name)
+        name: make_byte_views(pictures, indices, VIEWS, seed=3, epoch=1, pipeline=name)
         for name in ("fused", "device", "pillow")
     }
-    assert len(made["device"].photometry) == 3
-    assert not made["fused"].photometry
+    assert len(made["device"].colours) == 3
+    assert not made["fused"].colours
     views = replace(VIEWS, mean=(0.0,) * channels, std=(1.0,) * channels)
-    fused_, device, pillow = (finish(each, views).views for each in made.values())
+    fused_, device, pillow = (to_batch(each, views).views for each in made.values())
     for ours, later, theirs in zip(fused_, device, pillow, strict=True):
         assert (ours - theirs).abs().mean() * 255 <= 0.5
         assert (ours - theirs).abs().flatten(1).mean(dim=1).max() * 255 <= 2
@@ -169,9 +169,11 @@ def test_all_pipelines_show_the_same(channels, many_sizes):
 
 def test_a_view_depends_on_its_picture_alone():
     pixels = photo_like(16, 40, 40)
-    whole = make_crops(Shown(pixels, np.arange(16)), np.arange(16), VIEWS, seed=0, epoch=0)
+    whole = make_byte_views(
+        PictureBatch(pixels, np.arange(16)), np.arange(16), VIEWS, seed=0, epoch=0
+    )
     some = np.array([11, 3])
-    alone = make_crops(Shown(pixels, some), some, VIEWS, seed=0, epoch=0)
+    alone = make_byte_views(PictureBatch(pixels, some), some, VIEWS, seed=0, epoch=0)
     assert alone.indices.tolist() == [11, 3]
     for one, all_ in zip(alone.views, whole.views, strict=True):
         assert torch.equal(one, all_[torch.from_numpy(some)])
@@ -179,12 +181,12 @@ def test_a_view_depends_on_its_picture_alone():
 
 def test_views_are_normalised_and_of_the_sizes_asked_for():
     views = replace(VIEWS, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    made = make_crops(
-        Shown(photo_like(8, 20, 30), np.arange(8)), np.arange(8), views, seed=0, epoch=0
+    made = make_byte_views(
+        PictureBatch(photo_like(8, 20, 30), np.arange(8)), np.arange(8), views, seed=0, epoch=0
     )
     shapes = [(8, 3, 32, 32), (8, 3, 32, 32), (8, 3, 17, 22)]
     assert [tuple(view.shape) for view in made.views] == shapes
-    batch = finish(made, views)
+    batch = to_batch(made, views)
     assert batch.num_targets == 2
     mean, std = (torch.tensor(each)[:, None, None] for each in (views.mean, views.std))
     for view, raw in zip(batch.views, made.views, strict=True):
@@ -194,9 +196,9 @@ def test_views_are_normalised_and_of_the_sizes_asked_for():
 
 def test_pillow_has_no_views_of_five_channels():
     rows = np.arange(2)
-    shown = Shown(photo_like(2, 20, 20, 5), rows)
+    shown = PictureBatch(photo_like(2, 20, 20, 5), rows)
     with pytest.raises(ValueError, match=r"1 or 3 channels, not of 5: use --views\.pipeline fused"):
-        make_crops(shown, rows, VIEWS, seed=0, epoch=0, pipeline="pillow")
+        make_byte_views(shown, rows, VIEWS, seed=0, epoch=0, pipeline="pillow")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,8 @@ def test_boxes_of_a_fraction_are_those_of_the_whole():
     whole = [Decoded(each, (96, 128)) for each in large]
     reduced = [Decoded(each, (96, 128), 2) for each in half]
     made = [
-        make_crops(Shown(each), np.arange(6), views, seed=0, epoch=0) for each in (whole, reduced)
+        make_byte_views(PictureBatch(each), np.arange(6), views, seed=0, epoch=0)
+        for each in (whole, reduced)
     ]
     for one, other in zip(made[0].views, made[1].views, strict=True):
         assert (one.float() - other.float()).abs().mean() <= 2

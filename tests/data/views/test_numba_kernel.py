@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, make_crops
+from swav.data.views.multicrop import PictureBatch, make_byte_views
 
 torch.manual_seed(0)
 pictures, rows = torch.randint(0, 256, (24, 3, 24, 24), dtype=torch.uint8), np.arange(24)
 sizes = ((20, 20), (16, 16), (33, 17))
 groups = tuple(CropGroup(count=1, size=s, scale=(0.1, 1.0), augment=AugmentConfig()) for s in sizes)
-views = make_crops(Shown(pictures, rows), rows, ViewsConfig(groups=groups), seed=0, epoch=0).views
+batch, config = PictureBatch(pictures, rows), ViewsConfig(groups=groups)
+views = make_byte_views(batch, rows, config, seed=0, epoch=0).views
 print([hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in views])
 """
 

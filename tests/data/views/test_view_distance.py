@@ -10,7 +10,7 @@ from PIL import Image
 from swav.data.sources.open import SourceConfig, from_arrays
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, make_crops
+from swav.data.views.multicrop import PictureBatch, make_byte_views
 from swav.data.views.view_distance import distance_within
 
 PLAIN = AugmentConfig(jitter=0.0, grey=0.0, blur=0.0)
@@ -38,9 +38,9 @@ def test_flat_colours_are_known_by_any_crop_and_copies_by_none() -> None:
 def test_it_is_the_mean_distance_within_over_the_mean_between() -> None:
     pictures = from_arrays(noise(12))
     indices = np.arange(12)
-    shown = Shown([pictures.reduced(place, None) for place in range(12)])
+    shown = PictureBatch([pictures.reduced(place, None) for place in range(12)])
     views = ViewsConfig(groups=(replace(GROUP, count=8),))
-    made = make_crops(shown, indices, views, seed=3, epoch=0).views
+    made = make_byte_views(shown, indices, views, seed=3, epoch=0).views
     cells = [
         view.double().numpy().reshape(12, 3, 4, 4, 4, 4).mean(axis=(3, 5)).reshape(12, -1)
         for view in made

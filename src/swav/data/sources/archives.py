@@ -109,7 +109,9 @@ def _list_zip(path: Path) -> Index:
             continue
         deflated = entry.compress_type == zipfile.ZIP_DEFLATED
         place = (entry.header_offset, entry.compress_size, entry.file_size)
-        members.append(Member(_plain(entry.filename), *place, deflated=deflated, crc=entry.CRC))
+        members.append(
+            Member(_without_dot(entry.filename), *place, deflated=deflated, crc=entry.CRC)
+        )
     return Index(members, bad_files)
 
 
@@ -164,7 +166,7 @@ def _add_from_tar(index: Index, member: tarfile.TarInfo, stream: "_Forward") -> 
         start = len(index.content)
         index.content.extend(content)
     if whole:
-        index.members.append(Member(_plain(member.name), start, size, size))
+        index.members.append(Member(_without_dot(member.name), start, size, size))
     else:
         index.bad_files.append(BadFile(member.name, "the archive ends inside of it"))
 
@@ -204,7 +206,7 @@ def _is_shown(name: str) -> bool:
     return is_picture(name) and not hidden
 
 
-def _plain(name: str) -> str:
+def _without_dot(name: str) -> str:
     return name.removeprefix("./")
 
 

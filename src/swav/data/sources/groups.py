@@ -1,4 +1,4 @@
-"""Positives from the data: pictures of one group count as views of each other.
+"""Groups of pictures: those of one group count as views of each other.
 
 Frames of one video, photos of one object: what they share says more than augmentation can. Labels
 have no part in it. Every second view of a picture is then taken of another picture of its group.
@@ -16,12 +16,12 @@ from swav.data import random
 from swav.data.sources.pictures import Pictures
 
 
-class Positives:
+class ImageGroups:
     """Which other pictures each picture may be shown with: those of its group, near in time."""
 
     def __init__(
         self,
-        groups: Int64[np.ndarray, " images"],
+        group_ids: Int64[np.ndarray, " images"],
         times: Float64[np.ndarray, " images"] | None = None,
         *,
         window: float | None = None,
@@ -29,17 +29,17 @@ class Positives:
         """Sort the groups.
 
         Args:
-            groups: a number for the group of each picture.
+            group_ids: a number for the group of each picture.
             times: when each was taken; pictures more than ``window`` apart are not paired.
             window: in the unit of ``times``; None pairs the whole group.
         """
         assert (times is None) == (window is None)
-        self.groups = groups
-        keys = (groups,) if times is None else (times, groups)
+        self.group_ids = group_ids
+        keys = (group_ids,) if times is None else (times, group_ids)
         self._order = np.lexsort(keys)
         self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(len(groups))
-        ordered = groups[self._order]
+        self._place[self._order] = np.arange(len(group_ids))
+        ordered = group_ids[self._order]
         self._first = np.searchsorted(ordered, ordered, side="left")
         self._end = np.searchsorted(ordered, ordered, side="right")
         if times is not None and window is not None:
@@ -52,7 +52,7 @@ class Positives:
 
     def mates_in(self, batch: int) -> float:
         """Return how many others of its group a picture meets in a random batch, on average."""
-        sizes = np.unique(self.groups, return_counts=True)[1]
+        sizes = np.unique(self.group_ids, return_counts=True)[1]
         total = sizes.sum()
         return float((sizes * (sizes - 1)).sum() / total / max(total - 1, 1) * (batch - 1))
 
@@ -63,14 +63,14 @@ class Positives:
 
         The draw depends on (seed, epoch, picture) only.
         """
-        place = self._place[indices]
-        first, others = self._first[place], self._end[place] - self._first[place] - 1
-        draws = random.uniforms(
+        own = self._place[indices]
+        first, num_others = self._first[own], self._end[own] - self._first[own] - 1
+        uniforms = random.uniforms(
             seed=seed, epoch=epoch, indices=indices, view=random.Stream.GROUPS, num_draws=1
         )
-        drawn = first + (draws[:, 0] * others).astype(np.int64)
-        drawn += (drawn >= place) & (others > 0)  # step over the picture itself
-        partners: Int64[np.ndarray, " batch"] = self._order[drawn]
+        other = first + (uniforms[:, 0] * num_others).astype(np.int64)
+        other += (other >= own) & (num_others > 0)  # step over the picture itself
+        partners: Int64[np.ndarray, " batch"] = self._order[other]
         return partners
 
     def _narrow(self, times: Float64[np.ndarray, " images"], window: float) -> None:
@@ -82,27 +82,27 @@ class Positives:
             self._end[start:end] = start + np.searchsorted(within, within + window, side="right")
 
 
-def find_positives(
+def find_image_groups(
     pictures: Pictures, *, by: Literal["folder", "column"], window: float | None
-) -> Positives:
-    """Return which of these pictures count as views of each other.
+) -> ImageGroups:
+    """Return the groups of pictures that count as views of each other.
 
     Raises:
         ValueError: if a column is missing, or no picture has another in its group.
     """
     if by == "folder":
-        groups = folder_groups(pictures.names)
+        group_ids = folder_groups(pictures.names)
     else:
-        groups = column_groups(_column(pictures, "group"))
+        group_ids = column_groups(_column(pictures, "group"))
     times = None if window is None else read_times(_column(pictures, "time"))
-    found = Positives(groups, times, window=window)
-    if found.num_paired == 0:
+    image_groups = ImageGroups(group_ids, times, window=window)
+    if image_groups.num_paired == 0:
         wider = "" if window is None else " or a larger views.time_window"
         raise ValueError(
             f"no picture of {pictures.data} has another one in its group: give other groups"
             f"{wider}, or leave views.group out"
         )
-    return found
+    return image_groups
 
 
 def folder_groups(names: Sequence[str]) -> Int64[np.ndarray, " images"]:

@@ -1,12 +1,13 @@
-"""Photometric augmentation: its settings, its drawn parameters, and its operations on a device.
+"""Changes of colour and blur: their settings, drawn parameters, and operations on a device.
 
 Jitter, grey, blur and solarise come in the published order. Every operation works on
-``(batch, channels, height, width)`` pictures in [0, 1] and takes one parameter per picture, so that
+``(batch, channels, height, width)`` views in [0, 1] and takes one parameter per picture, so that
 a device makes a whole batch in a few array operations (``--views.pipeline device``); ``fused`` does
 the same on a processor. Definitions are those of torchvision's ``adjust_*``; blur is Pillow's
 approximation of a Gaussian.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-Pictures = Float[Tensor, "batch channels height width"]
+FloatViews = Float[Tensor, "batch channels height width"]
 Factors = Float[Tensor, " batch"]
 
 NUM_DRAWS = 13
-"""Uniform numbers that one view needs for its photometric parameters."""
+"""Uniform numbers that one view needs for its colours and its blur."""
 BLUR_BOXES = 3
 """Boxes that are convolved to come near a Gaussian."""
 
@@ -66,8 +67,8 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class Photometry:
-    """The drawn photometric parameters of one view of each picture of a batch."""
+class ColourParams:
+    """The drawn parameters of the colours and the blur of one view of each picture of a batch."""
 
     jitter: Bool[np.ndarray, " batch"]
     order: Int64[np.ndarray, "batch 4"]
@@ -78,90 +79,91 @@ class Photometry:
     blur_radius: Float32[np.ndarray, " batch"]
     solarise: Bool[np.ndarray, " batch"]
 
-    def __getitem__(self, rows: slice) -> "Photometry":
+    def __getitem__(self, rows: slice) -> "ColourParams":
         """Return the parameters of some of the pictures."""
-        return Photometry(**{name: values[rows] for name, values in vars(self).items()})
+        return ColourParams(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def draw_photometry(config: AugmentConfig, draws: Float[np.ndarray, "batch 13"]) -> Photometry:
+def draw_colour_params(
+    config: AugmentConfig, uniforms: Float[np.ndarray, "batch 13"]
+) -> ColourParams:
     """Turn uniform numbers into parameters."""
     strength = np.array([config.brightness, config.contrast, config.saturation])
     low = np.maximum(1 - strength, 0)
-    scaled = low + draws[:, 1:4] * (1 + strength - low)
-    shift = (2 * draws[:, 4:5] - 1) * config.hue
+    scaled = low + uniforms[:, 1:4] * (1 + strength - low)
+    shift = (2 * uniforms[:, 4:5] - 1) * config.hue
     radius_low, radius_high = config.blur_radius
-    return Photometry(
-        jitter=draws[:, 0] < config.jitter,
-        order=draws[:, 5:9].argsort(axis=1),
+    return ColourParams(
+        jitter=uniforms[:, 0] < config.jitter,
+        order=uniforms[:, 5:9].argsort(axis=1),
         factors=np.concatenate([scaled, shift], axis=1).astype(np.float32),
-        grey=draws[:, 9] < config.grey,
-        blur=draws[:, 10] < config.blur,
-        blur_radius=(radius_low + draws[:, 11] * (radius_high - radius_low)).astype(np.float32),
-        solarise=draws[:, 12] < config.solarise,
+        grey=uniforms[:, 9] < config.grey,
+        blur=uniforms[:, 10] < config.blur,
+        blur_radius=(radius_low + uniforms[:, 11] * (radius_high - radius_low)).astype(np.float32),
+        solarise=uniforms[:, 12] < config.solarise,
     )
 
 
-def augment(pictures: Pictures, drawn: Photometry) -> Pictures:
-    """Return the pictures after jitter, grey, blur and solarise (SwAV, appendix A.1)."""
-    pictures = pictures.clone()
-    num_channels = pictures.shape[1]
+def augment(views: FloatViews, colours: ColourParams) -> FloatViews:
+    """Return the views after jitter, grey, blur and solarise (SwAV, appendix A.1)."""
+    views = views.clone()
+    is_coloured = views.shape[1] == 3
 
-    def there(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(pictures.device)
+    def change(chosen: np.ndarray, operation: Callable[..., Tensor], *params: np.ndarray) -> None:
+        rows = chosen.nonzero()[0]
+        if len(rows):
+            places, *values = (
+                torch.from_numpy(array).to(views.device)
+                for array in (rows, *(param[rows] for param in params))
+            )
+            views[places] = operation(views[places], *values)
 
-    for place in range(4):
-        for operation, apply in enumerate((brightness, contrast, saturation, hue)):
-            if operation >= 2 and num_channels != 3:
-                continue  # colour means nothing outside red, green and blue
-            chosen = (drawn.jitter & (drawn.order[:, place] == operation)).nonzero()[0]
-            if len(chosen):
-                rows = there(chosen)
-                pictures[rows] = apply(pictures[rows], there(drawn.factors[chosen, operation]))
-    if num_channels == 3:
-        rows = there(drawn.grey.nonzero()[0])
-        pictures[rows] = luma(pictures[rows]).expand(-1, 3, -1, -1)
-    chosen = drawn.blur.nonzero()[0]
-    if len(chosen):
-        rows = there(chosen)
-        pictures[rows] = blur(pictures[rows], there(drawn.blur_radius[chosen]))
-    rows = there(drawn.solarise.nonzero()[0])
-    pictures[rows] = solarise(pictures[rows])
-    return pictures
+    # saturation and hue mean nothing outside red, green and blue
+    operations = (brightness, contrast, saturation, hue)[: 4 if is_coloured else 2]
+    for turn in range(4):
+        for number, operation in enumerate(operations):
+            chosen = colours.jitter & (colours.order[:, turn] == number)
+            change(chosen, operation, colours.factors[:, number])
+    if is_coloured:
+        change(colours.grey, lambda chosen: luma(chosen).expand(-1, 3, -1, -1))
+    change(colours.blur, blur, colours.blur_radius)
+    change(colours.solarise, solarise)
+    return views
 
 
-def luma(pictures: Pictures) -> Float[Tensor, "batch 1 height width"]:
+def luma(views: FloatViews) -> Float[Tensor, "batch 1 height width"]:
     """Return the grey value of each pixel (ITU-R 601)."""
-    if pictures.shape[1] != 3:
-        return pictures.mean(dim=1, keepdim=True)
-    red, green, blue = pictures.unbind(1)
+    if views.shape[1] != 3:
+        return views.mean(dim=1, keepdim=True)
+    red, green, blue = views.unbind(1)
     return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)[:, None]
 
 
-def brightness(pictures: Pictures, factors: Factors) -> Pictures:
-    """Return the pictures multiplied by their factors."""
-    return (pictures * _per_picture(factors)).clamp_(0, 1)
+def brightness(views: FloatViews, factors: Factors) -> FloatViews:
+    """Return the views multiplied by their factors."""
+    return (views * _per_picture(factors)).clamp_(0, 1)
 
 
-def contrast(pictures: Pictures, factors: Factors) -> Pictures:
-    """Return the pictures blended with their mean grey value."""
-    mean = luma(pictures).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean, pictures, _per_picture(factors)).clamp_(0, 1)
+def contrast(views: FloatViews, factors: Factors) -> FloatViews:
+    """Return the views blended with their mean grey value."""
+    mean = luma(views).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, views, _per_picture(factors)).clamp_(0, 1)
 
 
-def saturation(pictures: Pictures, factors: Factors) -> Pictures:
-    """Return the pictures blended with their grey version."""
-    return torch.lerp(luma(pictures), pictures, _per_picture(factors)).clamp_(0, 1)
+def saturation(views: FloatViews, factors: Factors) -> FloatViews:
+    """Return the views blended with their grey version."""
+    return torch.lerp(luma(views), views, _per_picture(factors)).clamp_(0, 1)
 
 
-def hue(pictures: Pictures, shifts: Factors) -> Pictures:
-    """Return the pictures with the hue of HSV turned by ``shifts`` (in turns).
+def hue(views: FloatViews, shifts: Factors) -> FloatViews:
+    """Return the views with the hue of HSV turned by ``shifts`` (in turns).
 
     Value and chroma stay, so each channel is ``value - chroma * ramp(hue)`` with the ramp of
     the closed form of HSV to RGB.
     """
-    red, green, blue = pictures.unbind(1)
-    value = pictures.amax(dim=1)
-    chroma = value - pictures.amin(dim=1)
+    red, green, blue = views.unbind(1)
+    value = views.amax(dim=1)
+    chroma = value - views.amin(dim=1)
     safe = chroma.clamp(min=1e-8)
     sextant = torch.where(
         value == red,
@@ -177,18 +179,18 @@ def hue(pictures: Pictures, shifts: Factors) -> Pictures:
     return torch.stack(channels, dim=1)
 
 
-def solarise(pictures: Pictures) -> Pictures:
-    """Return the pictures with every value of 0.5 and above inverted."""
-    return torch.where(pictures >= 0.5, 1 - pictures, pictures)
+def solarise(views: FloatViews) -> FloatViews:
+    """Return the views with every value of 0.5 and above inverted."""
+    return torch.where(views >= 0.5, 1 - views, views)
 
 
-def blur(pictures: Pictures, radius: Factors) -> Pictures:
-    """Return the pictures under a near Gaussian whose standard deviation is ``radius`` pixels."""
-    _, channels, height, width = pictures.shape
-    halves = [torch.from_numpy(blur_kernel(each)) for each in radius.double().tolist()]
+def blur(views: FloatViews, radius: Factors) -> FloatViews:
+    """Return the views under a near Gaussian whose standard deviation is ``radius`` pixels."""
+    _, channels, height, width = views.shape
+    halves = [torch.from_numpy(blur_kernel(sigma)) for sigma in radius.double().tolist()]
     half = torch.nn.utils.rnn.pad_sequence(halves, batch_first=True).to(radius.device)
     kernel = torch.cat([half[:, 1:].flip(1), half], dim=1)
-    across = pictures.flatten(1, 2) @ _blur_matrix(width, kernel).mT
+    across = views.flatten(1, 2) @ _blur_matrix(width, kernel).mT
     down: Tensor = _blur_matrix(height, kernel)[:, None] @ across.view(-1, channels, height, width)
     return down
 
@@ -198,7 +200,7 @@ def blur_kernel(radius: float) -> Float32[np.ndarray, " taps"]:
 
     Three extended boxes with the variance of the Gaussian (Gwosdek et al., 2011,
     doi 10.1007/978-3-642-24785-9_38), as in Pillow: whole pixels, and a part of one at either end.
-    ``fused`` compiles this function too.
+    The compiled kernel is made from this function too.
     """
     variance = radius * radius / BLUR_BOXES
     whole = int((np.sqrt(12 * variance + 1) - 1) / 2)

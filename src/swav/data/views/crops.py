@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from swav.config import UsageError
-from swav.data.sources.groups import Positives, find_positives
+from swav.data.sources.groups import ImageGroups, find_image_groups
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 
@@ -112,15 +112,15 @@ class ViewsConfig:
         )
         return replace(self, groups=groups)
 
-    def positives(self, pictures: Pictures) -> Positives | None:
-        """Return which pictures count as views of each other; None without ``group``.
+    def image_groups(self, pictures: Pictures) -> ImageGroups | None:
+        """Return the groups of pictures that are views of each other; None without ``group``.
 
         Raises:
             ValueError: if a column is missing, or no picture has another in its group.
         """
         if self.group is None:
             return None
-        return find_positives(pictures, by=self.group, window=self.time_window)
+        return find_image_groups(pictures, by=self.group, window=self.time_window)
 
 
 Boxes = Int64[np.ndarray, "batch 4"]
@@ -130,7 +130,7 @@ Boxes = Int64[np.ndarray, "batch 4"]
 def draw_boxes(
     group: CropGroup,
     sizes: Int64[np.ndarray, "batch 2"],
-    draws: Float[np.ndarray, "batch draws"],
+    uniforms: Float[np.ndarray, "batch draws"],
 ) -> tuple[Boxes, Bool[np.ndarray, " batch"]]:
     """Return the boxes and flips of one view; ``sizes`` are (height, width) of the pictures.
 
@@ -139,25 +139,22 @@ def draw_boxes(
     """
     low, high = group.scale
     height, width = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
-    area = height * width * (low + (high - low) * draws[:, :ATTEMPTS])
+    area = height * width * (low + (high - low) * uniforms[:, :ATTEMPTS])
     log_low, log_high = np.log(group.ratio[0]), np.log(group.ratio[1])
-    ratio = np.exp(log_low + (log_high - log_low) * draws[:, ATTEMPTS : 2 * ATTEMPTS])
-    tried_height, tried_width = (
-        np.rint(np.sqrt(area / ratio)),
-        np.rint(np.sqrt(area * ratio)),
-    )
+    ratio = np.exp(log_low + (log_high - log_low) * uniforms[:, ATTEMPTS : 2 * ATTEMPTS])
+    tried_height, tried_width = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
     fits = (tried_height <= height) & (tried_width <= width)
     fits &= (tried_height > 0) & (tried_width > 0)
     first = fits.argmax(axis=1)[:, None]
     central_ratio = np.clip(width / height, *group.ratio)
     central_height = np.minimum(height, np.rint(width / central_ratio).clip(1))
     central_width = np.minimum(width, np.rint(height * central_ratio).clip(1))
-    found = fits.any(axis=1)[:, None]
-    box_height = np.where(found, np.take_along_axis(tried_height, first, 1), central_height)
-    box_width = np.where(found, np.take_along_axis(tried_width, first, 1), central_width)
+    fits_once = fits.any(axis=1)[:, None]
+    box_height = np.where(fits_once, np.take_along_axis(tried_height, first, 1), central_height)
+    box_width = np.where(fits_once, np.take_along_axis(tried_width, first, 1), central_width)
     free_height, free_width = height - box_height, width - box_width
-    place = draws[:, 2 * ATTEMPTS :]
-    top = np.where(found, np.floor(place[:, :1] * (free_height + 1)), free_height // 2)
-    left = np.where(found, np.floor(place[:, 1:2] * (free_width + 1)), free_width // 2)
+    down, across, flip = uniforms[:, 2 * ATTEMPTS :].T
+    top = np.where(fits_once, np.floor(down[:, None] * (free_height + 1)), free_height // 2)
+    left = np.where(fits_once, np.floor(across[:, None] * (free_width + 1)), free_width // 2)
     boxes = np.concatenate([top, left, box_height, box_width], axis=1).astype(np.int64)
-    return boxes, place[:, 2] < group.augment.flip
+    return boxes, flip < group.augment.flip

@@ -1,9 +1,9 @@
 """From decoded pictures to the views of multi-crop, by one of three pipelines.
 
-Workers make ``Crops``: bytes, cropped and resized, and with the pipelines ``fused`` and ``pillow``
-also jittered, greyed, blurred and solarised. ``finish`` turns them into a ``Batch`` on the device
-of the network: it normalises, after the photometric operations when the pipeline is ``device``.
-All pipelines draw the same parameters from the same counters.
+Workers make ``ByteViews``: cropped and resized, and with the pipelines ``fused`` and ``pillow``
+also jittered, greyed, blurred and solarised. ``to_batch`` turns them into a ``Batch`` on the device
+of the network: it normalises, after the changes of colour when the pipeline is ``device``. All
+pipelines draw the same parameters from the same counters.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from swav.data import random
 from swav.data.batch import Batch
 from swav.data.sources.decode import Decoded
 from swav.data.views import augment, crops, numba_kernel, pillow_reference
-from swav.data.views.augment import Photometry
+from swav.data.views.augment import ColourParams
 from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
 
-REDUCTIONS = (8, 4, 2)
+REDUCTIONS = (8, 4, 2)  # what libjpeg can shrink by while it decodes
 
 
-class Crops(NamedTuple):
+class ByteViews(NamedTuple):
     """Views as bytes, target views first, and what is still to be done to them."""
 
     views: tuple[UInt8[Tensor, "batch channels _ _"], ...]
-    photometry: tuple[Photometry, ...]
+    colours: tuple[ColourParams, ...]
     """One for each view, to be applied on the device; empty if that is done."""
     num_targets: int
     indices: Int64[Tensor, " batch"]
 
 
-class Shown(NamedTuple):
-    """The pictures of a batch: rows of a set of one size, or one after the other."""
+class PictureBatch(NamedTuple):
+    """The decoded pictures of a batch: rows of a set of one size, or one after the other."""
 
     pictures: UInt8[Tensor, "images channels _ _"] | Sequence[Decoded]
     rows: Int64[np.ndarray, " batch"] | None = None
@@ -52,70 +52,83 @@ class Shown(NamedTuple):
     @property
     def num_channels(self) -> int:
         """Channels of every picture."""
-        first = self.pictures[0]
-        return len(first if isinstance(first, Tensor) else first.pixels)
+        return len(self.pixels(0))
+
+    def pixels(self, row: int) -> UInt8[Tensor, "channels _ _"]:
+        """Return one picture of the batch."""
+        if isinstance(self.pictures, Tensor):
+            assert self.rows is not None
+            return self.pictures[int(self.rows[row])]
+        return self.pictures[row].pixels
 
 
-def make_crops(
-    shown: Shown,
+def make_byte_views(
+    batch: PictureBatch,
     indices: Int64[np.ndarray, " batch"],
     config: ViewsConfig,
     *,
     seed: int,
     epoch: int,
     pipeline: Pipeline = "fused",
-    others: Shown | None = None,
-) -> Crops:
+    partners: PictureBatch | None = None,
+) -> ByteViews:
     """Return the views of some pictures as bytes.
 
     Args:
-        shown: the pictures.
+        batch: the pictures.
         indices: positions in the set; they name the pictures to the random draws.
         config: which views.
         seed: of the run.
         epoch: of the run.
         pipeline: what makes the views.
-        others: of each picture another one, from which every second view (the second target,
+        partners: of each picture another one, from which every second view (the second target,
             every second small one) is taken instead.
     """
-    sources = (shown, shown if others is None else others)
-    drawn: list[_Drawn] = []
+    sources = (batch,) if partners is None else (batch, partners)
+    params: list[_ViewParams] = []
     for group in config.groups:
         for _ in range(group.count):
-            draws = random.uniforms(
+            view = len(params)
+            uniforms = random.uniforms(
                 seed=seed,
                 epoch=epoch,
                 indices=indices,
-                view=len(drawn),
+                view=view,
                 num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
             )
-            drawn.append(_draw(group, sources[len(drawn) % 2].sizes, draws))
-    views = tuple(_empty(len(indices), shown.num_channels, *view.group.size) for view in drawn)
-    for first, source in enumerate(sources[: 1 if others is None else 2]):
-        chosen = slice(first, None, 1 if others is None else 2)
+            params.append(_draw(group, sources[view % len(sources)].sizes, uniforms))
+    views = tuple(_empty(len(indices), batch.num_channels, *view.group.size) for view in params)
+    for first, source in enumerate(sources):
+        own = slice(first, None, len(sources))
         if pipeline == "pillow":
-            _render_plainly(source, drawn[chosen], views[chosen])
+            _render_by_pillow(source, params[own], views[own])
         else:
-            _render(source, drawn[chosen], views[chosen], with_colours=pipeline == "fused")
-    later = tuple(view.photometry for view in drawn) if pipeline == "device" else ()
-    return Crops(views, later, config.num_targets, torch.from_numpy(indices))
+            _render(source, params[own], views[own], with_colours=pipeline == "fused")
+    colours = tuple(view.colours for view in params) if pipeline == "device" else ()
+    return ByteViews(views, colours, config.num_targets, torch.from_numpy(indices))
 
 
-def finish(made: Crops, config: ViewsConfig, device: torch.device | None = None) -> Batch:
+def to_batch(
+    byte_views: ByteViews, config: ViewsConfig, device: torch.device | None = None
+) -> Batch:
     """Return the views normalised on the device, after what is left of their augmentation."""
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
-    scale, shift = 1 / std, -mean / std
-    if not made.photometry and (device is None or device.type == "cpu"):
-        views = tuple(numba_kernel.normalise(view, scale / 255, shift) for view in made.views)
-        return Batch(views, made.num_targets, made.indices)
-    scales, shifts = (torch.from_numpy(each)[:, None, None].to(device) for each in (scale, shift))
-    later: list[Tensor] = []
-    for place, crop in enumerate(made.views):
-        view = crop.to(device, non_blocking=True).float().div_(255)
-        if made.photometry:
-            view = augment.augment(view, made.photometry[place])
-        later.append(view.mul_(scales).add_(shifts))
-    return Batch(tuple(later), made.num_targets, made.indices.to(device, non_blocking=True))
+    scale, shift = 1 / std, -mean / std  # one product and one sum a value
+    num_targets, indices = byte_views.num_targets, byte_views.indices
+    if not byte_views.colours and (device is None or device.type == "cpu"):
+        views = tuple(numba_kernel.normalise(view, scale / 255, shift) for view in byte_views.views)
+        return Batch(views, num_targets, indices)
+    scales, shifts = (
+        torch.from_numpy(values)[:, None, None].to(device) for values in (scale, shift)
+    )
+    floats: list[Tensor] = []
+    for number, pixels in enumerate(byte_views.views):
+        # bytes cross to the device: a quarter of what floats take (docs/decisions/0015)
+        view = pixels.to(device, non_blocking=True).float().div_(255)
+        if byte_views.colours:
+            view = augment.augment(view, byte_views.colours[number])
+        floats.append(view.mul_(scales).add_(shifts))
+    return Batch(tuple(floats), num_targets, indices.to(device, non_blocking=True))
 
 
 def reduction(config: ViewsConfig, height: int, width: int) -> int:
@@ -133,23 +146,23 @@ def reduction(config: ViewsConfig, height: int, width: int) -> int:
     return max(allowed, default=1)
 
 
-class _Drawn(NamedTuple):
+class _ViewParams(NamedTuple):
     """The parameters of one view of each picture of a batch."""
 
     group: CropGroup
     boxes: Float32[np.ndarray, "batch 4"]
     flips: Bool[np.ndarray, " batch"]
-    photometry: Photometry
+    colours: ColourParams
 
 
 def _draw(
     group: CropGroup,
     sizes: Int64[np.ndarray, "batch 2"],
-    draws: Float[np.ndarray, "batch draws"],
-) -> _Drawn:
-    boxes, flips = crops.draw_boxes(group, sizes, draws[:, : crops.NUM_DRAWS])
-    photometry = augment.draw_photometry(group.augment, draws[:, crops.NUM_DRAWS :])
-    return _Drawn(group, boxes.astype(np.float32), flips, photometry)
+    uniforms: Float[np.ndarray, "batch draws"],
+) -> _ViewParams:
+    boxes, flips = crops.draw_boxes(group, sizes, uniforms[:, : crops.NUM_DRAWS])
+    colours = augment.draw_colour_params(group.augment, uniforms[:, crops.NUM_DRAWS :])
+    return _ViewParams(group, boxes.astype(np.float32), flips, colours)
 
 
 def _empty(
@@ -161,31 +174,34 @@ def _empty(
 
 
 def _render(
-    shown: Shown, drawn: Sequence[_Drawn], views: Sequence[Tensor], *, with_colours: bool
+    batch: PictureBatch,
+    params: Sequence[_ViewParams],
+    views: Sequence[Tensor],
+    *,
+    with_colours: bool,
 ) -> None:
-    if isinstance(shown.pictures, Tensor):
-        assert shown.rows is not None
-        for view, out in zip(drawn, views, strict=True):
-            photometry = view.photometry if with_colours else None
-            numba_kernel.render(shown.pictures, shown.rows, view.boxes, view.flips, photometry, out)
+    if isinstance(batch.pictures, Tensor):
+        assert batch.rows is not None
+        for view, out in zip(params, views, strict=True):
+            colours = view.colours if with_colours else None
+            numba_kernel.render(batch.pictures, batch.rows, view.boxes, view.flips, colours, out)
         return
     first = np.zeros(1, dtype=np.int64)
-    for row, picture in enumerate(shown.pictures):
+    for row, picture in enumerate(batch.pictures):
         one, pixels = slice(row, row + 1), picture.pixels[None]
-        for view, out in zip(drawn, views, strict=True):  # while the picture is in the cache
+        for view, out in zip(params, views, strict=True):  # while the picture is in the cache
+            # drawn in pixels of the whole picture, so that a reduction moves no box
             boxes = (view.boxes[one] / picture.reduction).astype(np.float32)
-            photometry = view.photometry[one] if with_colours else None
-            numba_kernel.render(pixels, first, boxes, view.flips[one], photometry, out[one])
+            colours = view.colours[one] if with_colours else None
+            numba_kernel.render(pixels, first, boxes, view.flips[one], colours, out[one])
 
 
-def _render_plainly(shown: Shown, drawn: Sequence[_Drawn], views: Sequence[Tensor]) -> None:
+def _render_by_pillow(
+    batch: PictureBatch, params: Sequence[_ViewParams], views: Sequence[Tensor]
+) -> None:
     for row in range(len(views[0])):
-        if isinstance(shown.pictures, Tensor):
-            assert shown.rows is not None
-            picture = shown.pictures[int(shown.rows[row])]
-        else:
-            picture = shown.pictures[row].pixels
-        for (group, boxes, flips, photometry), out in zip(drawn, views, strict=True):
+        picture = batch.pixels(row)
+        for (group, boxes, flips, colours), out in zip(params, views, strict=True):
             out[row] = pillow_reference.render(
-                picture, boxes[row], bool(flips[row]), photometry, row, group.size
+                picture, boxes[row], bool(flips[row]), colours, row, group.size
             )

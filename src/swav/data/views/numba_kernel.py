@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numba import njit
 from torch import Tensor
 
-from swav.data.views.augment import BLUR_BOXES, Photometry, blur_kernel
+from swav.data.views.augment import BLUR_BOXES, ColourParams, blur_kernel
 
 _f32 = np.float32
 _BLOCK = 4  # rows resized together: their common weights are loaded once
@@ -33,7 +33,7 @@ def render(
     rows: Int64[np.ndarray, " batch"],
     boxes: Float32[np.ndarray, "batch 4"],
     flips: Bool[np.ndarray, " batch"],
-    drawn: Photometry | None,
+    colours: ColourParams | None,
     out: UInt8[Tensor, "batch channels height width"],
 ) -> None:
     """Write a view of each of the pictures at ``rows`` to ``out``.
@@ -43,7 +43,7 @@ def render(
         rows: positions in ``pictures``.
         boxes: top, left, height and width in pixels; need not be whole numbers.
         flips: which views are mirrored.
-        drawn: the photometric parameters of each view; None changes no colour.
+        colours: the colour parameters of each view; None changes no colour.
         out: receives the views.
     """
     count, channels, height, width = pictures.shape
@@ -52,22 +52,22 @@ def render(
         step = channels
     else:
         lines, step = pictures.contiguous().numpy(), 1
-    if drawn is None:
+    if colours is None:
         _render_crops(lines, step, rows, boxes, flips, _scratch(out, 0), out.numpy())
         return
-    radius = np.where(drawn.blur, drawn.blur_radius, _f32(0))
+    radius = np.where(colours.blur, colours.blur_radius, _f32(0))
     _render(
         lines,
         step,
         rows,
         boxes,
         flips,
-        drawn.jitter,
-        drawn.order,
-        drawn.factors,
-        drawn.grey,
+        colours.jitter,
+        colours.order,
+        colours.factors,
+        colours.grey,
         radius,
-        drawn.solarise,
+        colours.solarise,
         _scratch(out, float(radius.max())),
         out.numpy(),
     )

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from swav.data.views.augment import Photometry
+from swav.data.views.augment import ColourParams
 
 _JITTER = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
@@ -20,7 +20,7 @@ def render(
     picture: UInt8[Tensor, "channels _ _"],
     box: Float32[np.ndarray, " 4"],
     flip: bool,
-    drawn: Photometry,
+    colours: ColourParams,
     row: int,
     size: tuple[int, int],
 ) -> UInt8[Tensor, "channels height width"]:
@@ -42,16 +42,16 @@ def render(
     image = image.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=None)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if drawn.jitter[row]:
-        for operation in drawn.order[row].tolist():
-            factor = float(drawn.factors[row, operation])
+    if colours.jitter[row]:
+        for operation in colours.order[row].tolist():
+            factor = float(colours.factors[row, operation])
             if operation < 2 or (channels == 3 and (operation < 3 or factor)):
                 image = _JITTER[operation](image, factor)  # no hue leaves the picture as it is
-    if drawn.grey[row] and channels == 3:
+    if colours.grey[row] and channels == 3:
         image = tv.rgb_to_grayscale(image, num_output_channels=3)
-    if drawn.blur[row]:
-        image = image.filter(ImageFilter.GaussianBlur(float(drawn.blur_radius[row])))
-    if drawn.solarise[row]:
+    if colours.blur[row]:
+        image = image.filter(ImageFilter.GaussianBlur(float(colours.blur_radius[row])))
+    if colours.solarise[row]:
         image = tv.solarize(image, 128)
     pixels = np.array(image)
     return torch.from_numpy(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from swav.data.sources.decode import UnreadablePicture
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, make_crops, reduction
+from swav.data.views.multicrop import PictureBatch, make_byte_views, reduction
 
 CELLS = 4
 VIEWS = 8
@@ -27,18 +27,19 @@ def distance_within(
     evenly through the set.
     """
     views = ViewsConfig(groups=(replace(group, count=VIEWS),))
-    places = np.unique(np.linspace(0, len(pictures) - 1, num_images).round().astype(np.int64))
-    kept, read = [], []
-    for place in places.tolist():
+    rows = np.unique(np.linspace(0, len(pictures) - 1, num_images).round().astype(np.int64))
+    kept, decoded = [], []
+    for row in rows.tolist():
         try:
-            read.append(pictures.reduced(place, partial(reduction, views)))
+            decoded.append(pictures.reduced(row, partial(reduction, views)))
         except UnreadablePicture:
             continue
-        kept.append(place)
+        kept.append(row)
     if len(kept) < 2:
         return 0.0
-    made = make_crops(Shown(read), np.array(kept), views, seed=seed, epoch=0).views
-    cells = torch.cat([F.adaptive_avg_pool2d(view.double(), CELLS).flatten(1) for view in made])
+    batch = PictureBatch(decoded)
+    crops = make_byte_views(batch, np.array(kept), views, seed=seed, epoch=0).views
+    cells = torch.cat([F.adaptive_avg_pool2d(view.double(), CELLS).flatten(1) for view in crops])
     distances = torch.cdist(cells, cells).square()
     owner = torch.arange(len(kept)).repeat(VIEWS)
     same = owner[:, None] == owner

@@ -11,7 +11,7 @@ from swav.data.sources.decode import Decoded
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import Shown, make_crops
+from swav.data.views.multicrop import PictureBatch, make_byte_views
 from swav.evals.harness.extract import PIXELS_SIZE, readable_batches
 from swav.evals.harness.subject import Subject
 
@@ -55,6 +55,10 @@ def draw_views(
     group = CropGroup(count=2, size=size, scale=scale, augment=augment)
     views = ViewsConfig(groups=(group,))
     for indices, batch in readable_batches(pictures):
-        shown = Shown([Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch])
-        first, second = make_crops(shown, np.array(indices), views, seed=seed, epoch=epoch).views
+        shown = PictureBatch(
+            [Decoded(picture, (picture.shape[1], picture.shape[2])) for picture in batch]
+        )
+        first, second = make_byte_views(
+            shown, np.array(indices), views, seed=seed, epoch=epoch
+        ).views
         yield first, second
