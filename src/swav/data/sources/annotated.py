@@ -62,8 +62,8 @@ class Annotated(NamedTuple):
 
     def of(self, pictures: Pictures) -> "Annotated":
         """Return the objects of ``pictures``, which are some of these, decoded or not."""
-        places = {name: row for row, name in enumerate(self.pictures.names)}
-        rows = np.array([places[name] for name in pictures.names], dtype=np.int64)
+        row_of = {name: row for row, name in enumerate(self.pictures.names)}
+        rows = np.array([row_of[name] for name in pictures.names], dtype=np.int64)
         objects = [self.objects[row] for row in rows.tolist()]
         return Annotated(pictures, objects, self.sizes[rows], self.classes)
 
@@ -78,7 +78,7 @@ class _Part(NamedTuple):
     root: Path
     names: list[str]
     sizes: list[tuple[int, int]]
-    found: list[list[_Named]]
+    objects: list[list[_Named]]
 
 
 def is_annotated(data: str) -> bool:
@@ -104,7 +104,7 @@ def open_annotated(data: str, *, channels: int = 3) -> tuple[Annotated, Annotate
         fit, score = (_open_coco(path, *_coco_files(path)[part]) for part in ("train", "val"))
     else:
         raise ValueError(f"{data!r} has no boxes that are understood. With boxes:\n{LAYOUTS}")
-    names = sorted({name for part in (fit, score) for each in part.found for name, *_ in each})
+    names = sorted({name for part in (fit, score) for named in part.objects for name, *_ in named})
     if not names:
         raise ValueError(f"{data}: there is not one box in its annotations")
     first, second = (_numbered(data, part, tuple(names), channels) for part in (fit, score))
@@ -115,7 +115,7 @@ def _voc_years(path: Path) -> list[Path]:
     """Return the VOC folders that ``path`` is or holds, oldest first."""
     candidates = [path, *sorted(path.glob("VOC*"))]
     return [
-        each for each in candidates if (each / "Annotations").is_dir() and _lists(each).is_dir()
+        year for year in candidates if (year / "Annotations").is_dir() and _lists(year).is_dir()
     ]
 
 
@@ -145,10 +145,10 @@ def _read_year(year: Path, list_name: str, part: _Part) -> None:
             continue
         stem = line.split()[0]
         annotation = year / "Annotations" / f"{stem}.xml"
-        name, size, found = _read_xml(annotation, year / "JPEGImages", stem)
+        name, size, objects = _read_xml(annotation, year / "JPEGImages", stem)
         part.names.append(os.path.relpath(name, part.root))
         part.sizes.append(size)
-        part.found.append(found)
+        part.objects.append(objects)
 
 
 def _read_xml(
@@ -162,57 +162,59 @@ def _read_xml(
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("it defines entities")  # which may grow without bound
         root = ElementTree.fromstring(text)
-        found: list[_Named] = []
-        for each in root.iter("object"):
+        objects: list[_Named] = []
+        for item in root.iter("object"):
             left, top, right, bottom = (
-                float(each.findtext(f"bndbox/{side}", ""))
+                float(item.findtext(f"bndbox/{side}", ""))
                 for side in ("xmin", "ymin", "xmax", "ymax")
             )
-            ignored = each.findtext("difficult", "0").strip() == "1"
-            found.append((each.findtext("name", ""), (left - 1, top - 1, right, bottom), ignored))
+            ignored = item.findtext("difficult", "0").strip() == "1"
+            box = (left - 1, top - 1, right, bottom)
+            objects.append((item.findtext("name", ""), box, ignored))
         height, width = (int(root.findtext(f"size/{side}", "0")) for side in ("height", "width"))
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise ValueError(f"{annotation} is not an annotation of VOC: {error}") from error
     name = _picture_file(folder, stem, root.findtext("filename", "").strip())
     if min(height, width) < 1:
         height, width = decode.read_size(name, name=str(name))
-    return name, (height, width), found
+    return name, (height, width), objects
 
 
 def _picture_file(folder: Path, stem: str, noted: str) -> Path:
     """Return the picture of an annotation: the noted file, or one of its name and any kind."""
     candidates = [*([noted] if noted else []), *(f"{stem}{suffix}" for suffix in SUFFIXES)]
-    found = (folder / name for name in candidates if (folder / name).is_file())
-    return next(found, folder / f"{stem}.jpg")
+    files = (folder / name for name in candidates if (folder / name).is_file())
+    return next(files, folder / f"{stem}.jpg")
 
 
 def _coco_files(path: Path) -> dict[str, tuple[Path, Path]]:
     """Return part -> (annotations, folder of the pictures), if both parts are there."""
-    found = {}
+    parts = {}
     for part in ("train", "val"):
         for annotations in sorted((path / "annotations").glob(f"instances_{part}*.json")):
             folder = path / annotations.stem.removeprefix("instances_")
             if folder.is_dir():
-                found[part] = (annotations, folder)
-    return found if len(found) == 2 else {}
+                parts[part] = (annotations, folder)
+    return parts if len(parts) == 2 else {}
 
 
 def _open_coco(path: Path, annotations: Path, folder: Path) -> _Part:
     part = _Part(path, [], [], [])
     try:
         content: Mapping[str, Any] = json.loads(annotations.read_text("utf-8"))
-        names = {each["id"]: str(each["name"]) for each in content["categories"]}
-        places = {}
-        for image in sorted(content["images"], key=lambda each: str(each["file_name"])):
-            places[image["id"]] = len(part.names)
+        names = {kind["id"]: str(kind["name"]) for kind in content["categories"]}
+        row_of = {}
+        for image in sorted(content["images"], key=lambda image: str(image["file_name"])):
+            row_of[image["id"]] = len(part.names)
             part.names.append(os.path.relpath(folder / str(image["file_name"]), path))
             part.sizes.append((int(image["height"]), int(image["width"])))
-            part.found.append([])
-        for each in content["annotations"]:
-            left, top, width, height = (float(number) for number in each["bbox"])
+            part.objects.append([])
+        for item in content["annotations"]:
+            left, top, width, height = (float(number) for number in item["bbox"])
             box = (left, top, left + width, top + height)
-            ignored = bool(each.get("iscrowd", 0))
-            part.found[places[each["image_id"]]].append((names[each["category_id"]], box, ignored))
+            ignored = bool(item.get("iscrowd", 0))
+            named = (names[item["category_id"]], box, ignored)
+            part.objects[row_of[item["image_id"]]].append(named)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not a file of COCO instances: {error!r}") from error
     return part
@@ -226,14 +228,14 @@ def _numbered(data: str, part: _Part, classes: tuple[str, ...], channels: int) -
     outside = [name for name in part.names if name.startswith("..") or os.path.isabs(name)]
     if outside:
         raise ValueError(f"{data}: its annotations name {outside[0]!r}, which lies outside of it")
-    for name, (height, width), found in zip(part.names, part.sizes, part.found, strict=True):
-        boxes = np.array([box for _, box, _ in found], dtype=np.float32).reshape(-1, 4)
+    for name, (height, width), named in zip(part.names, part.sizes, part.objects, strict=True):
+        boxes = np.array([box for _, box, _ in named], dtype=np.float32).reshape(-1, 4)
         boxes = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
         whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         if not np.isfinite(boxes).all():
             raise ValueError(f"{data}: a box of {name!r} is not of finite numbers")
-        labels = np.array([numbers[label] for label, *_ in found], dtype=np.int64)
-        ignored = np.array([each[2] for each in found], dtype=np.bool_)
+        labels = np.array([numbers[label] for label, *_ in named], dtype=np.int64)
+        ignored = np.array([is_ignored for *_, is_ignored in named], dtype=np.bool_)
         objects.append(Objects(boxes[whole], labels[whole], ignored[whole]))
     if not objects:
         raise ValueError(f"{data}: one of its two parts has no picture")

@@ -107,10 +107,15 @@ def _list_zip(path: Path) -> Index:
         if reason:
             bad_files.append(BadFile(entry.filename, reason))
             continue
-        deflated = entry.compress_type == zipfile.ZIP_DEFLATED
-        place = (entry.header_offset, entry.compress_size, entry.file_size)
         members.append(
-            Member(_without_dot(entry.filename), *place, deflated=deflated, crc=entry.CRC)
+            Member(
+                entry.filename.removeprefix("./"),
+                entry.header_offset,
+                entry.compress_size,
+                entry.file_size,
+                deflated=entry.compress_type == zipfile.ZIP_DEFLATED,
+                crc=entry.CRC,
+            )
         )
     return Index(members, bad_files)
 
@@ -166,7 +171,7 @@ def _add_from_tar(index: Index, member: tarfile.TarInfo, stream: "_Forward") -> 
         start = len(index.content)
         index.content.extend(content)
     if whole:
-        index.members.append(Member(_without_dot(member.name), start, size, size))
+        index.members.append(Member(member.name.removeprefix("./"), start, size, size))
     else:
         index.bad_files.append(BadFile(member.name, "the archive ends inside of it"))
 
@@ -204,10 +209,6 @@ def _is_shown(name: str) -> bool:
     folders = name.replace("\\", "/").split("/")[:-1]
     hidden = any(is_hidden(folder) for folder in folders if folder not in (".", ".."))
     return is_picture(name) and not hidden
-
-
-def _without_dot(name: str) -> str:
-    return name.removeprefix("./")
 
 
 def _fault(name: str, size: int) -> str:

@@ -131,7 +131,7 @@ def npz_splits(path: Path) -> tuple[str, ...]:
 
 def numbered_names(num_images: int) -> PackedNames:
     """Return ``000000``, ``000001``...: names for what has none."""
-    return PackedNames(f"{place:06d}" for place in range(num_images))
+    return PackedNames(f"{row:06d}" for row in range(num_images))
 
 
 def to_labels(values: ArrayLike, num_images: int, classes: Sequence[str] = ()) -> Labels:
@@ -152,7 +152,7 @@ def to_labels(values: ArrayLike, num_images: int, classes: Sequence[str] = ()) -
             "numbers from 0 up"
         )
     labels = labels.astype(np.int64)
-    names = list(classes) or [str(place) for place in range(int(labels.max()) + 1)]
+    names = list(classes) or [str(label) for label in range(int(labels.max()) + 1)]
     return Labels(labels, tuple(names))
 
 
@@ -202,15 +202,15 @@ def _read_npz(
     with _loaded_npz(path) as archive:
         wanted = [f"{split}_images"] if split else list(_PICTURE_KEYS)
         label_key = f"{split}_labels" if split else "labels"
-        found = [key for key in wanted if key in archive.files]
-        if not found:
+        keys = [key for key in wanted if key in archive.files]
+        if not keys:
             raise ValueError(
                 f"{path} holds {archive.files}: name the pictures 'pictures' and their labels, if "
                 "any, 'labels'"
             )
         try:
             labels = archive[label_key] if label_key in archive.files else None
-            return archive[found[0]], labels
+            return archive[keys[0]], labels
         except _DAMAGE as error:
             raise ValueError(f"{path} cannot be read as arrays: {error}") from error
 
@@ -243,13 +243,13 @@ def _is_unit(values: Shaped[np.ndarray, "images ..."]) -> bool:
 
 
 def _column(table: Table, wanted: Sequence[str]) -> str:
-    found = [column for column in wanted if column in table.column_names]
-    if not found:
+    columns = [column for column in wanted if column in table.column_names]
+    if not columns:
         raise ValueError(
             f"the data set has the columns {table.column_names}, none of {list(wanted)}: rename "
             "the one that holds the images"
         )
-    return found[0]
+    return columns[0]
 
 
 def _list_reader(

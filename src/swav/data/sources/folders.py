@@ -32,10 +32,10 @@ def check_split(data: str, split: str | None, parts: Sequence[str]) -> None:
 def folder_splits(path: Path) -> dict[str, str]:
     """Return part -> folder, if all that a folder shows is folders of train, val and test."""
     with os.scandir(path) as entries:
-        shown = [entry for entry in entries if not is_hidden(entry.name)]
-        if any(is_picture(entry.name) for entry in shown):
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
+        if any(is_picture(entry.name) for entry in visible):
             return {}
-        return split_folders(entry.name for entry in shown if is_folder(entry))
+        return split_folders(entry.name for entry in visible if is_folder(entry))
 
 
 def open_folder(path: Path, split: str | None) -> Contents:
@@ -59,8 +59,7 @@ def open_folder(path: Path, split: str | None) -> Contents:
     if not listing.names:
         raise ValueError(f"{path} holds no picture{_what_else(listing)}")
     names = PackedNames(listing.names)
-    shown = [name for name in classes if not is_hidden(name)]
-    labelled = label_by_folder(listing.names, shown)
+    labelled = label_by_folder(listing.names, (name for name in classes if not is_hidden(name)))
     return Contents(Files(path, names), names, labelled, listing.bad_files, splits=tuple(parts))
 
 
@@ -120,7 +119,7 @@ def _what_else(listing: Listing) -> str:
     suffixes = listing.other_suffixes
     if not suffixes:
         return ": it is empty"
-    found = ", ".join(
+    commonest = ", ".join(
         f"{suffix or 'no suffix'} ({count})" for suffix, count in suffixes.most_common(4)
     )
-    return f", but files ending in {found}. Pictures end in {', '.join(SUFFIXES)}"
+    return f", but files ending in {commonest}. Pictures end in {', '.join(SUFFIXES)}"

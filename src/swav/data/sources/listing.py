@@ -46,13 +46,13 @@ class PackedNames(Sequence[str]):
     def __getitem__(self, index: slice) -> "PackedNames": ...
     def __getitem__(self, index: int | slice) -> "str | PackedNames":
         if isinstance(index, slice):
-            return PackedNames(self[place] for place in range(len(self))[index])
-        place = range(len(self))[index]
-        start, end = int(self._ends[place]), int(self._ends[place + 1])
+            return PackedNames(self[row] for row in range(len(self))[index])
+        row = range(len(self))[index]
+        start, end = int(self._ends[row]), int(self._ends[row + 1])
         return self._text[start:end].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        return (self[place] for place in range(len(self)))
+        return (self[row] for row in range(len(self)))
 
 
 class Labels(NamedTuple):
@@ -195,13 +195,13 @@ def number(values: Sequence[str], classes: Iterable[str] = ()) -> Labels:
     names = {*values, *classes}
     whole = all(name.removeprefix("-").isdecimal() for name in names)
     ordered = sorted(names, key=lambda name: (int(name) if whole else 0, name))
-    places = {name: place for place, name in enumerate(ordered)}
-    return Labels(np.array([places[value] for value in values], dtype=np.int64), tuple(ordered))
+    numbers = {name: number for number, name in enumerate(ordered)}
+    return Labels(np.array([numbers[value] for value in values], dtype=np.int64), tuple(ordered))
 
 
 def split_folders(folders: Iterable[str]) -> dict[str, str]:
     """Return part -> folder if there are no other folders than those of train, val and test."""
-    found = {SPLIT_FOLDERS.get(folder, ""): folder for folder in sorted(folders)}
-    if "train" not in found or "" in found:
+    by_part = {SPLIT_FOLDERS.get(folder, ""): folder for folder in sorted(folders)}
+    if "train" not in by_part or "" in by_part:
         return {}
-    return {part: found[part] for part in ("train", "val", "test") if part in found}
+    return {part: by_part[part] for part in ("train", "val", "test") if part in by_part}

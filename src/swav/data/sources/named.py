@@ -96,5 +96,5 @@ def _read(
         "mnist": torchvision.datasets.MNIST,
         "fashion-mnist": torchvision.datasets.FashionMNIST,
     }
-    drawn = drawings[name](folder, train=split != "test")
-    return drawn.data.numpy(), drawn.targets.tolist(), drawn.classes
+    loaded = drawings[name](folder, train=split != "test")
+    return loaded.data.numpy(), loaded.targets.tolist(), loaded.classes

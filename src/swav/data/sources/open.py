@@ -101,8 +101,8 @@ def open_source(config: SourceConfig) -> Pictures:
         contents = named.open_built_in(name, channels=config.channels)
     elif name in named.TORCHVISION:
         check_split(config.data, config.split, named.TORCHVISION[name].splits)
-        place = Path(folder).expanduser()
-        contents = named.open_torchvision(name, place, config.split, channels=config.channels)
+        root = Path(folder).expanduser()
+        contents = named.open_torchvision(name, root, config.split, channels=config.channels)
         contents = contents._replace(splits=named.TORCHVISION[name].splits)
     else:
         contents = _open_path(_existing(folder or config.data), config)

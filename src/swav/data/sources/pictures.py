@@ -95,10 +95,10 @@ class Pictures:
             UnreadablePicture: If it cannot be read; the caller may take another.
             ValueError: If by now more than ``max_bad_fraction`` of the set could not be read.
         """
-        place = range(len(self))[index]
+        row = range(len(self))[index]  # from the end too, and never beyond it
         if self.pixels is not None:
-            return self.pixels[place]
-        return self._read(place, self._reader.picture, place, self.channels)
+            return self.pixels[row]
+        return self._read(row, self._reader.picture, row, self.channels)
 
     def reduced(self, index: int, reduction: Reduction | None) -> Decoded:
         """Return one picture as small as ``reduction`` allows, where that saves time.
@@ -108,14 +108,14 @@ class Pictures:
         """
         return self._read(index, self._reader.reduced, index, self.channels, reduction)
 
-    def _read(self, place: int, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def _read(self, row: int, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with quiet_pillow():
                 return read(*args, **kwargs)
         except (OSError, ValueError) as error:
-            bad = BadFile(self.names[place], _reason(error))
-            if not self._met_bad[place]:
-                self._met_bad[place] = True
+            bad = BadFile(self.names[row], _reason(error))
+            if not self._met_bad[row]:
+                self._met_bad[row] = True
                 self.bad_files.append(bad)
                 self._check_bad(self._num_bad_listed + int(self._met_bad.sum()))
             raise UnreadablePicture(*bad) from error
@@ -160,20 +160,20 @@ class Pictures:
         """
         if self.pixels is not None:
             return self._with(Stack(self.pixels[torch.from_numpy(indices)]), indices, [])
-        chosen = self._with(Chosen(self._reader, indices), indices, [])
-        chosen._max_bad_fraction *= max(self._num_listed / max(len(indices), 1), 1.0)
-        return chosen
+        subset = self._with(Chosen(self._reader, indices), indices, [])
+        subset._max_bad_fraction *= max(self._num_listed / max(len(indices), 1), 1.0)
+        return subset
 
     def digest(self) -> str:
         """Return a text that changes when a picture or its name does; labels are not in it.
 
         Of pictures in memory it is made from the pixels, of files from their size and time.
         """
-        found = blake2b(f"{self.channels} {len(self)}".encode(), digest_size=16)
+        digest = blake2b(f"{self.channels} {len(self)}".encode(), digest_size=16)
         for row in range(len(self)):
-            found.update(self.names[row].encode("utf-8", "surrogateescape") + b"\0")
-            found.update(self._stamp(row))
-        return found.hexdigest()
+            digest.update(self.names[row].encode("utf-8", "surrogateescape") + b"\0")
+            digest.update(self._stamp(row))
+        return digest.hexdigest()
 
     def facts(self) -> DataFacts:
         """Return size and kind of the set, from the headers of a sample.

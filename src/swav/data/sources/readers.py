@@ -175,14 +175,14 @@ class Archive(Reader):
     def __init__(self, path: Path, index: Index) -> None:
         self._path = path
         crcs = [-1 if member.crc is None else member.crc for member in index.members]
-        places = [member[1:5] for member in index.members]
-        self._places = np.array(places, dtype=np.int64).reshape(-1, 4)
+        extents = [member[1:5] for member in index.members]
+        self._extents = np.array(extents, dtype=np.int64).reshape(-1, 4)
         self._crcs = np.array(crcs, dtype=np.int64)
         content = index.content
         self._content = None if content is None else np.frombuffer(content, dtype=np.uint8)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._extents)
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return a member, decoded now."""
@@ -200,10 +200,10 @@ class Archive(Reader):
         """Return size and time of the archive, and where in it the member is."""
         del channels
         status = os.stat(self._path)
-        return f"{status.st_size} {status.st_mtime_ns} {self._places[row].tolist()}".encode()
+        return f"{status.st_size} {status.st_mtime_ns} {self._extents[row].tolist()}".encode()
 
     def _bytes(self, row: int) -> bytes:
-        start, stored, size, deflated = self._places[row].tolist()
+        start, stored, size, deflated = self._extents[row].tolist()
         if self._content is not None:
             return self._content[start : start + size].tobytes()
         crc = int(self._crcs[row])

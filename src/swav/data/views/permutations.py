@@ -37,6 +37,6 @@ def permutation_set(num_permutations: int, *, num_tiles: int = 9, seed: int = 0)
             distances += column != tile
         distances[chosen[-1]] = np.iinfo(np.int32).min // 2  # never again
         chosen.append(int(distances.argmax()))
-    found: Permutations = candidates[chosen]
-    found.flags.writeable = False  # the cache hands out this very array
-    return found
+    spread_out: Permutations = candidates[chosen]
+    spread_out.flags.writeable = False  # the cache hands out this very array
+    return spread_out

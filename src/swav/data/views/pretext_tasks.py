@@ -32,7 +32,7 @@ _FLAT = 0.02  # a tile whose deviation is below one grey level is flat: do not e
 
 View = Float[Tensor, "batch channels _ _"]
 Tile = Float[Tensor, "batch channels tall wide"]
-Draws = Float64[np.ndarray, "batch draws"]
+Uniforms = Float64[np.ndarray, "batch draws"]
 
 
 class Pretext(ABC):
@@ -65,7 +65,7 @@ class RotatedViews(Pretext):
             ],
             dim=1,
         )
-        views = tuple(_turned(view, turns[:, place]) for place, view in enumerate(batch.views))
+        views = tuple(_turned(view, turns[:, number]) for number, view in enumerate(batch.views))
         return batch._replace(views=views, pretext=turns)
 
     def check(self, views: ViewsConfig) -> None:
@@ -90,14 +90,14 @@ class JigsawViews(Pretext):
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Return the tiles of all views, nine by nine."""
-        known = self._known()
+        permutations = self._permutations()
         tiles: list[Tensor] = []
         answers: list[Tensor] = []
-        for place, view in enumerate(batch.views):
-            draws = _draw(batch, place, 1 + 2 * NUM_TILES, seed=seed, epoch=epoch)
-            answer = _below(len(known), draws[:, :1])
-            cells = torch.from_numpy(known[answer[:, 0].numpy()].astype(np.int64))
-            cut = _shuffled(view, cells, draws[:, 1:], gap=self.gap, size=self.tile_size)
+        for number, view in enumerate(batch.views):
+            uniforms = _draw(batch, number, 1 + 2 * NUM_TILES, seed=seed, epoch=epoch)
+            answer = _below(len(permutations), uniforms[:, :1])
+            cells = torch.from_numpy(permutations[answer[:, 0].numpy()].astype(np.int64))
+            cut = _shuffled(view, cells, uniforms[:, 1:], gap=self.gap, size=self.tile_size)
             tiles.extend(_standardised(tile) for tile in cut)
             answers.append(answer)
         return batch._replace(
@@ -109,9 +109,9 @@ class JigsawViews(Pretext):
     def check(self, views: ViewsConfig) -> None:
         """Refuse views too small for 3x3 tiles, and a set that cannot be."""
         _check_tiles(views, range(len(views.groups)), gap=self.gap)
-        self._known()  # here, rather than once in each worker
+        self._permutations()  # here, rather than once in each worker
 
-    def _known(self) -> Permutations:
+    def _permutations(self) -> Permutations:
         return permutation_set(self.num_permutations, seed=self.permutation_seed)
 
 
@@ -132,10 +132,10 @@ class PictureAndJigsawViews(Pretext):
         num_whole = min(batch.num_targets, len(batch.views) - 1)
         tiles: list[Tensor] = []
         orders: list[Tensor] = []
-        for place in range(num_whole, len(batch.views)):
-            draws = _draw(batch, place, 3 * NUM_TILES, seed=seed, epoch=epoch)
-            cells = torch.from_numpy(draws[:, :NUM_TILES].argsort(axis=1, kind="stable"))
-            view, shifts = batch.views[place], draws[:, NUM_TILES:]
+        for number in range(num_whole, len(batch.views)):
+            uniforms = _draw(batch, number, 3 * NUM_TILES, seed=seed, epoch=epoch)
+            cells = torch.from_numpy(uniforms[:, :NUM_TILES].argsort(axis=1, kind="stable"))
+            view, shifts = batch.views[number], uniforms[:, NUM_TILES:]
             tiles.extend(_shuffled(view, cells, shifts, gap=self.gap, size=self.tile_size))
             orders.append(cells)
         return batch._replace(
@@ -169,17 +169,17 @@ class PatchPairs(Pretext):
         patches: list[Tensor] = []
         answers: list[Tensor] = []
         around = torch.tensor(NEIGHBOURS)
-        for place, view in enumerate(batch.views):
-            draws = _draw(batch, place, 7, seed=seed, epoch=epoch)
-            answer = _below(len(NEIGHBOURS), draws[:, :1])
+        for number, view in enumerate(batch.views):
+            uniforms = _draw(batch, number, 7, seed=seed, epoch=epoch)
+            answer = _below(len(NEIGHBOURS), uniforms[:, :1])
             middle = torch.full_like(answer[:, 0], NUM_TILES // 2)
-            for number, cells in enumerate((middle, around[answer[:, 0]])):
-                shifts = draws[:, 1 + 2 * number : 3 + 2 * number]
+            for which, cells in enumerate((middle, around[answer[:, 0]])):
+                shifts = uniforms[:, 1 + 2 * which : 3 + 2 * which]
                 patch = _cut(view, cells, shifts, gap=self.gap, travel=self.jitter)
                 patch = _resized(patch, self.tile_size)
                 if self.colour == "drop":
-                    kept = _below(3, draws[:, 5 + number : 6 + number])[:, 0]
-                    noise = _noise(batch, patch, 2 * place + number, seed=seed, epoch=epoch)
+                    kept = _below(3, uniforms[:, 5 + which : 6 + which])[:, 0]
+                    noise = _noise(batch, patch, 2 * number + which, seed=seed, epoch=epoch)
                     patch = drop_colours(patch, kept, noise)
                 elif self.colour == "project":
                     patch = project_colours(patch)
@@ -221,7 +221,7 @@ def project_colours(patch: Tile) -> Tile:
     return torch.einsum("dc,bchw->bdhw", projection, patch)
 
 
-def _draw(batch: Batch, view: int, num_draws: int, *, seed: int, epoch: int) -> Draws:
+def _draw(batch: Batch, view: int, num_draws: int, *, seed: int, epoch: int) -> Uniforms:
     indices = batch.indices.numpy()
     return random.uniforms(
         seed=seed,
@@ -232,20 +232,20 @@ def _draw(batch: Batch, view: int, num_draws: int, *, seed: int, epoch: int) -> 
     )
 
 
-def _below(number: int, draws: Draws) -> Int[Tensor, "batch draws"]:
-    """Return whole numbers from 0 to below ``number``."""
-    return torch.from_numpy((draws * number).astype(np.int64))
+def _below(limit: int, uniforms: Uniforms) -> Int[Tensor, "batch draws"]:
+    """Return whole numbers from 0 to below ``limit``."""
+    return torch.from_numpy((uniforms * limit).astype(np.int64))
 
 
 def _noise(batch: Batch, patch: Tile, view: int, *, seed: int, epoch: int) -> Tile:
     """Return Gaussian noise of deviation 1 in the shape of ``patch``."""
     key = np.array([seed, random.Stream.PRETEXT_TASKS], dtype=np.uint64)
-    made = np.empty(patch.shape, dtype=np.float32)
+    noise = np.empty(patch.shape, dtype=np.float32)
     for row, index in enumerate(batch.indices.tolist()):
         counter = np.array([0, view, index, epoch], dtype=np.uint64)
         generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        made[row] = generator.standard_normal(made[row].shape, dtype=np.float32)
-    return torch.from_numpy(made)
+        noise[row] = generator.standard_normal(noise[row].shape, dtype=np.float32)
+    return torch.from_numpy(noise)
 
 
 def _turned(view: View, turns: Int[Tensor, " batch"]) -> Float[Tensor, "batch channels side side"]:
@@ -266,7 +266,7 @@ def _tile_side(view_side: int, gap: float) -> int:
 
 
 def _cut(
-    view: View, cells: Int[Tensor, " batch"], shifts: Draws, *, gap: float, travel: float = 1.0
+    view: View, cells: Int[Tensor, " batch"], shifts: Uniforms, *, gap: float, travel: float = 1.0
 ) -> Tile:
     """Return of each picture the tile in its cell (0 to 8, row by row).
 
@@ -274,21 +274,21 @@ def _cut(
     """
     rows = torch.arange(len(view))
     spans = []
-    for side, place, draws in zip(
+    for side, cell_number, shift in zip(
         view.shape[2:], (cells // GRID, cells % GRID), shifts.T, strict=True
     ):
         cell, tile = side // GRID, _tile_side(side, gap)
         reach = round((cell - tile) * travel)
-        start = (side - GRID * cell) // 2 + place * cell + (cell - tile - reach) // 2
-        start = start + _below(reach + 1, draws[:, None])[:, 0]
+        start = (side - GRID * cell) // 2 + cell_number * cell + (cell - tile - reach) // 2
+        start = start + _below(reach + 1, shift[:, None])[:, 0]
         spans.append(start[:, None] + torch.arange(tile))
     down, across = spans
-    found = view.permute(0, 2, 3, 1)[rows[:, None, None], down[:, :, None], across[:, None]]
-    return found.permute(0, 3, 1, 2).contiguous()
+    tiles = view.permute(0, 2, 3, 1)[rows[:, None, None], down[:, :, None], across[:, None]]
+    return tiles.permute(0, 3, 1, 2).contiguous()
 
 
 def _shuffled(
-    view: View, cells: Int[Tensor, "batch tiles"], shifts: Draws, *, gap: float, size: int | None
+    view: View, cells: Int[Tensor, "batch tiles"], shifts: Uniforms, *, gap: float, size: int | None
 ) -> list[Tensor]:
     """Return the tile at each place of the new order; place p shows cell ``cells[:, p]``."""
     return [
@@ -310,12 +310,12 @@ def _standardised(tile: Tile) -> Tile:
 
 
 def _check_tiles(views: ViewsConfig, groups: Sequence[int], *, gap: float) -> None:
-    for place in groups:
-        side = min(views.groups[place].size)
+    for number in groups:
+        side = min(views.groups[number].size)
         if _tile_side(side, gap) < SMALLEST_TILE:
             enough = next(s for s in range(side, 1000) if _tile_side(s, gap) >= SMALLEST_TILE)
             raise ValueError(
-                f"views {views.groups[place].description} are too small for {GRID}x{GRID} tiles "
+                f"views {views.groups[number].description} are too small for {GRID}x{GRID} tiles "
                 f"with a gap of {gap:g}: a tile would have {max(_tile_side(side, gap), 0)} "
                 f"pixels, at least {SMALLEST_TILE} are needed: use --crops with sizes of "
                 f"{enough} or more, or a smaller --method.gap"
