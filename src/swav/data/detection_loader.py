@@ -1,6 +1,5 @@
 """Whole pictures of any size in batches, padded to the largest: what detectors learn from."""
 
-from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from swav.data.batch import Batch
-from swav.data.loader import epoch_order, items_of, next_readable
+from swav.data.loader import epoch_order, next_readable
 from swav.data.sources.annotated import Annotated
 
 
@@ -36,8 +35,3 @@ class PaddedPictures(Dataset[Batch]):
         for row, (_, picture) in enumerate(items):
             padded[row, :, : picture.shape[1], : picture.shape[2]] = picture.float() / 255
         return Batch((padded,), 1, torch.tensor([index for index, _ in items]))
-
-
-def read_steps(pictures: PaddedPictures, steps: range, *, workers: int) -> Iterator[Batch]:
-    """Yield the batches of some steps; the bytes do not depend on the number of workers."""
-    return items_of(pictures, steps, workers=workers)

@@ -293,8 +293,7 @@ _workers: WeakSet[BaseProcess] = WeakSet()
 atexit.register(_end_workers)  # runs before the hook of multiprocessing, which torch has imported
 
 
-def _ignore_signals(worker: int) -> None:
+def _ignore_signals(_worker: int) -> None:
     """Leave stopping to the parent, which still needs batches until it has saved."""
-    del worker
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from swav.data import random
 from swav.data.batch import Batch
-from swav.data.detection_loader import PaddedPictures, read_steps
+from swav.data.detection_loader import PaddedPictures
 from swav.data.eval_transform import EvalTransform
+from swav.data.loader import items_of
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.decode import UnreadablePicture
 from swav.engine import Clock, Objective, StepOutput
@@ -271,7 +272,7 @@ def trained_detector(
     train(
         objective,
         optimizer,
-        lambda step: read_steps(pictures, range(step, config.steps), workers=config.workers),
+        lambda step: items_of(pictures, range(step, config.steps), workers=config.workers),
         Clock(
             step=0,
             epoch=0,

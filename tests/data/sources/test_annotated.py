@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from voc import write_coco, write_voc, xml
 
-from swav.data.detection_loader import PaddedPictures, read_steps
+from swav.data.detection_loader import PaddedPictures
+from swav.data.loader import items_of
 from swav.data.sources.annotated import is_annotated, open_annotated
 
 
@@ -99,7 +100,7 @@ def test_a_step_is_padded_pictures_in_the_order_of_the_epoch(tmp_path, workers):
     write_voc(tmp_path, {"train": 5, "val": 1})
     fit, _ = open_annotated(str(tmp_path))
     pictures = PaddedPictures(fit, batch_size=2, seed=1)
-    batches = list(read_steps(pictures, range(4), workers=workers))
+    batches = list(items_of(pictures, range(4), workers=workers))
     assert [len(set(b.indices.tolist())) for b in batches] == [2] * 4
     first_epoch = np.concatenate([batch.indices for batch in batches[:2]])
     assert len(set(first_epoch)) == 4

@@ -35,11 +35,6 @@ class Cached(Reader):
     def __len__(self) -> int:
         return len(self._reader)
 
-    @property
-    def num_cached(self) -> int:
-        """Pictures held so far."""
-        return int((self._table[:, _OFFSET] != _ABSENT).sum())
-
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return what the other reader gives."""
         return self._reader.picture(row, channels)

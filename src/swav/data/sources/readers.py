@@ -35,9 +35,8 @@ class Reader(ABC):
             ValueError: With the reason why it cannot be read.
         """
 
-    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
-        """Return a picture as small as ``reduction`` allows, if that saves time to decode it."""
-        del reduction
+    def reduced(self, row: int, channels: int, _reduction: Reduction | None) -> Decoded:
+        """Return a picture as small as a reduction allows, if that saves time to decode it."""
         picture = self.picture(row, channels)
         return Decoded(picture, (picture.shape[1], picture.shape[2]))
 
@@ -137,7 +136,27 @@ class Chosen(Reader):
         return self._reader.stamp(int(self._rows[row]), channels)
 
 
-class Files(Reader):
+class Encoded(Reader):
+    """Pictures that are decoded from a file or from bytes when they are asked for."""
+
+    @abstractmethod
+    def source(self, row: int) -> str | bytes:
+        """Return the path of a picture's file, or what would stand in it."""
+
+    def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
+        """Return a picture, decoded now."""
+        return decode.decode_quietly(self.source(row), channels=channels)
+
+    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
+        """Return a picture, a JPEG perhaps at a fraction of its size."""
+        return decode.decode_reduced(self.source(row), reduction, channels=channels)
+
+    def size(self, row: int) -> Size:
+        """Return height and width by the header."""
+        return decode.read_size(self.source(row))
+
+
+class Files(Encoded):
     """Picture files; names are relative to a folder, or absolute."""
 
     def __init__(self, folder: Path, names: PackedNames) -> None:
@@ -147,33 +166,22 @@ class Files(Reader):
     def __len__(self) -> int:
         return len(self._names)
 
-    def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
-        """Return a file, decoded now."""
-        return decode.decode_quietly(self._path(row), channels=channels)
-
-    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
-        """Return a file, a JPEG perhaps at a fraction of its size."""
-        return decode.decode_reduced(self._path(row), reduction, channels=channels)
-
-    def size(self, row: int) -> Size:
-        """Return height and width by the header."""
-        return decode.read_size(self._path(row))
-
-    def stamp(self, row: int, channels: int) -> bytes:
-        """Return size and time of a file."""
-        del channels
-        status = os.stat(self._path(row))
-        return f"{status.st_size} {status.st_mtime_ns}".encode()
-
-    def _path(self, row: int) -> str:
+    def source(self, row: int) -> str:
+        """Return the path of a file."""
         return os.path.join(self._folder, self._names[row])
 
+    def stamp(self, row: int, _channels: int) -> bytes:
+        """Return size and time of a file."""
+        status = os.stat(self.source(row))
+        return f"{status.st_size} {status.st_mtime_ns}".encode()
 
-class Archive(Reader):
+
+class Archive(Encoded):
     """Pictures inside a zip or tar."""
 
     def __init__(self, path: Path, index: Index) -> None:
         self._path = path
+        # arrays: forked workers would copy the pages of Python objects by counting references
         crcs = [-1 if member.crc is None else member.crc for member in index.members]
         extents = [member[1:5] for member in index.members]
         self._extents = np.array(extents, dtype=np.int64).reshape(-1, 4)
@@ -184,33 +192,19 @@ class Archive(Reader):
     def __len__(self) -> int:
         return len(self._extents)
 
-    def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
-        """Return a member, decoded now."""
-        return decode.decode_quietly(self._bytes(row), channels=channels)
-
-    def reduced(self, row: int, channels: int, reduction: Reduction | None) -> Decoded:
-        """Return a member, a JPEG perhaps at a fraction of its size."""
-        return decode.decode_reduced(self._bytes(row), reduction, channels=channels)
-
-    def size(self, row: int) -> Size:
-        """Return height and width by the header."""
-        return decode.read_size(self._bytes(row))
-
-    def stamp(self, row: int, channels: int) -> bytes:
-        """Return size and time of the archive, and where in it the member is."""
-        del channels
-        status = os.stat(self._path)
-        return f"{status.st_size} {status.st_mtime_ns} {self._extents[row].tolist()}".encode()
-
-    def _bytes(self, row: int) -> bytes:
+    def source(self, row: int) -> bytes:
+        """Return the bytes of a member."""
         start, stored, size, deflated = self._extents[row].tolist()
         if self._content is not None:
             return self._content[start : start + size].tobytes()
-        crc = int(self._crcs[row])
-        member = Member(
-            "", start, stored, size, deflated=bool(deflated), crc=None if crc < 0 else crc
-        )
+        crc = None if self._crcs[row] < 0 else int(self._crcs[row])
+        member = Member("", start, stored, size, deflated=bool(deflated), crc=crc)
         return archives.read_member(self._path, member)
+
+    def stamp(self, row: int, _channels: int) -> bytes:
+        """Return size and time of the archive, and where in it the member is."""
+        status = os.stat(self._path)
+        return f"{status.st_size} {status.st_mtime_ns} {self._extents[row].tolist()}".encode()
 
 
 class Images(Reader):
