@@ -29,13 +29,7 @@ from swav.data.sources.groups import ImageGroups
 from swav.data.sources.listing import BadFile
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import Pipeline, ViewsConfig
-from swav.data.views.multicrop import (
-    ByteViews,
-    PictureBatch,
-    make_byte_views,
-    reduction,
-    to_batch,
-)
+from swav.data.views.multicrop import ByteViews, PictureBatch, make_byte_views, reduction, to_batch
 from swav.data.views.pretext_tasks import Pretext
 
 WORKER_TIMEOUT_SECONDS = 600

@@ -2,8 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,13 +13,7 @@ from jaxtyping import Int64
 from swav.data.loader import StepViews, loader
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
-from swav.data.views.multicrop import (
-    ByteViews,
-    PictureBatch,
-    make_byte_views,
-    reduction,
-    to_batch,
-)
+from swav.data.views.multicrop import ByteViews, PictureBatch, make_byte_views, reduction, to_batch
 
 LARGE_SCALE, SMALL_SCALE = (0.14, 1.0), (0.05, 0.14)
 """Shares of the area that SwAV's crops cover."""
@@ -73,9 +66,13 @@ def measure_input(
 ) -> InputReport:
     """Return what making the views of a picture costs, evenly over ``num_images`` of the set."""
     rows = np.linspace(0, len(pictures) - 1, min(num_images, len(pictures))).astype(np.int64)
-    with _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         seconds = _interleaved(_Runs(pictures, views), rows)
         with_workers = _with_workers(pictures, views, workers)
+    finally:
+        torch.set_num_threads(threads)
     ms = {name: 1e3 * statistics.median(turns) for name, turns in seconds.items()}
     ratios = [slow / fast for slow, fast in zip(seconds["reference"], seconds["swav"], strict=True)]
     colours = ms["views"] - ms["crops"]
@@ -147,16 +144,6 @@ class _Runs:
 
     def _make(self, batch: PictureBatch, rows: Rows, pipeline: Pipeline) -> ByteViews:
         return make_byte_views(batch, rows, self._config, seed=0, epoch=0, pipeline=pipeline)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _interleaved(runs: _Runs, rows: Rows) -> dict[str, list[float]]:

@@ -107,16 +107,9 @@ def _list_zip(path: Path) -> Index:
         if reason:
             bad_files.append(BadFile(entry.filename, reason))
             continue
-        members.append(
-            Member(
-                entry.filename.removeprefix("./"),
-                entry.header_offset,
-                entry.compress_size,
-                entry.file_size,
-                deflated=entry.compress_type == zipfile.ZIP_DEFLATED,
-                crc=entry.CRC,
-            )
-        )
+        extent = (entry.header_offset, entry.compress_size, entry.file_size)
+        deflated = entry.compress_type == zipfile.ZIP_DEFLATED
+        members.append(Member(entry.filename.removeprefix("./"), *extent, deflated, entry.CRC))
     return Index(members, bad_files)
 
 

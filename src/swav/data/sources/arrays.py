@@ -1,7 +1,7 @@
 """Pictures as arrays: ``.npy``, ``.npz``, and what Python programs hold in memory."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
@@ -65,7 +65,7 @@ def contents_of(pictures: InMemory, labels: ArrayLike | None, *, channels: int) 
         reader = array_reader(pictures.detach().cpu().numpy(), channels=channels, first=True)
     elif isinstance(pictures, Table):
         column = _column(pictures, ("image", "img", "picture"))
-        reader = Images(_Rows(pictures, column), len(pictures))
+        reader = Images(partial(_image, pictures, column), len(pictures))
         if labels is None and "label" in pictures.column_names:
             labels = pictures["label"]
             feature = pictures.features["label"]
@@ -114,7 +114,9 @@ def open_array(path: Path, *, channels: int, split: str | None, max_bytes: int) 
         if values.dtype.kind == "f" or values.nbytes > max_bytes:
             channels_last = _check(values, channels, first=False)
             unit = _is_unit(values)
-            reader = Arrays(_NpyRows(path), len(values), channels_last=channels_last, unit=unit)
+            reader = Arrays(
+                partial(_npy_row, path), len(values), channels_last=channels_last, unit=unit
+            )
         else:
             reader = array_reader(np.array(values), channels=channels)
     labelled = None if labels is None else to_labels(labels, len(reader))
@@ -156,25 +158,16 @@ def to_labels(values: ArrayLike, num_images: int, classes: Sequence[str] = ()) -
     return Labels(labels, tuple(names))
 
 
-class _Rows:
-    def __init__(self, table: Table, column: str) -> None:
-        self._table = table
-        self._column = column
-
-    def __call__(self, row: int) -> Image.Image:
-        image = self._table[row][self._column]
-        if not isinstance(image, Image.Image):
-            raise ValueError(f"column {self._column!r} holds {type(image).__name__}, no image")
-        return image
+def _image(table: Table, column: str, row: int) -> Image.Image:
+    image = table[row][column]
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"column {column!r} holds {type(image).__name__}, no image")
+    return image
 
 
-class _NpyRows:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, row: int) -> Shaped[np.ndarray, "..."]:
-        picture: np.ndarray = _map_npy(self._path)[row]
-        return picture
+def _npy_row(path: Path, row: int) -> Shaped[np.ndarray, "..."]:
+    picture: np.ndarray = _map_npy(path)[row]
+    return picture
 
 
 @lru_cache(maxsize=4)

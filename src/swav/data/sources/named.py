@@ -88,13 +88,6 @@ def _read(
     if name == "stl10":
         stl = torchvision.datasets.STL10(folder, split=split or "train+unlabeled")
         return stl.data, stl.labels.tolist() if split else None, list(stl.classes)
-    if name in ("cifar10", "cifar100"):
-        kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
-        cifar = kind[name](folder, train=split != "test")
-        return cifar.data, cifar.targets, cifar.classes
-    drawings = {
-        "mnist": torchvision.datasets.MNIST,
-        "fashion-mnist": torchvision.datasets.FashionMNIST,
-    }
-    loaded = drawings[name](folder, train=split != "test")
-    return loaded.data.numpy(), loaded.targets.tolist(), loaded.classes
+    kind = getattr(torchvision.datasets, TORCHVISION[name].torchvision_name)
+    loaded = kind(folder, train=split != "test")
+    return np.asarray(loaded.data), np.asarray(loaded.targets).tolist(), list(loaded.classes)

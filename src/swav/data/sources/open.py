@@ -8,23 +8,10 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from swav.data.sources import archives, arrays, folders, lists, named
-from swav.data.sources.decode import UnreadablePicture, decode
 from swav.data.sources.folders import check_split
-from swav.data.sources.listing import BadFile, is_picture
-from swav.data.sources.pictures import DataFacts, Pictures
+from swav.data.sources.listing import is_picture
+from swav.data.sources.pictures import Pictures
 from swav.data.sources.readers import Contents
-
-__all__ = [
-    "BadFile",
-    "DataFacts",
-    "Pictures",
-    "SourceConfig",
-    "UnreadablePicture",
-    "decode",
-    "from_arrays",
-    "open_source",
-    "splits",
-]
 
 FORMS = f"""\
 a folder of pictures (flat, nested, one folder a class, or with train/ and test/ inside)

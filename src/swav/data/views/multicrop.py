@@ -103,7 +103,7 @@ def make_byte_views(
         if pipeline == "pillow":
             _render_by_pillow(source, params[own], views[own])
         else:
-            _render(source, params[own], views[own], with_colours=pipeline == "fused")
+            _render(source, params[own], views[own], coloured=pipeline == "fused")
     colours = tuple(view.colours for view in params) if pipeline == "device" else ()
     return ByteViews(views, colours, config.num_targets, torch.from_numpy(indices))
 
@@ -174,16 +174,12 @@ def _empty(
 
 
 def _render(
-    batch: PictureBatch,
-    params: Sequence[_ViewParams],
-    views: Sequence[Tensor],
-    *,
-    with_colours: bool,
+    batch: PictureBatch, params: Sequence[_ViewParams], views: Sequence[Tensor], *, coloured: bool
 ) -> None:
     if isinstance(batch.pictures, Tensor):
         assert batch.rows is not None
         for view, out in zip(params, views, strict=True):
-            colours = view.colours if with_colours else None
+            colours = view.colours if coloured else None
             numba_kernel.render(batch.pictures, batch.rows, view.boxes, view.flips, colours, out)
         return
     first = np.zeros(1, dtype=np.int64)
@@ -192,7 +188,7 @@ def _render(
         for view, out in zip(params, views, strict=True):  # while the picture is in the cache
             # drawn in pixels of the whole picture, so that a reduction moves no box
             boxes = (view.boxes[one] / picture.reduction).astype(np.float32)
-            colours = view.colours[one] if with_colours else None
+            colours = view.colours[one] if coloured else None
             numba_kernel.render(pixels, first, boxes, view.flips[one], colours, out[one])
 
 
