@@ -97,8 +97,10 @@ class EvalTransform:
                 f"a picture with {picture.shape[0]} channels for a network of {channels}: "
                 f"read the pictures with --channels {channels}"
             )
+        # Pillow's resampling to the same size changes nothing
         if picture.shape == self.input_size and self.crop_pct == 1:
             return picture
+        # Pillow has images of one or three channels only
         fitted: Tensor = self._geometry(to_pil_image(picture) if channels in (1, 3) else picture)
         return fitted
 
@@ -109,6 +111,6 @@ class EvalTransform:
             is_training=False,
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
-            normalize=False,
+            normalize=False,  # done for a whole batch, on its device
         )
         return geometry

@@ -32,6 +32,7 @@ from swav.data.views.crops import Pipeline, ViewsConfig
 from swav.data.views.multicrop import ByteViews, PictureBatch, make_byte_views, reduction, to_batch
 from swav.data.views.pretext_tasks import Pretext
 
+# torch waits for ever by default, also for a process that hangs
 WORKER_TIMEOUT_SECONDS = 600
 
 Item = TypeVar("Item")
@@ -42,6 +43,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     """Return the order in which an epoch visits the pictures, the same on every rank."""
     key = np.array([seed, Stream.ORDER], dtype=np.uint64)
     counter = np.array([0, 0, 0, epoch], dtype=np.uint64)
+    # numpy's own Philox: one long permutation, where a generator costs nothing beside it
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     return generator.permutation(num_images)
 
@@ -95,6 +97,7 @@ class StepViews(Dataset[ByteViews | Batch]):
         """Return the epoch of micro-batch ``number`` and its places in the epoch's order."""
         step, micro = divmod(number, self.accumulate)
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        # by place in the global batch, so that ranks and micro-batches may change and a step not
         start = step_in_epoch * self._global_batch + micro * self._micro_batch
         return epoch, start + self._rank * self._rank_batch + np.arange(self._rank_batch)
 
@@ -131,6 +134,7 @@ class StepViews(Dataset[ByteViews | Batch]):
         self, order: Int64[np.ndarray, " images"], positions: Int64[np.ndarray, " batch"]
     ) -> tuple[Int64[np.ndarray, " batch"], PictureBatch]:
         if self.pictures.pixels is not None:
+            # rows of the one tensor: pictures in memory are not copied before they are cropped
             return order[positions], PictureBatch(self.pictures.pixels, order[positions])
         items = [
             next_readable(order, position, self._reduced, self._note)
@@ -178,6 +182,7 @@ def next_readable(
     Raises:
         ValueError: if there is not one.
     """
+    # by position and not by chance, so that any process takes the same picture instead
     for offset in range(len(order)):
         index = int(order[(position + offset) % len(order)])
         try:
@@ -197,6 +202,7 @@ def loader(
 ) -> Iterator[Batch]:
     """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
+    # only from pinned memory does a copy to the device run beside the network
     pin_memory = device is not None and device.type == "cuda"
     items = items_of(dataset, numbers, workers=workers, pin_memory=pin_memory)
     return (dataset.to_batch(item, device) for item in items)
@@ -255,16 +261,18 @@ def items_of(
     dataset: Dataset[Item], numbers: Sequence[int], *, workers: int, pin_memory: bool = False
 ) -> Iterator[Item]:
     """Yield some items of a dataset in order; they do not depend on the number of workers."""
+    # torch gives no public way to its processes
     earlier = set(active_children())
     items = iter(
         DataLoader(
             dataset,
-            batch_size=None,
+            batch_size=None,  # an item is a batch already
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
             pin_memory=pin_memory,
+            # forked processes share the decoded set and the cache; others would get a copy each
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_ignore_signals if workers else None,
         )

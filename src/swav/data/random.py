@@ -10,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Float64, UInt64
 
+# the constants of the paper, which were searched for there
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -45,6 +46,7 @@ def philox(
     """Return four random 32-bit words for every counter of four 32-bit words."""
     c0, c1, c2, c3 = (counters[..., word] for word in range(4))
     k0, k1 = key
+    # seven rounds pass the tests of the paper, and ten are its safe choice
     for _ in range(10):
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
@@ -65,10 +67,13 @@ def uniforms(
     They depend on (seed, epoch, index, view) only: never on the batch, worker or rank.
     """
     num_blocks = -(-num_draws // 4)
+    # 64 bits hold 32-bit words, so that the products of a round do not overflow
     counters = np.empty((len(indices), num_blocks, 4), dtype=np.uint64)
     counters[..., 0] = np.arange(num_blocks)
     counters[..., 1] = view
     counters[..., 2] = np.asarray(indices, dtype=np.uint64)[:, None]
     counters[..., 3] = epoch
+    # a block of four words costs a counter: how many are drawn changes none of the earlier ones
     words = philox(counters, (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
+    # in float64, as 32 bits over 2**32 may round up to 1 in float32
     return words.reshape(len(indices), -1)[:, :num_draws] * 2.0**-32

@@ -75,6 +75,7 @@ def measure_input(
         torch.set_num_threads(threads)
     ms = {name: 1e3 * statistics.median(turns) for name, turns in seconds.items()}
     ratios = [slow / fast for slow, fast in zip(seconds["reference"], seconds["swav"], strict=True)]
+    # by difference: the compiled kernel does both in one pass
     colours = ms["views"] - ms["crops"]
     return InputReport(
         data=pictures.data,
@@ -148,6 +149,8 @@ class _Runs:
 
 def _interleaved(runs: _Runs, rows: Rows) -> dict[str, list[float]]:
     """Return seconds of processor time a picture, of each turn; each chunk goes to all runs."""
+    # in turns within seconds, as the speed of a shared machine varied by 1.7 within an hour
+    # (benchmarks/input_2cpu_2026-11-22.md)
     chunks: Sequence[Rows] = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     for run in runs.all().values():
         run(rows[:_WARM_UP])  # compiles, or reads what was compiled
@@ -156,6 +159,7 @@ def _interleaved(runs: _Runs, rows: Rows) -> dict[str, list[float]]:
         spent = dict.fromkeys(seconds, 0.0)
         for chunk in chunks:
             for name, run in runs.all().items():
+                # of the processor: what else the machine does is not counted
                 started = time.process_time()
                 run(chunk)
                 spent[name] += time.process_time() - started
@@ -167,6 +171,7 @@ def _interleaved(runs: _Runs, rows: Rows) -> dict[str, list[float]]:
 def _with_workers(pictures: Pictures, views: ViewsConfig, workers: int) -> float:
     """Return the pictures a second of the loader, the time to start it left out."""
     dataset = StepViews(pictures, views, global_batch=min(32, len(pictures)))
+    # until each process has its first batches ready
     num_first = 2 * workers
     num_batches = num_first + _WORKER_BATCHES * workers
     batches = loader(dataset, start_step=0, total_steps=num_batches, workers=workers)

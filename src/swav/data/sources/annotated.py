@@ -104,6 +104,7 @@ def open_annotated(data: str, *, channels: int = 3) -> tuple[Annotated, Annotate
         fit, score = (_open_coco(path, *_coco_files(path)[part]) for part in ("train", "val"))
     else:
         raise ValueError(f"{data!r} has no boxes that are understood. With boxes:\n{LAYOUTS}")
+    # of both parts: a class has one number in both
     names = sorted({name for part in (fit, score) for named in part.objects for name, *_ in named})
     if not names:
         raise ValueError(f"{data}: there is not one box in its annotations")
@@ -169,6 +170,7 @@ def _read_xml(
                 for side in ("xmin", "ymin", "xmax", "ymax")
             )
             ignored = item.findtext("difficult", "0").strip() == "1"
+            # VOC counts from one and includes the last pixel
             box = (left - 1, top - 1, right, bottom)
             objects.append((item.findtext("name", ""), box, ignored))
         height, width = (int(root.findtext(f"size/{side}", "0")) for side in ("height", "width"))
@@ -176,6 +178,7 @@ def _read_xml(
         raise ValueError(f"{annotation} is not an annotation of VOC: {error}") from error
     name = _picture_file(folder, stem, root.findtext("filename", "").strip())
     if min(height, width) < 1:
+        # some writers leave the size out, or write 0
         height, width = decode.read_size(name, name=str(name))
     return name, (height, width), objects
 
@@ -230,7 +233,9 @@ def _numbered(data: str, part: _Part, classes: tuple[str, ...], channels: int) -
         raise ValueError(f"{data}: its annotations name {outside[0]!r}, which lies outside of it")
     for name, (height, width), named in zip(part.names, part.sizes, part.objects, strict=True):
         boxes = np.array([box for _, box, _ in named], dtype=np.float32).reshape(-1, 4)
+        # what lies beyond the border is in no picture that a detector sees
         boxes = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
+        # torchvision's detectors refuse boxes without an area
         whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         if not np.isfinite(boxes).all():
             raise ValueError(f"{data}: a box of {name!r} is not of finite numbers")

@@ -18,6 +18,7 @@ from swav.data.sources.decode import MAX_FILE_BYTES
 from swav.data.sources.listing import BadFile, is_hidden, is_picture
 
 MAX_MEMBERS = 10**6
+# deflate can shrink by 1032; pictures, most of them compressed before, are far below
 MAX_RATIO = 200
 _HARMLESS_BYTES = 64 * 2**20  # no compression ratio makes so little dangerous
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -57,6 +58,7 @@ def list_archive(path: Path, *, max_bytes: int | None) -> Index:
     """
     is_zip = path.name.lower().endswith(".zip")
     index = _list_zip(path) if is_zip else _list_tar(path, max_bytes)
+    # by bytes, as folders are: unpacked or not, a set has one order
     index.members.sort(key=lambda member: member.name.encode("utf-8", "surrogatepass"))
     index.bad_files.sort()
     return index
@@ -68,11 +70,13 @@ def read_member(path: Path, member: Member) -> bytes:
     Raises:
         ValueError: If they are not what the archive promised.
     """
+    # opened anew: processes that share a file also share its position
     with open(path, "rb") as file:
         file.seek(member.start if member.crc is None else _zip_data_start(file, member))
         content = file.read(member.stored)
     if member.deflated:
         try:
+            # one byte more than promised: enough to see that there is more, and no bomb
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.size + 1)
         except zlib.error as error:
             raise ValueError(f"damaged in the archive: {error}") from error
@@ -89,6 +93,7 @@ def _zip_data_start(file: IO[bytes], member: Member) -> int:
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
         raise ValueError("the archive is damaged here")
     _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    # the lengths of the local header, which may differ from those of the directory
     return member.start + len(header) + int(name_length) + int(extra_length)
 
 
@@ -116,6 +121,7 @@ def _list_zip(path: Path) -> Index:
 def _zip_fault(entry: zipfile.ZipInfo) -> str:
     if entry.flag_bits & 1:
         return "encrypted"
+    # its content is a path, which could lead anywhere
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "a link, not a file"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -128,6 +134,7 @@ def _list_tar(path: Path, max_bytes: int | None) -> Index:
     plain = path.suffix.lower() == ".tar"
     index = Index([], [], None if plain or max_bytes is None else bytearray())
     with _open_tar(path) as opened:
+        # a compressed tar does not say how long it is: the limit is kept while it is read
         limit = max(_HARMLESS_BYTES, MAX_RATIO * size)
         stream = _Forward(opened, limit=limit, ends_at=size if plain else None)
         try:
@@ -140,6 +147,7 @@ def _list_tar(path: Path, max_bytes: int | None) -> Index:
                         "a .tar"
                     )
         except _DAMAGE as error:
+            # what was read before the damage is whole, and is used
             index.bad_files.append(BadFile(path.name, f"damaged, the rest is lost: {error}"))
     return index
 
@@ -206,6 +214,7 @@ def _is_shown(name: str) -> bool:
 
 def _fault(name: str, size: int) -> str:
     """Say what is wrong with a member by its name, which is only ever a name here, and size."""
+    # both slashes and drive letters, wherever it was packed
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         return "its name leads out of the archive"

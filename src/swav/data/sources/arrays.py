@@ -17,6 +17,7 @@ from swav.data.sources.listing import Labels, PackedNames, number
 from swav.data.sources.readers import Arrays, Contents, Images, Reader, Stack, match_channels
 
 SUFFIXES = (".npy", ".npz")
+# what other programs call them; numpy itself calls a nameless array arr_0
 _PICTURE_KEYS = ("pictures", "images", "x", "arr_0")
 _SAMPLED = 256
 _DAMAGE = (OSError, ValueError, EOFError, BadZipFile, KeyError, MemoryError)
@@ -95,6 +96,7 @@ def array_reader(
         values = values[:, None]
     elif channels_last:
         values = values.transpose(0, 3, 1, 2)
+    # writeable, as torch warns of memory that is not
     pixels = torch.from_numpy(np.require(values, requirements=["C", "W"]))
     return Stack(match_channels(pixels, channels))
 
@@ -170,9 +172,11 @@ def _npy_row(path: Path, row: int) -> Shaped[np.ndarray, "..."]:
     return picture
 
 
+# a process maps a file once, though pictures are asked for one by one
 @lru_cache(maxsize=4)
 def _map_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     try:
+        # pickled objects in a file can run any program
         values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read as an array: {error}") from error
@@ -231,6 +235,7 @@ def _check(values: Shaped[np.ndarray, "..."], channels: int, first: bool) -> boo
 
 def _is_unit(values: Shaped[np.ndarray, "images ..."]) -> bool:
     """Say whether floats are of 0..1 rather than of 0..255, by a sample over the whole set."""
+    # over the whole set: the first pictures may be dark
     rows = np.linspace(0, len(values) - 1, min(len(values), _SAMPLED)).astype(np.int64)
     return bool(max(values[row].max() for row in rows) <= 1)
 
@@ -258,5 +263,6 @@ def _list_reader(
         return Images(pictures.__getitem__, len(pictures))
     sample = np.asarray(first)
     channels_last = _check(sample[None], channels, first=isinstance(first, Tensor))
+    # of the set and not of a picture: a dark one may have no value above 1
     unit = all(float(np.asarray(picture).max()) <= 1 for picture in pictures[:_SAMPLED])
     return Arrays(pictures.__getitem__, len(pictures), channels_last=channels_last, unit=unit)

@@ -25,11 +25,16 @@ class Cached(Reader):
     def __init__(self, reader: Reader, *, max_bytes: int, channels: int) -> None:
         self._reader = reader
         self._channels = channels
+        # anonymous and mapped before the fork, so that all processes share it; its pages cost
+        # nothing until they are written
         self._memory = np.frombuffer(mmap.mmap(-1, max(max_bytes, 1)), dtype=np.uint8)
+        # numbers in one block: pages of Python objects would be copied by their counts of
+        # references
         table = np.frombuffer(mmap.mmap(-1, max(len(reader) * 6 * 8, 1)), dtype=np.int64)
         self._table = table[: len(reader) * 6].reshape(len(reader), 6)
         self._table[:, _OFFSET] = _ABSENT
         self._used = np.frombuffer(mmap.mmap(-1, 8), dtype=np.int64)
+        # of the kind of process that the loader starts
         self._lock = multiprocessing.get_context("fork").Lock()
 
     def __len__(self) -> int:
@@ -69,7 +74,9 @@ class Cached(Reader):
             offset = int(self._used[0])
             if len(content) > len(self._memory) - offset:
                 return
+            # two processes may decode the same picture at once; the place of one is then lost
             self._used[0] = offset + len(content)
+        # outside the lock, as the place is taken; the entry follows when the pixels stand there
         self._memory[offset : offset + len(content)] = content
         height, width = decoded.pixels.shape[1:]
         entry = (offset, height, width, *decoded.size, decoded.reduction)

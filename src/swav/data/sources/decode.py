@@ -19,8 +19,11 @@ from torch import Tensor
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened at all: nothing that can start another program or carries a language."""
+# the decoded picture is bounded by its header: 14,000 x 14,000 pixels of one bit fit in 24 KB of
+# PNG
 MAX_PIXELS = 64 * 2**20
 MAX_SIDE = 2**15
+# when the shorter side is resized to 224 pixels, the other has 44,800 at most
 MAX_ASPECT = 200
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -106,6 +109,7 @@ def decode_reduced(
     """
     with _opened(source, name, whole=True) as image:
         size = _upright_size(image)
+        # OpenCV takes three quarters of Pillow's time for the same pixels (docs/decisions/0015)
         if reduction is not None:
             factor = reduction(*size)
             values = _common_jpeg(image, channels, factor)
@@ -125,6 +129,7 @@ def quiet_pillow() -> Iterator[None]:
     """Keep Pillow's warnings about odd files to ourselves. Enter it in one thread only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # a bomb is an error: between its limit and twice of it Pillow only warns
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -135,19 +140,23 @@ def from_image(image: Image.Image, *, channels: int) -> UInt8[Tensor, "channels 
     Raises:
         ValueError: If its bands or its range of values do not fit.
     """
+    # before the orientation: a PNG may hold it after its pixels
     image.load()
     turn = _ORIENTATIONS.get(_orientation(image))
     image = _eight_bit(image if turn is None else image.transpose(turn))
     if channels in (1, 3):
         wanted = "L" if channels == 1 else "RGB"
+        # before the conversion, which would show the colours that transparent pixels happen to have
         image = _on_white(image)
         image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
         values = np.asarray(image if image.mode == wanted else image.convert(wanted))
     else:
+        # a palette is no channel of its own
         values = np.asarray(image.convert() if image.mode in ("P", "PA") else image)
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[2] != channels:
         raise ValueError(f"it has {values.shape[2]} channels ({image.mode}), not {channels}")
+    # Pillow's memory is not to be written to, and torch warns of that
     return torch.from_numpy(values.copy()).permute(2, 0, 1)
 
 
@@ -165,6 +174,8 @@ def _common_jpeg(
 
     One that is cut short is left to Pillow, which says so.
     """
+    # CMYK and what is stored in other colours than asked for is converted by Pillow, as everywhere
+    # else
     if image.format != "JPEG" or (image.mode, channels) not in (("RGB", 3), ("L", 1)):
         return None
     file = vars(image).get("fp")
@@ -172,6 +183,7 @@ def _common_jpeg(
     if b"\xff\xd9" not in content[-_TAIL:]:
         return None
     colour = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    # turned below, by the same reading of the metadata as every other format
     flags = colour | _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
     values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if values is None:
@@ -191,6 +203,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"values from {values.min()} to {values.max()} are not of 16 bits")
+    # Pillow's own conversion cuts at 255, which leaves nearly all of a picture white
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
@@ -203,8 +216,10 @@ def floats_to_bytes(
         ValueError: If a value lies outside of the range or is not finite.
     """
     low, high = float(values.min()), float(values.max())
+    # a picture of 0..255 whose values are all 0 or 1 is black anyway
     unit = high <= 1 if unit is None else unit
     limit = 1 if unit else 255
+    # in this form it is false for what is not a number, too
     if not (low >= 0 and high <= limit):
         raise ValueError(
             f"float values from {low:g} to {high:g}: they must lie in 0..1 or all in 0..255"
@@ -221,6 +236,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    # without a sign of metadata: getexif would decode a whole PNG to look for it
     if image.format != "TIFF" and not any(key in image.info for key in _EXIF_KEYS):
         return 1
     try:
@@ -266,6 +282,7 @@ def open_regular(path: str | Path) -> Iterator[Opened]:
     Raises:
         ValueError: If it is empty, too large or not a regular file.
     """
+    # a pipe without a writer would block here; the check comes after opening, as a name may change
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         check_regular(os.fstat(descriptor))
@@ -296,6 +313,7 @@ def _check_size(width: int, height: int) -> None:
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    # Pillow may be built without some of them, AVIF above all
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -314,6 +332,7 @@ def _reason(error: Exception) -> str:
         return f"more pixels than the limit of {MAX_PIXELS}"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    # without the path, which is named beside it
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

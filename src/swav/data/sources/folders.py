@@ -33,6 +33,7 @@ def folder_splits(path: Path) -> dict[str, str]:
     """Return part -> folder, if all that a folder shows is folders of train, val and test."""
     with os.scandir(path) as entries:
         visible = [entry for entry in entries if not is_hidden(entry.name)]
+        # pictures beside train/ and test/ would be lost without a word
         if any(is_picture(entry.name) for entry in visible):
             return {}
         return split_folders(entry.name for entry in visible if is_folder(entry))
@@ -101,6 +102,7 @@ def _common_folder(names: Sequence[str]) -> str:
     """Return the folder that all members lie in, as an archive of a folder has one."""
     if not names:
         return ""
+    # the first and the last by name have in common what all have
     folder = os.path.commonpath([os.path.dirname(min(names)), os.path.dirname(max(names))])
     return f"{folder}/" if folder else ""
 

@@ -35,11 +35,13 @@ class ImageGroups:
         """
         assert (times is None) == (window is None)
         self.group_ids = group_ids
+        # lexsort takes its last key first: by group, and within it by time
         keys = (group_ids,) if times is None else (times, group_ids)
         self._order = np.lexsort(keys)
         self._place = np.empty_like(self._order)
         self._place[self._order] = np.arange(len(group_ids))
         ordered = group_ids[self._order]
+        # two numbers a picture instead of a list of its group, however large the groups are
         self._first = np.searchsorted(ordered, ordered, side="left")
         self._end = np.searchsorted(ordered, ordered, side="right")
         if times is not None and window is not None:
@@ -123,6 +125,7 @@ def folder_groups(names: Sequence[str]) -> Int64[np.ndarray, " images"]:
 
 def column_groups(values: Sequence[str]) -> Int64[np.ndarray, " images"]:
     """Return a number for each text; a picture whose text is empty is alone."""
+    # no text of a table starts so
     return _numbered([value or f"\0{row}" for row, value in enumerate(values)])
 
 

@@ -98,6 +98,7 @@ def list_folder(root: str) -> Listing:
     read is a bad file, and costs nothing else.
     """
     listing = Listing()
+    # by device and inode: a name says nothing where links lead in a circle
     entered = set(_containing(root))
     linked: list[str] = []
     waiting = [""]
@@ -105,6 +106,7 @@ def list_folder(root: str) -> Listing:
         if waiting:
             prefix = waiting.pop()
         else:
+            # after all real folders, so that each is listed under its own path
             linked.sort(key=os.fsencode, reverse=True)
             prefix = linked.pop()
         try:
@@ -112,6 +114,7 @@ def list_folder(root: str) -> Listing:
         except OSError as error:
             reason = f"the folder cannot be read: {error.strerror}"
             listing.bad_files.append(BadFile(prefix or root, reason))
+    # bytes have one order, whatever the locale or the file system
     listing.names.sort(key=os.fsencode)
     listing.bad_files.sort()
     return listing
@@ -162,6 +165,7 @@ def _note(
         if not is_hidden(entry.name):
             (linked if entry.is_symlink() else waiting).append(name)
     elif is_picture(entry.name):
+        # reading a pipe or a device could block for ever
         decode.check_regular(entry.stat())
         listing.names.append(name)
     else:
@@ -192,7 +196,9 @@ def label_by_folder(names: Sequence[str], classes: Iterable[str] = ()) -> Labels
 
 def number(values: Sequence[str], classes: Iterable[str] = ()) -> Labels:
     """Return class numbers for class names, in the order of their numbers or else of the text."""
+    # with those of the other parts: a class that one part lacks keeps its number
     names = {*values, *classes}
+    # 10 comes after 9, as in the labels of a set that has numbers for names
     whole = all(name.removeprefix("-").isdecimal() for name in names)
     ordered = sorted(names, key=lambda name: (int(name) if whole else 0, name))
     numbers = {name: number for number, name in enumerate(ordered)}

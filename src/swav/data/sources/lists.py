@@ -26,7 +26,9 @@ def open_list(path: Path) -> Contents:
     if path.suffix.lower() in (".csv", ".tsv"):
         names, labelled, columns = _read_csv(path)
     else:
+        # spreadsheets write a byte order mark; file names may be of any encoding
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            # not stripped: a file name may end in a blank
             lines = [line.rstrip("\r\n") for line in file]
         names = [line for line in lines if line.strip() and not line.startswith("#")]
     if not names:

@@ -50,6 +50,7 @@ def _open_digits(channels: int) -> Contents:
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     digits = load_digits()
+    # scikit-learn has them as whole numbers from 0 to 16
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     reader = array_reader(pixels, channels=channels)
     return Contents(reader, numbered_names(len(pixels)), to_labels(digits.target, len(pixels)))

@@ -80,6 +80,7 @@ class Pictures:
         self._max_bad_fraction = max_bad_fraction
         self._max_memory_gib = max_memory_gib
         self._cache_gib = cache_gib
+        # fixed: bad files are met later and would else count twice
         self._num_listed = len(self.names) + len(self.bad_files)
         self._num_bad_listed = len(self.bad_files)
         # shared with forked workers, so that the limit is that of the set, not of one worker
@@ -143,6 +144,7 @@ class Pictures:
         limit = int(self._max_memory_gib * 2**30)
         if self.in_memory:
             return self
+        # by a sample of headers, and again while decoding: nothing is decoded for nothing
         fits = self._expected_bytes <= limit
         decoded = _decode_all(self._reader, self.channels, limit) if fits else None
         if decoded is None:
@@ -221,6 +223,7 @@ class Pictures:
 
     @cached_property
     def _sampled_sizes(self) -> Int64[np.ndarray, "sampled 2"]:
+        # evenly, as sets are often sorted; headers alone, as decoding takes as long as an epoch
         rows = np.linspace(0, len(self) - 1, min(len(self), SAMPLED_HEADERS)).astype(np.int64)
         sizes: list[Size] = []
         first_error = ""
@@ -241,7 +244,7 @@ class Pictures:
         try:
             return self._reader.stamp(row, self.channels)
         except (OSError, ValueError):
-            return b"unreadable"
+            return b"unreadable"  # the digest of a set with a bad file is one too
 
     def _check_bad(self, num_bad: int) -> None:
         if num_bad <= self._max_bad_fraction * self._num_listed and num_bad < self._num_listed:
@@ -271,7 +274,9 @@ def _decode_all(reader: Reader, channels: int, max_bytes: int) -> _Decoded | Non
     shapes: list[tuple[int, ...]] = []
     bad: list[tuple[int, str]] = []
     starts = range(0, len(reader), _CHUNK)
+    # threads, as decoders let go of the interpreter's lock
     with quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # in the order of the set, whichever thread is first
         for chunk in pool.map(lambda start: _decode_chunk(reader, channels, start), starts):
             content += chunk.content
             shapes += chunk.shapes
@@ -297,6 +302,7 @@ def _decode_chunk(reader: Reader, channels: int, start: int) -> _Chunk:
             pictures.append(reader.picture(row, channels))
         except (OSError, ValueError) as error:
             bad.append((row, _reason(error)))
+    # channels last, as the compiled kernel reads them
     content = b"".join(picture.permute(1, 2, 0).numpy().tobytes() for picture in pictures)
     return _Chunk(content, [tuple(picture.shape) for picture in pictures], bad)
 

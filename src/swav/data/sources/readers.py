@@ -91,6 +91,7 @@ class Packed(Reader):
     ) -> None:
         self._block = block
         self._shapes = shapes
+        # in 64 bits: a block may be larger than 2**31 bytes
         self._ends = np.cumsum([0, *shapes.prod(axis=1)], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -275,6 +276,7 @@ def to_bytes(
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint16:
+        # as decode does with files of 16 bits
         return (values >> 8).astype(np.uint8)
     if values.dtype.kind == "f":
         return decode.floats_to_bytes(values, unit=unit)
@@ -300,6 +302,7 @@ def match_channels(
         return pixels.repeat_interleave(3, dim=-3)
     if (stored, channels) == (3, 1):
         red, green, blue = torch.chunk(pixels.to(torch.int32), 3, dim=-3)
+        # Pillow's weights and rounding, so that arrays and files give the same grey
         return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)
     raise ValueError(
         f"the pictures have {stored} channels, not {channels}: set channels to {stored}, "

@@ -21,6 +21,7 @@ Factors = Float[Tensor, " batch"]
 
 NUM_DRAWS = 13
 """Uniform numbers that one view needs for its colours and its blur."""
+# as in Pillow: ImageFilter.GaussianBlur passes three times
 BLUR_BOXES = 3
 """Boxes that are convolved to come near a Gaussian."""
 
@@ -89,12 +90,15 @@ def draw_colour_params(
 ) -> ColourParams:
     """Turn uniform numbers into parameters."""
     strength = np.array([config.brightness, config.contrast, config.saturation])
+    # a negative factor would invert the picture; torchvision cuts there too
     low = np.maximum(1 - strength, 0)
     scaled = low + uniforms[:, 1:4] * (1 + strength - low)
     shift = (2 * uniforms[:, 4:5] - 1) * config.hue
     radius_low, radius_high = config.blur_radius
     return ColourParams(
+        # each has a draw of its own, needed or not, so that settings do not move one another
         jitter=uniforms[:, 0] < config.jitter,
+        # the ranks of four numbers: every order is equally likely
         order=uniforms[:, 5:9].argsort(axis=1),
         factors=np.concatenate([scaled, shift], axis=1).astype(np.float32),
         grey=uniforms[:, 9] < config.grey,
@@ -106,6 +110,7 @@ def draw_colour_params(
 
 def augment(views: FloatViews, colours: ColourParams) -> FloatViews:
     """Return the views after jitter, grey, blur and solarise (SwAV, appendix A.1)."""
+    # the operations are in place
     views = views.clone()
     is_coloured = views.shape[1] == 3
 
@@ -164,7 +169,7 @@ def hue(views: FloatViews, shifts: Factors) -> FloatViews:
     red, green, blue = views.unbind(1)
     value = views.amax(dim=1)
     chroma = value - views.amin(dim=1)
-    safe = chroma.clamp(min=1e-8)
+    safe = chroma.clamp(min=1e-8)  # grey has no hue: anything finite does
     sextant = torch.where(
         value == red,
         (green - blue) / safe,
@@ -187,6 +192,7 @@ def solarise(views: FloatViews) -> FloatViews:
 def blur(views: FloatViews, radius: Factors) -> FloatViews:
     """Return the views under a near Gaussian whose standard deviation is ``radius`` pixels."""
     _, channels, height, width = views.shape
+    # as matrices, for the radius differs from view to view and a convolution has one for all
     halves = [torch.from_numpy(blur_kernel(sigma)) for sigma in radius.double().tolist()]
     half = torch.nn.utils.rnn.pad_sequence(halves, batch_first=True).to(radius.device)
     kernel = torch.cat([half[:, 1:].flip(1), half], dim=1)
@@ -202,7 +208,9 @@ def blur_kernel(radius: float) -> Float32[np.ndarray, " taps"]:
     doi 10.1007/978-3-642-24785-9_38), as in Pillow: whole pixels, and a part of one at either end.
     The compiled kernel is made from this function too.
     """
+    # variances of boxes that are convolved add up
     variance = radius * radius / BLUR_BOXES
+    # a box of n pixels has the variance (n * n - 1) / 12
     whole = int((np.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     part /= 6 * (variance - (whole + 1) ** 2)

@@ -12,6 +12,7 @@ from swav.data.sources.groups import ImageGroups, find_image_groups
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
 
+# as in torchvision's RandomResizedCrop
 ATTEMPTS = 10
 NUM_DRAWS = 2 * ATTEMPTS + 3
 """Uniform numbers that one view needs for its box and its flip."""
@@ -56,6 +57,7 @@ class ViewsConfig:
     groups: tuple[CropGroup, ...]
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.228, 0.224, 0.225)
+    """As in the published code of SwAV, also the first, which is 0.229 elsewhere."""
     pipeline: Pipeline = "fused"
     """What makes the views: fused (compiled), device (colours on the GPU) or pillow (reference)."""
     group: Literal["folder", "column"] | None = None
@@ -93,6 +95,7 @@ class ViewsConfig:
     def with_crops(self, crops: str) -> "ViewsConfig":
         """Return these views with the counts and sizes of ``crops`` (``2x224,6x96``)."""
         parts = [re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", part.strip()) for part in crops.split(",")]
+        # fewer groups may be given, as without small crops; more would have no scale
         if not all(parts) or len(parts) > len(self.groups):
             raise UsageError(
                 f"crops {crops!r}: give at most {len(self.groups)} groups as COUNTxSIZE or "
@@ -139,9 +142,12 @@ def draw_boxes(
     """
     low, high = group.scale
     height, width = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
+    # all attempts are drawn at once: a batch is one array operation
     area = height * width * (low + (high - low) * uniforms[:, :ATTEMPTS])
+    # in logarithms, so that upright and lying boxes are equally likely
     log_low, log_high = np.log(group.ratio[0]), np.log(group.ratio[1])
     ratio = np.exp(log_low + (log_high - log_low) * uniforms[:, ATTEMPTS : 2 * ATTEMPTS])
+    # rint and Python's round, which torchvision takes, round halves to even
     tried_height, tried_width = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
     fits = (tried_height <= height) & (tried_width <= width)
     fits &= (tried_height > 0) & (tried_width > 0)

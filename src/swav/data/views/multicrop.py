@@ -94,10 +94,13 @@ def make_byte_views(
                 epoch=epoch,
                 indices=indices,
                 view=view,
+                # always as many: a setting that is switched off moves no other draw
                 num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
             )
             params.append(_draw(group, sources[view % len(sources)].sizes, uniforms))
+    # one tensor a view from the start: nothing is stacked or copied at the end
     views = tuple(_empty(len(indices), batch.num_channels, *view.group.size) for view in params)
+    # the second target must be of the partner, so sources take turns over all views
     for first, source in enumerate(sources):
         own = slice(first, None, len(sources))
         if pipeline == "pillow":
@@ -136,6 +139,8 @@ def reduction(config: ViewsConfig, height: int, width: int) -> int:
 
     The smallest box that any group can draw of it still has a pixel for each pixel of the view.
     """
+    # no box may have fewer pixels than its view: only shrinking is the same from a smaller picture
+    # (within 1.0 of 255 on average at the edge, docs/decisions/0015)
     per_pixel = float("inf")
     for group in config.groups:
         area = group.scale[0] * height * width

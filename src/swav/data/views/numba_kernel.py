@@ -42,6 +42,7 @@ def render(
         out: receives the views.
     """
     count, channels, height, width = pictures.shape
+    # decoders give channels last; taking them apart first would be another pass over the memory
     if channels == 1 or pictures.permute(0, 2, 3, 1).is_contiguous():
         lines = pictures.permute(0, 2, 3, 1).reshape(count, 1, height, width * channels).numpy()
         step = channels
@@ -59,12 +60,14 @@ def render(
     )
 
 
+# for each thread: the kernel runs without the interpreter's lock
 _memory = threading.local()
 
 
 def _scratch(out: UInt8[Tensor, "batch channels height width"], radius: float) -> np.ndarray:
     """Return memory for a view in floats and for its blur; kept, for new pages cost much time."""
     _, channels, height, width = out.shape
+    # none of the boxes reaches beyond int(radius) + 1 pixels on either side
     beyond = 2 * BLUR_BOXES * (int(radius) + 1)
     size = channels * height * width + 2 * (height + beyond) * (width + beyond)
     memory: np.ndarray | None = getattr(_memory, "values", None)

@@ -28,7 +28,9 @@ def permutation_set(num_permutations: int, *, num_tiles: int = 9, seed: int = 0)
         )
     every = chain.from_iterable(permutations(range(num_tiles)))
     candidates = np.fromiter(every, np.uint8, most * num_tiles).reshape(most, num_tiles)
+    # each comparison reads one column from end to end
     columns = np.ascontiguousarray(candidates.T)
+    # the sums grow by what the newest adds: comparing with all again would be quadratic
     distances = np.zeros(most, dtype=np.int32)
     chosen = [int(np.random.default_rng(seed).integers(most))]
     while len(chosen) < num_permutations:

@@ -39,12 +39,14 @@ def render(
     image = Image.fromarray(values[..., 0] if channels == 1 else values)
     top, left, height, width = (int(side) for side in box)
     image = image.crop((left, top, left + width, top + height))
+    # a reducing gap would average whole blocks first: other pixels, to be faster
     image = image.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=None)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if colours.jitter[row]:
         for operation in colours.order[row].tolist():
             factor = float(colours.factors[row, operation])
+            # saturation and hue mean nothing without colours
             if operation < 2 or (channels == 3 and (operation < 3 or factor)):
                 image = _JITTER[operation](image, factor)  # no hue leaves the picture as it is
     if colours.grey[row] and channels == 3:

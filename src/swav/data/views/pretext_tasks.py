@@ -134,6 +134,7 @@ class PictureAndJigsawViews(Pretext):
         orders: list[Tensor] = []
         for number in range(num_whole, len(batch.views)):
             uniforms = _draw(batch, number, 3 * NUM_TILES, seed=seed, epoch=epoch)
+            # stable: equal numbers, though unlikely, have one order on every machine
             cells = torch.from_numpy(uniforms[:, :NUM_TILES].argsort(axis=1, kind="stable"))
             view, shifts = batch.views[number], uniforms[:, NUM_TILES:]
             tiles.extend(_shuffled(view, cells, shifts, gap=self.gap, size=self.tile_size))
@@ -239,6 +240,8 @@ def _below(limit: int, uniforms: Uniforms) -> Int[Tensor, "batch draws"]:
 
 def _noise(batch: Batch, patch: Tile, view: int, *, seed: int, epoch: int) -> Tile:
     """Return Gaussian noise of deviation 1 in the shape of ``patch``."""
+    # numpy's generator, for noise is thousands of numbers a picture; its counter is still the
+    # picture's
     key = np.array([seed, random.Stream.PRETEXT_TASKS], dtype=np.uint64)
     noise = np.empty(patch.shape, dtype=np.float32)
     for row, index in enumerate(batch.indices.tolist()):
@@ -252,6 +255,7 @@ def _turned(view: View, turns: Int[Tensor, " batch"]) -> Float[Tensor, "batch ch
     side = min(view.shape[2:])
     top, left = (view.shape[2] - side) // 2, (view.shape[3] - side) // 2
     square = view[:, :, top : top + side, left : left + side]
+    # four turns of many views, rather than one turn of each view
     turned = torch.empty_like(square, memory_format=torch.contiguous_format)
     for quarters in range(4):
         rows = turns == quarters
@@ -300,6 +304,7 @@ def _shuffled(
 def _resized(tile: Tile, size: int | None) -> View:
     if size is None or tuple(tile.shape[2:]) == (size, size):
         return tile
+    # antialiased, as views are when they are resized
     return F.interpolate(tile, (size, size), mode="bilinear", antialias=True)
 
 
