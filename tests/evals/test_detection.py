@@ -146,6 +146,17 @@ def test_precision_is_what_loops_over_all_boxes_give(seed):
     assert np.mean(list(measured["per_class"].values())) == pytest.approx(measured["map"])
 
 
+def test_every_precision_has_an_interval_where_pictures_differ():
+    found, wanted = random_answers(0)
+    annotated = annotated_of(wanted)
+    precision = mean_average_precision(found, annotated)
+    del precision["per_class"]
+    intervals = detection._intervals(precision, found, annotated)
+    assert intervals.keys() == precision.keys() == {"map", "ap50", "ap75"}
+    for name, (low, high) in intervals.items():
+        assert low < precision[name] < high
+
+
 def test_known_answers():
     box = np.array([[10, 10, 30, 30]], dtype=np.float32)
     one = annotated_of([Objects(box, np.array([1]), np.array([False]))])
@@ -191,7 +202,10 @@ def test_coloured_squares_are_learnt_and_not_known_before(tmp_path, backbone):
     untrained = replace(SMALL, steps=1, learning_rate=1e-9).evaluate(subject)
     assert untrained.metrics["ap50"] < 0.05
     assert trained.metrics["ap50"] > 0.2
-    assert trained.intervals.keys() == trained.metrics.keys() == {"map", "ap50", "ap75"}
+    # after 40 steps every box may lie below an IoU of 0.75 (last bits decide): AP 75 is then 0
+    # whichever picture is left out, and a measure without spread has no interval
+    has_spread = {name for name, value in trained.metrics.items() if value > 0}
+    assert trained.intervals.keys() == has_spread >= {"map", "ap50"}
     low, high = trained.intervals["ap50"]
     assert low < trained.metrics["ap50"] < high
     assert trained.counts == {
