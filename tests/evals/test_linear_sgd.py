@@ -39,7 +39,7 @@ def test_the_layer_is_that_of_the_update_rule(made, passes):
     config = LinearSGDConfig(epochs=5, passes=passes, batch_size=16)
     views = [made.overlapping(60, seed=0).values + 0.1 * place for place in range(passes)]
     layer = linear_sgd.new_layer(8, 4, config.seed)
-    linear_sgd.train(layer, iter(views), features.labels, config)
+    linear_sgd.train_layer(layer, iter(views), features.labels, config)
     weight, bias = by_hand(config, views, features.labels.numpy(), 4)
     np.testing.assert_allclose(layer.weight.detach(), weight, atol=1e-5)
     np.testing.assert_allclose(layer.bias.detach(), bias, atol=1e-5)

@@ -28,7 +28,7 @@ from swav.evals.detectors import build_detector
 from swav.evals.harness.finetune import network_of
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
-from swav.evals.harness.training import step_rate, train
+from swav.evals.harness.training import step_rate, train_objective
 from swav.ops.metrics import jackknife_intervals
 from swav.run_folder.result import Metric, Result
 
@@ -122,8 +122,8 @@ def run(
     config: DetectionConfig,
     backbone: nn.Module,
     transform: EvalTransform,
-    fit: Annotated,
-    score: Annotated,
+    train: Annotated,
+    test: Annotated,
     *,
     folder: Path | None = None,
 ) -> Result:
@@ -133,20 +133,20 @@ def run(
         config: detector and schedule.
         backbone: to start from; left as it was.
         transform: its normalisation.
-        fit: to learn from.
-        score: to score, the same classes.
+        train: to learn from.
+        test: to score, the same classes.
         folder: to resume an interrupted training from.
 
     Raises:
         ValueError: if the packages that score are missing, or sets are too small.
     """
     average_precision_class()
-    for part, sets in (("fit", fit), ("score", score)):
+    for part, sets in (("fit", train), ("score", test)):
         if not any(len(objects.labels) for objects in sets.objects):
             raise ValueError(f"the pictures to {part} have not one box: detection needs some")
-    detector = trained_detector(config, backbone, transform, fit, folder=folder)
-    detected = find(detector, score)
-    precision = mean_average_precision(detected, score)
+    detector = trained_detector(config, backbone, transform, train, folder=folder)
+    detected = find(detector, test)
+    precision = mean_average_precision(detected, test)
     per_class = precision.pop("per_class")
     return Result(
         task=config.name,
@@ -155,26 +155,26 @@ def run(
         metrics=precision,
         about=METRICS,
         lead="map",
-        intervals=_intervals(precision, detected, score),
+        intervals=_intervals(precision, detected, test),
         seeds=(config.seed,),
         counts={
-            "fit": len(fit.objects),
-            "score": len(score.objects),
-            "classes": len(fit.classes),
-            "fit_boxes": sum(len(objects.labels) for objects in fit.objects),
-            "score_boxes": sum(len(objects.labels) for objects in score.objects),
+            "fit": len(train.objects),
+            "score": len(test.objects),
+            "classes": len(train.classes),
+            "fit_boxes": sum(len(objects.labels) for objects in train.objects),
+            "score_boxes": sum(len(objects.labels) for objects in test.objects),
         },
         details={"map_of_classes": per_class},
     )
 
 
 def _intervals(
-    precision: Mapping[str, float], detected: Sequence[DetectedBoxes], score: Annotated
+    precision: Mapping[str, float], detected: Sequence[DetectedBoxes], test: Annotated
 ) -> dict[str, tuple[float, float]]:
     def of_some(rows: Int64[np.ndarray, " kept"]) -> dict[str, Any]:
         try:
             return mean_average_precision(
-                [detected[row] for row in rows], score.of(score.pictures.subset(rows))
+                [detected[row] for row in rows], test.of(test.pictures.subset(rows))
             )
         except ValueError:  # all boxes are in the pictures that are left out
             return {}
@@ -242,7 +242,7 @@ def trained_detector(
     config: DetectionConfig,
     backbone: nn.Module,
     transform: EvalTransform,
-    fit: Annotated,
+    train: Annotated,
     *,
     folder: Path | None = None,
 ) -> nn.Module:
@@ -252,7 +252,7 @@ def trained_detector(
         detector = build_detector(
             config.detector,
             copy.deepcopy(backbone).requires_grad_(True),
-            num_classes=len(fit.classes),
+            num_classes=len(train.classes),
             sizes=config.sizes,
             max_size=config.max_size,
             mean=transform.mean,
@@ -261,15 +261,15 @@ def trained_detector(
             head_dim=config.head_dim,
             boxes_per_picture=config.boxes_per_picture,
         )
-    objective = Detection(detector, fit, seed=config.seed, frozen=config.frozen)
+    objective = Detection(detector, train, seed=config.seed, frozen=config.frozen)
     optimizer = torch.optim.SGD(
         [weight for weight in objective.parameters() if weight.requires_grad],
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    pictures = PaddedPictures(fit, batch_size=config.batch_size, seed=config.seed)
-    train(
+    pictures = PaddedPictures(train, batch_size=config.batch_size, seed=config.seed)
+    train_objective(
         objective,
         optimizer,
         lambda step: items_of(pictures, range(step, config.steps), workers=config.workers),

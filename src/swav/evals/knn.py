@@ -55,44 +55,44 @@ def published() -> KNNConfig:
     return KNNConfig(k=(10, 20, 100, 200), input=PUBLISHED)
 
 
-def run(config: KNNConfig, fit: Features, score: Features | None = None) -> Result:
-    """Return the accuracy for each k; without ``score`` each picture is left out in turn.
+def run(config: KNNConfig, train: Features, test: Features | None = None) -> Result:
+    """Return the accuracy for each k; without ``test`` each picture is left out in turn.
 
     Raises:
         ValueError: if labels are missing, classes differ or no k is small enough.
     """
-    if score is not None:
-        check_comparable(fit, score, task="knn")
-    queries = fit if score is None else score
-    fit_labels = torch.from_numpy(labels_of(fit, task="knn"))
+    if test is not None:
+        check_comparable(train, test, task="knn")
+    queries = train if test is None else test
+    train_labels = torch.from_numpy(labels_of(train, task="knn"))
     labels = torch.from_numpy(labels_of(queries, task="knn"))
-    available = len(fit_labels) - (score is None)
+    available = len(train_labels) - (test is None)
     usable = sorted({k for k in config.k if k <= available})
     if not usable:
         raise ValueError(f"knn with k {config.k} on {available} labelled pictures: use a smaller k")
     similarities, indices = nearest(
-        queries.values, fit.values, num_neighbours=usable[-1], leave_one_out=score is None
+        queries.values, train.values, num_neighbours=usable[-1], leave_one_out=test is None
     )
     weights = ((similarities - similarities[:, :1]) / config.temperature).exp()
     num_right = {
-        f"top1_k{k}": int(_right(weights[:, :k], fit_labels[indices[:, :k]], labels).sum())
+        f"top1_k{k}": int(_right(weights[:, :k], train_labels[indices[:, :k]], labels).sum())
         for k in usable
     }
     metrics, intervals = shares(num_right, len(labels))
     return Result(
         task=config.name,
         title=config.title,
-        protocol=_protocol(config, usable, leave_one_out=score is None),
+        protocol=_protocol(config, usable, leave_one_out=test is None),
         metrics=metrics,
         about={f"top1_k{k}": top_accuracy(1, f", k = {k}") for k in usable},
         lead=f"top1_k{min(usable, key=lambda k: abs(k - LEADING_K))}",
         finding=config.finding,
         intervals=intervals,
         counts={
-            "fit": len(fit_labels),
+            "fit": len(train_labels),
             "score": len(labels),
-            "classes": len(set(fit_labels.tolist())),
-            "features": fit.values.shape[1],
+            "classes": len(set(train_labels.tolist())),
+            "features": train.values.shape[1],
         },
     )
 

@@ -58,11 +58,14 @@ class LayersConfig:
         """Return the result of ``run``; raw pixels, which have no stages, get ``top1`` alone."""
         if subject.backbone is None or subject.transform is None:
             return run(self, [], [], subject.train_features, subject.test_features)
-        fit, score = (
-            None if pictures is None else self._stages(subject, pictures)
-            for pictures in (subject.data.train, subject.data.test)
+        test = subject.data.test
+        return run(
+            self,
+            self._stages(subject, subject.data.train),
+            None if test is None else self._stages(subject, test),
+            subject.train_features,
+            subject.test_features,
         )
-        return run(self, fit or [], score, subject.train_features, subject.test_features)
 
     def _stages(self, subject: Subject, pictures: Pictures) -> list[Features]:
         network, transform = subject.backbone, subject.transform
@@ -85,21 +88,21 @@ class LayersConfig:
 
 def run(
     config: LayersConfig,
-    fit_stages: Sequence[Features],
-    score_stages: Sequence[Features] | None,
-    fit: Features,
-    score: Features | None = None,
+    train_stages: Sequence[Features],
+    test_stages: Sequence[Features] | None,
+    train: Features,
+    test: Features | None = None,
 ) -> Result:
     """Return the accuracy of each stage, ``stage1`` first, and of the output as ``top1``.
 
     Raises:
         ValueError: if labels are missing, classes differ, or a set is too small to split.
     """
-    output = linear.run(config.probe, fit, score)
-    judged = score_stages if score_stages is not None else [None] * len(fit_stages)
+    output = linear.run(config.probe, train, test)
+    judged = test_stages if test_stages is not None else [None] * len(train_stages)
     stages = {
         f"stage{number}": linear.run(config.probe, learn, judge)
-        for number, (learn, judge) in enumerate(zip(fit_stages, judged, strict=True), start=1)
+        for number, (learn, judge) in enumerate(zip(train_stages, judged, strict=True), start=1)
     }
     probes = {**stages, "top1": output}
     titles = {f"stage{number}": f" after stage {number}" for number in range(1, len(stages) + 1)}

@@ -102,29 +102,29 @@ class _Task(NamedTuple):
         return Probe(weight, torch.zeros(self.num_classes))
 
 
-def run(config: LinearConfig, fit: Features, score: Features | None = None) -> Result:
-    """Return top-1 and top-5 accuracy; without ``score`` a stratified share is held out.
+def run(config: LinearConfig, train: Features, test: Features | None = None) -> Result:
+    """Return top-1 and top-5 accuracy; without ``test`` a stratified share is held out.
 
     Raises:
         ValueError: if labels are missing, classes differ, or a set is too small to split.
     """
-    own_split = score is None
-    if score is None:
-        labels = labels_of(fit, task="linear")
+    own_split = test is None
+    if test is None:
+        labels = labels_of(train, task="linear")
         split = stratified_split(labels, held_out=config.held_out, seed=config.seed)
-        fit, score = take(fit, split.fit), take(fit, split.held_out)
-    check_comparable(fit, score, task="linear")
-    learn_values, judge_values = _standardised(fit, score)
-    classes, numbers = np.unique(labels_of(fit, task="linear"), return_inverse=True)
+        train, test = take(train, split.train), take(train, split.held_out)
+    check_comparable(train, test, task="linear")
+    learn_values, judge_values = _standardised(train, test)
+    classes, numbers = np.unique(labels_of(train, task="linear"), return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"linear needs two classes or more to tell apart, not {fit.classes}")
+        raise ValueError(f"linear needs two classes or more to tell apart, not {train.classes}")
     axes = principal_axes(learn_values)
     learn = _Task(learn_values @ axes.directions, torch.from_numpy(numbers), axes, len(classes))
     accuracies = cross_validated(config, learn) if len(config.penalties) > 1 else {}
     penalty = max(accuracies, key=accuracies.__getitem__) if accuracies else config.penalties[0]
     probe = learn.fitted(config, learn.nothing(), penalty)
     logits = probe.logits(judge_values @ axes.directions)
-    judged = labels_of(score, task="linear")
+    judged = labels_of(test, task="linear")
     ranked = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
     num_right = count_right(
         torch.from_numpy(classes)[ranked], torch.from_numpy(judged), num_classes=len(classes)
@@ -144,7 +144,7 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
             "fit": len(learn.labels),
             "score": len(judged),
             "classes": len(classes),
-            "features": fit.values.shape[1],
+            "features": train.values.shape[1],
         },
         details={
             "penalty": penalty,
@@ -158,13 +158,13 @@ def run(config: LinearConfig, fit: Features, score: Features | None = None) -> R
 
 
 def _standardised(
-    fit: Features, score: Features
-) -> tuple[Float[Tensor, "fit features"], Float[Tensor, "held features"]]:
+    train: Features, test: Features
+) -> tuple[Float[Tensor, "train features"], Float[Tensor, "held features"]]:
     """Return both sets with each feature's mean and deviation over the fit set taken out."""
-    values = fit.values.double()
+    values = train.values.double()
     deviation, mean = torch.std_mean(values, dim=0, correction=0)
     deviation = deviation.where(deviation > 1e-6 * mean.abs(), torch.inf)  # constant: no feature
-    learn, judge = (((part.values.double() - mean) / deviation).float() for part in (fit, score))
+    learn, judge = (((part.values.double() - mean) / deviation).float() for part in (train, test))
     return learn, judge
 
 
@@ -177,7 +177,7 @@ def cross_validated(config: LinearConfig, learn: _Task) -> dict[float, float]:
     rows = np.arange(len(labels))
     if len(rows) > config.max_chosen_on:
         share = 1 - config.max_chosen_on / len(rows)
-        rows = stratified_split(labels, held_out=share, seed=config.seed + 1).fit
+        rows = stratified_split(labels, held_out=share, seed=config.seed + 1).train
     fold_of = stratified_folds(labels[rows], folds=config.folds, seed=config.seed + 1)
     penalties = sorted(config.penalties, reverse=True)
     num_right = dict.fromkeys(penalties, 0)

@@ -86,35 +86,35 @@ class LinearSGDConfig:
 def run(
     config: LinearSGDConfig,
     views: Iterator[Float[Tensor, "images features"]],
-    fit: Features,
-    score: Features | None = None,
+    train: Features,
+    test: Features | None = None,
 ) -> Result:
     """Return top-1 and top-5 accuracy of the layer after the last epoch.
 
     Args:
         config: the protocol.
-        views: features of random views of the pictures of ``fit``; ``config.passes`` are drawn,
+        views: features of random views of the pictures of ``train``; ``config.passes`` are drawn,
             and kept only if they are needed again.
-        fit: the same pictures without augmentation, for their labels and, without ``score``, to
+        train: the same pictures without augmentation, for their labels and, without ``test``, to
             be scored in part.
-        score: pictures to score.
+        test: pictures to score.
 
     Raises:
         ValueError: if labels are missing, classes differ, or a set is too small to split.
     """
-    labels = labels_of(fit, task=config.name)
+    labels = labels_of(train, task=config.name)
     rows = np.arange(len(labels))
-    own_split = score is None
-    if score is None:
+    own_split = test is None
+    if test is None:
         split = stratified_split(labels, held_out=config.held_out, seed=config.seed)
-        rows, score = split.fit, take(fit, split.held_out)
-    check_comparable(fit, score, task=config.name)
-    judged = torch.from_numpy(labels_of(score, task=config.name))
+        rows, test = split.train, take(train, split.held_out)
+    check_comparable(train, test, task=config.name)
+    judged = torch.from_numpy(labels_of(test, task=config.name))
     learnt = torch.from_numpy(labels[rows])
-    layer = new_layer(fit.values.shape[1], int(max(learnt.max(), judged.max())) + 1, config.seed)
-    train(layer, (values[torch.from_numpy(rows)] for values in views), learnt, config)
+    layer = new_layer(train.values.shape[1], int(max(learnt.max(), judged.max())) + 1, config.seed)
+    train_layer(layer, (values[torch.from_numpy(rows)] for values in views), learnt, config)
     with torch.no_grad():
-        ranked = layer(score.values).topk(min(5, layer.out_features), dim=1).indices
+        ranked = layer(test.values).topk(min(5, layer.out_features), dim=1).indices
     num_right = count_right(ranked, judged, num_classes=layer.out_features)
     metrics, intervals = shares(num_right, len(judged))
     return Result(
@@ -130,7 +130,7 @@ def run(
             "fit": len(rows),
             "score": len(judged),
             "classes": len(np.unique(learnt)),
-            "features": fit.values.shape[1],
+            "features": train.values.shape[1],
         },
     )
 
@@ -143,7 +143,7 @@ def new_layer(num_features: int, num_classes: int, seed: int) -> nn.Linear:
     return layer
 
 
-def train(
+def train_layer(
     layer: nn.Linear,
     views: Iterator[Float[Tensor, "images features"]],
     labels: Int64[Tensor, " images"],

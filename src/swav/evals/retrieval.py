@@ -60,27 +60,27 @@ class RetrievalConfig:
         return run(self, subject.train_features, subject.test_features)
 
 
-def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -> Result:
+def run(config: RetrievalConfig, train: Features, test: Features | None = None) -> Result:
     """Return ``map``, ``recall_at_K`` (with labels or groups) and ``near_duplicates``.
 
-    Pictures of ``score`` ask for those of ``fit``; without ``score`` each asks for the others.
+    Pictures of ``test`` ask for those of ``train``; without ``test`` each asks for the others.
     A picture that has no other of its group asks for nothing. ``near_duplicates`` is the share
     of all pictures that have one; ``details`` lists the pairs.
 
     Raises:
         ValueError: if classes differ, a picture has no group, or no query has an answer.
     """
-    if score is not None:
-        check_comparable(fit, score, task="retrieval")
-    doubled = near_duplicates(fit, score, least=config.duplicate_cosine)
+    if test is not None:
+        check_comparable(train, test, task="retrieval")
+    doubled = near_duplicates(train, test, least=config.duplicate_cosine)
     num_pictures = len(doubled.has_one)
     metrics: dict[str, float] = {}
     about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     counts = {"pictures": num_pictures, "near_duplicate_pairs": doubled.num_pairs}
-    groups = _groups(config, fit, score)
+    groups = _groups(config, train, test)
     if groups is not None:
-        asked = _ask(config, fit, score, *groups)
+        asked = _ask(config, train, test, *groups)
         num_queries = len(asked.precision)
         metrics["map"] = float(asked.precision.mean())
         about["map"] = Metric(title="mean average precision")
@@ -95,11 +95,11 @@ def run(config: RetrievalConfig, fit: Features, score: Features | None = None) -
     about["near_duplicates"] = Metric(
         title="pictures with a near duplicate", is_share=True, higher_is_better=None
     )
-    names = [*fit.names, *(() if score is None else score.names)]
+    names = [*train.names, *(() if test is None else test.names)]
     return Result(
         task=config.name,
         title=config.title,
-        protocol=_protocol(config, grouped=groups is not None, leave_one_out=score is None),
+        protocol=_protocol(config, grouped=groups is not None, leave_one_out=test is None),
         metrics=metrics,
         about=about,
         intervals=intervals,
@@ -126,15 +126,15 @@ class _Answers:
 
 def _ask(
     config: RetrievalConfig,
-    fit: Features,
-    score: Features | None,
-    fit_groups: Int64[np.ndarray, " images"],
-    score_groups: Int64[np.ndarray, " _"],
+    train: Features,
+    test: Features | None,
+    train_groups: Int64[np.ndarray, " images"],
+    test_groups: Int64[np.ndarray, " _"],
 ) -> _Answers:
-    gallery = F.normalize(fit.values, dim=1)
-    asking = fit if score is None else score
-    sizes = np.bincount(fit_groups, minlength=int(score_groups.max()) + 1)
-    has_answer = sizes[score_groups] > (1 if score is None else 0)
+    gallery = F.normalize(train.values, dim=1)
+    asking = train if test is None else test
+    sizes = np.bincount(train_groups, minlength=int(test_groups.max()) + 1)
+    has_answer = sizes[test_groups] > (1 if test is None else 0)
     candidates = np.flatnonzero(has_answer)
     if not len(candidates):
         raise ValueError(
@@ -145,15 +145,15 @@ def _ask(
         generator = np.random.default_rng(config.seed)
         candidates = np.sort(generator.choice(candidates, config.max_queries, replace=False))
     precision, first = [], []
-    groups = torch.from_numpy(fit_groups)
+    groups = torch.from_numpy(train_groups)
     for rows in torch.split(torch.from_numpy(candidates), chunk_size(len(gallery))):
         cosines = F.normalize(asking.values[rows], dim=1) @ gallery.T
-        if score is None:
+        if test is None:
             cosines[torch.arange(len(rows)), rows] = -torch.inf
         order = cosines.argsort(dim=1, descending=True, stable=True)
-        own = torch.from_numpy(score_groups[rows.numpy()])
+        own = torch.from_numpy(test_groups[rows.numpy()])
         right: Bool[Tensor, "batch _"] = groups[order] == own[:, None]
-        if score is None:
+        if test is None:
             right = right[:, :-1]  # the last place is the picture itself
         precision.append(precision_of_rankings(right).numpy())
         first.append(right.int().argmax(dim=1).numpy())
@@ -172,15 +172,15 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    fit: Features, score: Features | None = None, *, least: float
+    train: Features, test: Features | None = None, *, least: float
 ) -> NearDuplicates:
     """Find the pairs of pictures whose centred features have a cosine of ``least`` or more.
 
-    Rows of ``score`` come after those of ``fit``; the mean over all pictures is taken out, since
+    Rows of ``test`` come after those of ``train``; the mean over all pictures is taken out, since
     features that are never negative all point into one corner. Memory is bounded even if all
     pictures are alike: of the pairs only the nearest are kept.
     """
-    values = fit.values if score is None else torch.cat([fit.values, score.values])
+    values = train.values if test is None else torch.cat([train.values, test.values])
     values = F.normalize((values - values.mean(dim=0)).float(), dim=1)
     has_one = torch.zeros(len(values), dtype=torch.bool)
     num_pairs = 0
@@ -205,18 +205,18 @@ def near_duplicates(
 
 
 def _groups(
-    config: RetrievalConfig, fit: Features, score: Features | None
+    config: RetrievalConfig, train: Features, test: Features | None
 ) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]] | None:
     """Return the group of each gallery picture and of each asking one, as numbers."""
-    asking = fit if score is None else score
+    asking = train if test is None else test
     if config.groups is None:
-        if fit.labels is None or asking.labels is None:
+        if train.labels is None or asking.labels is None:
             return None
-        return fit.labels.numpy(), asking.labels.numpy()
+        return train.labels.numpy(), asking.labels.numpy()
     by_path = read_groups(Path(config.groups))
     numbers = {group: number for number, group in enumerate(dict.fromkeys(by_path.values()))}
     groups = []
-    for features in (fit, asking):
+    for features in (train, asking):
         missing = [name for name in features.names if name not in by_path]
         if missing:
             raise ValueError(

@@ -101,33 +101,33 @@ def run(
     config: SemisupConfig,
     backbone: nn.Module,
     transform: EvalTransform,
-    fit: Pictures,
-    score: Pictures | None = None,
+    train: Pictures,
+    test: Pictures | None = None,
 ) -> Result:
     """Return top-1 (and top-5) for every number of labels, such as ``top1_10pct``.
 
     Raises:
         ValueError: if labels are missing, classes differ, or a list names other pictures.
     """
-    fit, score, split = labelled_parts(
-        fit, score, task="semisup", held_out=config.held_out, seed=config.seed
+    train, test, split = labelled_parts(
+        train, test, task="semisup", held_out=config.held_out, seed=config.seed
     )
     metrics: dict[str, float] = {}
     about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
-    counts = {"score": len(score), "classes": len(np.unique(labels_of(fit, task="semisup")))}
+    counts = {"score": len(test), "classes": len(np.unique(labels_of(train, task="semisup")))}
     digests = {}
-    for amount, words, rows in _chosen(config, fit):
-        few = fit.subset(rows)
+    for amount, words, rows in _chosen(config, train):
+        few = train.subset(rows)
         trained = finetune(
             config.training,
             backbone,
             few,
             transform,
-            num_classes=num_classes(fit, score),
+            num_classes=num_classes(train, test),
             seed=config.seed,
         )
-        right, num_scored = num_right(trained, score, transform)
+        right, num_scored = num_right(trained, test, transform)
         for metric, hits in right.items():
             metrics[f"{metric}_{amount}"] = hits / num_scored
             about[f"{metric}_{amount}"] = top1_and_top5(f" with {words}")[metric]
@@ -204,7 +204,7 @@ def read_list(path: Path, pictures: Pictures) -> Int64[np.ndarray, " chosen"]:
 
 
 def _chosen(
-    config: SemisupConfig, fit: Pictures
+    config: SemisupConfig, train: Pictures
 ) -> Iterator[tuple[str, str, Int64[np.ndarray, " chosen"]]]:
     """Yield the name of every list, its size in words, and its rows."""
     amounts: list[tuple[str, str, float | None, int | None]] = [
@@ -220,13 +220,13 @@ def _chosen(
     for amount, words, fraction, number in amounts:
         path = Path(config.lists).expanduser() / f"{amount}-seed{config.seed}.txt"
         if config.lists and path.exists():
-            yield amount, words, read_list(path, fit)
+            yield amount, words, read_list(path, train)
             continue
         rows = choose(
-            labels_of(fit, task="semisup"), fraction=fraction, number=number, seed=config.seed
+            labels_of(train, task="semisup"), fraction=fraction, number=number, seed=config.seed
         )
         if config.lists:
-            write_list(path, [fit.names[row] for row in rows.tolist()])
+            write_list(path, [train.names[row] for row in rows.tolist()])
         yield amount, words, rows
 
 

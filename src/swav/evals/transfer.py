@@ -121,27 +121,27 @@ def run(
     config: TransferConfig,
     backbone: nn.Module,
     transform: EvalTransform,
-    fit: Pictures,
-    score: Pictures | None = None,
+    train: Pictures,
+    test: Pictures | None = None,
 ) -> Result:
     """Return ``linear_top1`` and ``finetune_top1`` (and top-5) on pictures of one class each.
 
     Raises:
         ValueError: if labels are missing or classes differ.
     """
-    fit, score, split = labelled_parts(
-        fit, score, task="transfer", held_out=config.held_out, seed=config.seed
+    train, test, split = labelled_parts(
+        train, test, task="transfer", held_out=config.held_out, seed=config.seed
     )
     schedules = {"linear": config.linear, "finetune": config.finetune}
     metrics: dict[str, float] = {}
     about: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
-    classes = num_classes(fit, score)
+    classes = num_classes(train, test)
     for way in config.ways:
         trained = finetune(
-            schedules[way], backbone, fit, transform, num_classes=classes, seed=config.seed
+            schedules[way], backbone, train, transform, num_classes=classes, seed=config.seed
         )
-        right, num_scored = num_right(trained, score, transform)
+        right, num_scored = num_right(trained, test, transform)
         for metric, hits in right.items():
             metrics[f"{way}_{metric}"] = hits / num_scored
             about[f"{way}_{metric}"] = top1_and_top5(f", {WAYS[way]}")[metric]
@@ -155,7 +155,7 @@ def run(
         about=about,
         intervals=intervals,
         seeds=(config.seed,),
-        counts={"fit": len(fit), "score": len(score), "classes": classes},
+        counts={"fit": len(train), "score": len(test), "classes": classes},
     )
 
 
@@ -179,19 +179,19 @@ def several_labels(features: Features, annotated: Annotated) -> SeveralLabels:
     return SeveralLabels(features.values.numpy(), shown, annotated.classes)
 
 
-def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) -> Result:
+def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -> Result:
     """Return ``map`` and ``map_11point`` over the classes, of one linear SVM a class.
 
     Raises:
         ValueError: if there is no class that both parts show and lack often enough.
     """
-    learn, judge = (normalize(part.values.astype(np.float64)) for part in (fit, score))
-    scores: dict[str, Float64[np.ndarray, " score"]] = {}
+    learn, judge = (normalize(part.values.astype(np.float64)) for part in (train, test))
+    scores: dict[str, Float64[np.ndarray, " test"]] = {}
     costs: dict[str, float] = {}
-    for column, name in enumerate(fit.classes):
-        known = fit.shown[:, column] != 0
-        wanted = fit.shown[known, column] > 0
-        is_asked = (score.shown[:, column] > 0).any()
+    for column, name in enumerate(train.classes):
+        known = train.shown[:, column] != 0
+        wanted = train.shown[known, column] > 0
+        is_asked = (test.shown[:, column] > 0).any()
         if min(wanted.sum(), (~wanted).sum()) < FOLDS or not is_asked:
             continue
         costs[name] = _choose_cost(config, learn[known], wanted)
@@ -199,9 +199,9 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
 
     def precision(rows: Int64[np.ndarray, " kept"]) -> tuple[dict[str, float], dict[str, float]]:
         area, eleven = {}, {}
-        for column, name in enumerate(fit.classes):
-            asked = rows[score.shown[rows, column] != 0]
-            hits = score.shown[asked, column] > 0
+        for column, name in enumerate(train.classes):
+            asked = rows[test.shown[rows, column] != 0]
+            hits = test.shown[asked, column] > 0
             if name in scores and hits.any():
                 area[name] = average_precision(scores[name][asked], hits)
                 eleven[name] = eleven_point_precision(scores[name][asked], hits)
@@ -211,14 +211,14 @@ def run_svm(config: TransferConfig, fit: SeveralLabels, score: SeveralLabels) ->
 
     if not scores:
         raise ValueError(
-            f"transfer: none of the classes {tuple(fit.classes)[:5]} is shown and missing in "
+            f"transfer: none of the classes {tuple(train.classes)[:5]} is shown and missing in "
             f"{FOLDS} pictures to fit on and shown in one to score: more pictures are needed"
         )
     metrics, of_classes = precision(np.arange(len(judge)))
     return Result(
         task=config.name,
         title=config.title,
-        protocol=_svm_protocol(config, sorted(set(fit.classes) - set(scores))),
+        protocol=_svm_protocol(config, sorted(set(train.classes) - set(scores))),
         metrics=metrics,
         about=SVM_METRICS,
         intervals=jackknife_intervals(metrics, lambda rows: precision(rows)[0], len(judge)),
@@ -251,8 +251,8 @@ def _choose_cost(
 def _margins(
     config: TransferConfig,
     cost: float,
-    values: Float64[np.ndarray, "fit features"],
-    wanted: Bool[np.ndarray, " fit"],
+    values: Float64[np.ndarray, "train features"],
+    wanted: Bool[np.ndarray, " train"],
     judged: Float64[np.ndarray, "held features"],
 ) -> Float64[np.ndarray, " held"]:
     """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``judged``."""

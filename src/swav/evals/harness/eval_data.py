@@ -64,8 +64,8 @@ def fit_and_score(
     is_train = source.split in (None, "train")
     if trained_on is None or trained_on.labels is None or not is_train:
         trained_on = replace(source, split="train").build()
-    score = replace(source, split=chosen).build()
-    return EvalData(trained_on, score, f"{source.data} (train)", f"{source.data} ({chosen})")
+    test = replace(source, split=chosen).build()
+    return EvalData(trained_on, test, f"{source.data} (train)", f"{source.data} ({chosen})")
 
 
 def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> EvalData:
@@ -91,9 +91,9 @@ def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Eva
 
 def parts_with_boxes(source: SourceConfig) -> EvalData:
     """Return the parts that a set of VOC or COCO itself says are to fit on and to score."""
-    fit, score = open_annotated(source.data, channels=source.channels)
+    train, test = open_annotated(source.data, channels=source.channels)
     names = f"{source.data} (fit)", f"{source.data} (score)"
-    return EvalData(fit.pictures, score.pictures, *names, boxes=(fit, score))
+    return EvalData(train.pictures, test.pictures, *names, boxes=(train, test))
 
 
 def one_set(pictures: Pictures) -> EvalData:

@@ -27,7 +27,7 @@ from swav.evals.harness.accuracy import count_right
 from swav.evals.harness.extract import encode_all, network_encoder
 from swav.evals.harness.splits import stratified_split
 from swav.evals.harness.subject import Subject
-from swav.evals.harness.training import step_rate, train
+from swav.evals.harness.training import step_rate, train_objective
 
 HEAD_STD = 0.01
 """Deviation of the weights that the linear layer starts with; its bias starts at 0."""
@@ -181,7 +181,7 @@ def finetune(
             step_rate(rate, done, config.drops, config.drop_factor) for _, rate in groups.values()
         ]
 
-    train(
+    train_objective(
         objective,
         optimizer,
         lambda step: loader(
@@ -242,27 +242,27 @@ def network_of(subject: Subject, *, task: str) -> Network:
 
 
 def labelled_parts(
-    fit: Pictures, score: Pictures | None, *, task: str, held_out: float, seed: int
+    train: Pictures, test: Pictures | None, *, task: str, held_out: float, seed: int
 ) -> tuple[Pictures, Pictures, str]:
     """Return what to fit on, what to score, and how they were told apart.
 
     Raises:
         ValueError: if labels are missing, there is one class, or classes differ.
     """
-    labels, split = labels_of(fit, task=task), "fit and score sets"
+    labels, split = labels_of(train, task=task), "fit and score sets"
     if len(np.unique(labels)) < 2:
-        raise ValueError(f"{task} needs two classes or more, {fit.data} has one")
-    if score is None:
+        raise ValueError(f"{task} needs two classes or more, {train.data} has one")
+    if test is None:
         rows = stratified_split(labels, held_out=held_out, seed=seed)
-        fit, score = fit.subset(rows.fit), fit.subset(rows.held_out)
+        train, test = train.subset(rows.train), train.subset(rows.held_out)
         split = f"{held_out:.0%} of each class held out by seed {seed}"
-    labels_of(score, task=task)
-    if fit.classes != score.classes:
+    labels_of(test, task=task)
+    if train.classes != test.classes:
         raise ValueError(
-            f"{task} fits on {len(fit.classes)} classes {fit.classes[:5]} and scores "
-            f"{len(score.classes)} classes {score.classes[:5]}: they need the same names"
+            f"{task} fits on {len(train.classes)} classes {train.classes[:5]} and scores "
+            f"{len(test.classes)} classes {test.classes[:5]}: they need the same names"
         )
-    return fit, score, split
+    return train, test, split
 
 
 def labels_of(pictures: Pictures, *, task: str) -> Int64[np.ndarray, " images"]:

@@ -12,7 +12,7 @@ from swav.evals.harness.extract import Features
 class Split(NamedTuple):
     """Rows of a set, in rising order; no row is in both parts."""
 
-    fit: Int64[np.ndarray, " fit"]
+    train: Int64[np.ndarray, " train"]
     held_out: Int64[np.ndarray, " held"]
 
 
@@ -36,7 +36,7 @@ def stratified_split(labels: Int64[np.ndarray, " images"], *, held_out: float, s
             f"{len(labels)} labelled pictures in {len(held)} classes are too few to hold out "
             f"{held_out:.0%} of each class: label at least {round(1 / held_out)} of one class"
         )
-    return Split(fit=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
+    return Split(train=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
 
 
 def stratified_folds(
@@ -82,16 +82,16 @@ def labels_of(features: Features, *, task: str) -> Int64[np.ndarray, " images"]:
     return labels
 
 
-def check_comparable(fit: Features, score: Features, *, task: str) -> None:
+def check_comparable(train: Features, test: Features, *, task: str) -> None:
     """Raise a ValueError unless both sets have the same kind of features and the same classes."""
-    if fit.values.shape[1] != score.values.shape[1]:
+    if train.values.shape[1] != test.values.shape[1]:
         raise ValueError(
-            f"{task} fits on {fit.values.shape[1]} features and scores {score.values.shape[1]}: "
+            f"{task} fits on {train.values.shape[1]} features and scores {test.values.shape[1]}: "
             "extract both with one backbone"
         )
-    if fit.classes != score.classes:
+    if train.classes != test.classes:
         raise ValueError(
-            f"{task} fits on the classes {_few(fit.classes)} and scores {_few(score.classes)}: "
+            f"{task} fits on the classes {_few(train.classes)} and scores {_few(test.classes)}: "
             "the two sets need the same class names"
         )
 

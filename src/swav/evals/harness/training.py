@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 SAVES_PER_TRAINING = 20
 
 
-def train(
+def train_objective(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], Iterable[Batch]],
