@@ -13,8 +13,9 @@ from swav.evals.harness.eval_data import EvalData
 
 def by_hand(config, views, labels, num_classes):
     """SGD with momentum and weight decay in float64, as its update rule says."""
-    weight = linear_sgd.new_layer(views[0].shape[1], num_classes, config.seed).weight
-    weight = weight.detach().double().numpy()
+    generator = torch.Generator().manual_seed(config.seed)
+    weight = torch.empty(num_classes, views[0].shape[1]).normal_(std=0.01, generator=generator)
+    weight = weight.double().numpy()
     bias, state = np.zeros(num_classes), [np.zeros_like(weight), np.zeros(num_classes)]
     for epoch in range(config.epochs):
         rate = 0.3 * config.batch_size / 256 * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
@@ -38,8 +39,9 @@ def test_the_layer_is_that_of_the_update_rule(made, passes):
     features = made.overlapping(60, seed=0)
     config = LinearSGDConfig(epochs=5, passes=passes, batch_size=16)
     views = [made.overlapping(60, seed=0).values + 0.1 * place for place in range(passes)]
-    layer = linear_sgd.new_layer(8, 4, config.seed)
-    linear_sgd.train_layer(layer, iter(views), features.labels, config)
+    layer = linear_sgd.trained_layer(
+        config, iter(views), features.labels, feature_dim=8, num_classes=4
+    )
     weight, bias = by_hand(config, views, features.labels.numpy(), 4)
     np.testing.assert_allclose(layer.weight.detach(), weight, atol=1e-5)
     np.testing.assert_allclose(layer.bias.detach(), bias, atol=1e-5)

@@ -92,12 +92,18 @@ class FineTune(Objective):
     """Cross-entropy of a linear layer on a network's features, labels looked up by position."""
 
     def __init__(
-        self, backbone: nn.Module, labels: Int64[Tensor, " images"], num_classes: int, *, seed: int
+        self,
+        trunk: nn.Module,
+        labels: Int64[Tensor, " images"],
+        num_classes: int,
+        *,
+        feature_dim: int,
+        seed: int,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.trunk = backbone
-        self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+        self.trunk = trunk
+        self.head = nn.Linear(feature_dim, num_classes)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=generator)
         nn.init.zeros_(self.head.bias)
         self._labels = labels
@@ -155,7 +161,13 @@ def finetune(
         folder: to resume an interrupted training from.
     """
     labels = torch.from_numpy(labels_of(pictures, task="fine-tuning"))
-    objective = FineTune(copy.deepcopy(backbone), labels, num_classes, seed=seed)
+    objective = FineTune(
+        copy.deepcopy(backbone),
+        labels,
+        num_classes,
+        feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
+        seed=seed,
+    )
     objective.requires_grad_(True)
     if config.trunk_rate == 0:
         objective.freeze()
