@@ -283,3 +283,20 @@ def test_the_published_schedule_has_its_numbers():
     assert (config.steps, config.batch_size, config.learning_rate) == (24000, 16, 0.1)
     assert [share * config.steps for share in config.drops] == pytest.approx([18000, 22000])
     assert (config.warmup_steps, config.warmup_factor) == (1000, 0.333)
+
+
+def test_any_number_of_loading_processes_gives_the_same_boxes(tmp_path, backbone):
+    write_voc(tmp_path, {"train": 4, "val": 2})
+    fit, score = open_annotated(str(tmp_path))
+    (tmp_path / "JPEGImages" / "val1.jpg").write_bytes(b"not a picture")
+    alone, beside = (
+        detection.find(
+            detection.trained_detector(SMALL, backbone, TRANSFORM, fit, workers=workers),
+            score,
+            workers=workers,
+        )
+        for workers in (0, 2)
+    )
+    for one, other in zip(alone, beside, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert len(alone[1].boxes) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swav.data.sources.open import from_arrays
-from swav.evals import PartRetrievalConfig, part_retrieval, pixel_encoder
+from swav.evals import Encoder, PartRetrievalConfig, part_retrieval, pixel_encoder
 
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 
@@ -16,15 +16,21 @@ def flat_pictures(num_images: int) -> torch.Tensor:
     return greys[:, None, None, None].expand(-1, 3, 20, 20).contiguous()
 
 
-def grey_as_angle(pictures):
+def mean_greys(pictures):
+    return torch.stack([picture.float().mean() for picture in pictures]) / 255
+
+
+def as_angles(greys):
     """Return a direction for each picture's mean grey, not fooled by its size."""
-    greys = torch.stack([picture.float().mean() for picture in pictures]) / 255
     return torch.stack([greys.cos(), greys.sin()], dim=1)
+
+
+KNOWS_GREY = Encoder(mean_greys, as_angles)
 
 
 def test_an_encoder_that_knows_a_picture_by_any_part_finds_all():
     pictures = from_arrays(flat_pictures(50))
-    result = part_retrieval.run(PartRetrievalConfig(**PLAIN), grey_as_angle, pictures)
+    result = part_retrieval.run(PartRetrievalConfig(**PLAIN), KNOWS_GREY, pictures)
     assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
     assert result.counts == {"gallery": 50, "parts": 50}
 
@@ -32,10 +38,12 @@ def test_an_encoder_that_knows_a_picture_by_any_part_finds_all():
 def test_an_encoder_that_knows_nothing_is_at_chance():
     generator = torch.Generator().manual_seed(0)
 
-    def guess(pictures):
-        return torch.randn(len(pictures), 16, generator=generator)
+    def guess(greys):
+        return torch.randn(len(greys), 16, generator=generator)
 
-    result = part_retrieval.run(PartRetrievalConfig(), guess, from_arrays(flat_pictures(200)))
+    result = part_retrieval.run(
+        PartRetrievalConfig(), Encoder(mean_greys, guess), from_arrays(flat_pictures(200))
+    )
     assert result.metrics["recall_at_1"] <= 0.03
     low, high = result.intervals["recall_at_5"]
     assert low < 5 / 200 < high
@@ -106,7 +114,7 @@ def test_a_part_depends_on_seed_and_position_only(made):
 def test_only_so_many_are_looked_up_but_among_all():
     config = PartRetrievalConfig(**PLAIN, max_parts=7)
     pictures = from_arrays(flat_pictures(40))
-    result = part_retrieval.run(config, grey_as_angle, pictures)
+    result = part_retrieval.run(config, KNOWS_GREY, pictures)
     assert result.counts == {"gallery": 40, "parts": 7}
     assert result.metrics["recall_at_1"] == 1
     drawn = [
@@ -118,11 +126,11 @@ def test_only_so_many_are_looked_up_but_among_all():
 
 def test_fewer_pictures_than_ranks_still_count():
     result = part_retrieval.run(
-        PartRetrievalConfig(**PLAIN), grey_as_angle, from_arrays(flat_pictures(3))
+        PartRetrievalConfig(**PLAIN), KNOWS_GREY, from_arrays(flat_pictures(3))
     )
     assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
     with pytest.raises(ValueError, match="too few"):
-        part_retrieval.run(PartRetrievalConfig(), grey_as_angle, from_arrays(flat_pictures(1)))
+        part_retrieval.run(PartRetrievalConfig(), KNOWS_GREY, from_arrays(flat_pictures(1)))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from swav.data import random
 from swav.data.batch import Batch
@@ -28,6 +29,7 @@ from swav.evals.detectors import build_detector
 from swav.evals.harness.finetune import network_of
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
+from swav.evals.harness.task import settings_of
 from swav.evals.harness.training import step_rate, train_objective
 from swav.ops.metrics import jackknife_intervals
 from swav.run_folder.result import Metric, Result
@@ -71,8 +73,6 @@ class DetectionConfig:
     head_dim: int = 1024
     boxes_per_picture: int = 512
     """Proposals that the head of Faster R-CNN learns from."""
-    workers: int = 0
-    """Processes that read pictures; 0 reads in place. The numbers do not depend on it."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class DetectionConfig:
                 f"detection needs boxes, {subject.data.fit_on} has none: give DATA in the layout "
                 "of VOC (VOCdevkit/VOC2007) or COCO (annotations/instances_train*.json)"
             )
-        return run(self, backbone, transform, *subject.data.boxes)
+        return run(self, backbone, transform, *subject.data.boxes, workers=subject.workers)
 
 
 def voc0712() -> DetectionConfig:
@@ -126,6 +126,7 @@ def run(
     test: Annotated,
     *,
     folder: Path | None = None,
+    workers: int = 0,
 ) -> Result:
     """Return ``map`` (over thresholds 0.5 to 0.95), ``ap50`` and ``ap75``.
 
@@ -136,6 +137,7 @@ def run(
         train: to learn from.
         test: to score, the same classes.
         folder: to resume an interrupted training from.
+        workers: processes that read pictures.
 
     Raises:
         ValueError: if the packages that score are missing, or sets are too small.
@@ -144,8 +146,8 @@ def run(
     for part, sets in (("fit", train), ("score", test)):
         if not any(len(objects.labels) for objects in sets.objects):
             raise ValueError(f"the pictures to {part} have not one box: detection needs some")
-    detector = trained_detector(config, backbone, transform, train, folder=folder)
-    detected = find(detector, test)
+    detector = trained_detector(config, backbone, transform, train, folder=folder, workers=workers)
+    detected = find(detector, test, workers=workers)
     precision = mean_average_precision(detected, test)
     per_class = precision.pop("per_class")
     return Result(
@@ -245,6 +247,7 @@ def trained_detector(
     train: Annotated,
     *,
     folder: Path | None = None,
+    workers: int = 0,
 ) -> nn.Module:
     """Return a detector after the last step, in evaluation mode."""
     with torch.random.fork_rng():
@@ -272,7 +275,7 @@ def trained_detector(
     train_objective(
         objective,
         optimizer,
-        lambda step: items_of(pictures, range(step, config.steps), workers=config.workers),
+        lambda step: items_of(pictures, range(step, config.steps), workers=workers),
         Clock(
             step=0,
             epoch=0,
@@ -289,16 +292,29 @@ def trained_detector(
     return objective.detector
 
 
+@final
+class _Readable(Dataset[Tensor | None]):
+    """The picture at a position, None if it cannot be read."""
+
+    def __init__(self, annotated: Annotated) -> None:
+        self._annotated = annotated
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        try:
+            return self._annotated.picture(index)
+        except UnreadablePicture:
+            return None
+
+
 @torch.no_grad()
-def find(detector: nn.Module, annotated: Annotated) -> list[DetectedBoxes]:
+def find(detector: nn.Module, annotated: Annotated, *, workers: int = 0) -> list[DetectedBoxes]:
     """Return what a detector finds in every picture; nothing in one that cannot be read."""
     device = next(detector.parameters()).device
     detector.eval()
     detected = []
-    for index in range(len(annotated.objects)):
-        try:
-            picture = annotated.picture(index)
-        except UnreadablePicture:
+    numbers = range(len(annotated.objects))
+    for picture in items_of(_Readable(annotated), numbers, workers=workers):
+        if picture is None:
             detected.append(DetectedBoxes(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0)))
             continue
         (answer,) = detector([picture.to(device).float() / 255])
@@ -318,12 +334,7 @@ def _rate(config: DetectionConfig, clock: Clock) -> float:
 
 
 def _protocol(config: DetectionConfig) -> dict[str, Any]:
-    settings = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-        if name != "workers"
-    }
     return {
         "average_precision": "COCO's (101 points, 100 boxes), difficult objects and crowds ignored",
         "augmentation": "left-right flips, shorter sides drawn from sizes",
-    } | settings
+    } | settings_of(config)

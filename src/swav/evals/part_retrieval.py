@@ -18,9 +18,10 @@ from swav.data.eval_transform import Picture
 from swav.data.random import Stream, uniforms
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.accuracy import shares
-from swav.evals.harness.extract import BATCH_SIZE, Encode, readable_batches
+from swav.evals.harness.extract import Encoder, prepared_batches
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
+from swav.evals.harness.task import settings_of
 from swav.ops.neighbours import nearest
 from swav.run_folder.result import Metric, Result
 
@@ -69,19 +70,21 @@ class PartRetrievalConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on the pictures that are scored."""
-        return run(self, subject.encode, subject.data.scored)
+        return run(self, subject.encode, subject.data.scored, workers=subject.workers)
 
 
-def run(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> Result:
+def run(
+    config: PartRetrievalConfig, encoder: Encoder, pictures: Pictures, *, workers: int = 0
+) -> Result:
     """Return the recall at 1 and at 5 of the whole picture, by cosine among all pictures.
 
-    The parts depend on the seed and the positions of the pictures only, so every ``encode``
+    The parts depend on the seed and the positions of the pictures only, so every ``encoder``
     (a network's, the untrained network's, ``pixel_encoder``'s) is asked the same questions.
 
     Raises:
         ValueError: if there are fewer than two readable pictures, or none of those looked up.
     """
-    lookup = _encoded(config, encode, pictures)
+    lookup = _encoded(config, encoder, pictures, workers)
     num_gallery = len(lookup.gallery)
     if num_gallery < 2:
         raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
@@ -139,21 +142,25 @@ class _Lookup(NamedTuple):
     """Row of the gallery that each query is a part of."""
 
 
-def _encoded(config: PartRetrievalConfig, encode: Encode, pictures: Pictures) -> _Lookup:
+def _encoded(
+    config: PartRetrievalConfig, encoder: Encoder, pictures: Pictures, workers: int
+) -> _Lookup:
     """Return the features of every readable picture and of the parts that are looked up."""
     asked = set(chosen(len(pictures), config).tolist())
+
+    def prepare(indices: list[int], batch: list[Picture]) -> tuple[Tensor, Tensor, list[int]]:
+        rows = [row for row, index in enumerate(indices) if index in asked]
+        parts = random_parts([batch[row] for row in rows], [indices[row] for row in rows], config)
+        return encoder.prepare(batch), encoder.prepare(parts) if rows else torch.empty(0), rows
+
     gallery: list[Tensor] = []
     queries: list[Tensor] = []
     answers: list[int] = []
     num_gallery = 0
-    for indices, batch in readable_batches(pictures, batch_size=BATCH_SIZE):
-        gallery.append(encode(batch))
-        rows = [row for row, index in enumerate(indices) if index in asked]
+    for indices, (whole, parts, rows) in prepared_batches(pictures, prepare, workers=workers):
+        gallery.append(encoder.encode(whole))
         if rows:
-            parts = random_parts(
-                [batch[row] for row in rows], [indices[row] for row in rows], config
-            )
-            queries.append(encode(parts))
+            queries.append(encoder.encode(parts))
         answers.extend(num_gallery + row for row in rows)
         num_gallery += len(indices)
     if not answers:
@@ -208,9 +215,5 @@ def _between(ends: tuple[float, float], draw: float) -> float:
 
 
 def _protocol(config: PartRetrievalConfig) -> dict[str, Any]:
-    settings = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-    }
     question = "which whole picture is this part of, by cosine"
-    return {"question": question, "jitter": "by Pillow"} | settings
+    return {"question": question, "jitter": "by Pillow"} | settings_of(config)

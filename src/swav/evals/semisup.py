@@ -76,7 +76,8 @@ class SemisupConfig:
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a copy of a subject's network."""
         network = network_of(subject, task="semisup")
-        return run(self, *network, subject.data.train, subject.data.test)
+        sets = subject.data.train, subject.data.test
+        return run(self, *network, *sets, workers=subject.workers)
 
 
 def one_percent() -> SemisupConfig:
@@ -103,6 +104,8 @@ def run(
     transform: EvalTransform,
     train: Pictures,
     test: Pictures | None = None,
+    *,
+    workers: int = 0,
 ) -> Result:
     """Return top-1 (and top-5) for every number of labels, such as ``top1_10pct``.
 
@@ -126,8 +129,9 @@ def run(
             transform,
             num_classes=num_classes(train, test),
             seed=config.seed,
+            workers=workers,
         )
-        right, num_scored = num_right(trained, test, transform)
+        right, num_scored = num_right(trained, test, transform, workers=workers)
         for metric, hits in right.items():
             metrics[f"{metric}_{amount}"] = hits / num_scored
             about[f"{metric}_{amount}"] = top1_and_top5(f" with {words}")[metric]

@@ -88,7 +88,8 @@ class TransferConfig:
         """Return the result of ``run`` or, where pictures have several labels, ``run_svm``."""
         backbone, transform = network_of(subject, task="transfer")
         if subject.data.boxes is None:
-            return run(self, backbone, transform, subject.data.train, subject.data.test)
+            sets = subject.data.train, subject.data.test
+            return run(self, backbone, transform, *sets, workers=subject.workers)
         assert subject.test_features is not None  # boxes come in two sets
         features = (subject.train_features, subject.test_features)
         return run_svm(self, *map(several_labels, features, subject.data.boxes))
@@ -123,6 +124,8 @@ def run(
     transform: EvalTransform,
     train: Pictures,
     test: Pictures | None = None,
+    *,
+    workers: int = 0,
 ) -> Result:
     """Return ``linear_top1`` and ``finetune_top1`` (and top-5) on pictures of one class each.
 
@@ -139,9 +142,15 @@ def run(
     classes = num_classes(train, test)
     for way in config.ways:
         trained = finetune(
-            schedules[way], backbone, train, transform, num_classes=classes, seed=config.seed
+            schedules[way],
+            backbone,
+            train,
+            transform,
+            num_classes=classes,
+            seed=config.seed,
+            workers=workers,
         )
-        right, num_scored = num_right(trained, test, transform)
+        right, num_scored = num_right(trained, test, transform, workers=workers)
         for metric, hits in right.items():
             metrics[f"{way}_{metric}"] = hits / num_scored
             about[f"{way}_{metric}"] = top1_and_top5(f", {WAYS[way]}")[metric]

@@ -66,7 +66,8 @@ def evaluate(
 
     @cache  # once for all models that read pictures alike
     def pixels_of(source: SourceConfig) -> PixelBaseline:
-        return PixelBaseline(_open_data(source, data, split, fit_on, score_on))
+        eval_data = _open_data(source, data, split, fit_on, score_on)
+        return PixelBaseline(eval_data, workers=loading_workers("cpu"))
 
     return [Measured(model, _evaluate(model, pixels_of(model.source), wanted)) for model in models]
 

@@ -198,7 +198,8 @@ def _evaluate(
     )
     num_images = len(eval_data.train)
     untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
-    comparison = Comparison(subject, untrained, config.seed, PixelBaseline(eval_data))
+    pixels = PixelBaseline(eval_data, workers=subject.workers)
+    comparison = Comparison(subject, untrained, config.seed, pixels)
     model = folder.resolve().name
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:

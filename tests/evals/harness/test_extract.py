@@ -8,8 +8,19 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig, from_arrays
-from swav.evals import extract, pixel_features
+from swav.evals import (
+    ClustersConfig,
+    LinearSGDConfig,
+    PartRetrievalConfig,
+    SemisupConfig,
+    Subject,
+    TransferConfig,
+    extract,
+    pixel_features,
+)
+from swav.evals.harness.eval_data import one_set
 from swav.evals.harness.extract import features_of
+from swav.evals.harness.finetune import FineTuneConfig
 
 TRANSFORM = EvalTransform(input_size=(3, 12, 12), mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -112,3 +123,29 @@ def test_any_number_of_loading_processes_gives_the_same_features(tmp_path):
     )
     assert list(alone.names) == list(beside.names) == [f"{n}.png" for n in (0, 1, 3, 4, 5, 6)]
     assert torch.equal(alone.values, beside.values)
+
+
+def test_any_number_of_loading_processes_gives_the_same_results_of_views_and_trainings(tmp_path):
+    """Also of parts that are looked up, and with a picture that cannot be read."""
+    for shade in range(9):
+        colour = (25 * shade, 0, 200 if shade % 2 else 20)
+        (tmp_path / "ab"[shade % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (10 + shade, 12), colour).save(tmp_path / "ab"[shade % 2] / f"{shade}.png")
+    (tmp_path / "a" / "2.png").write_bytes(b"not a picture")
+    pictures = SourceConfig(data=str(tmp_path), max_bad_fraction=0.5).build()
+    backbone = network()
+    backbone.num_features = 800
+    short = FineTuneConfig(epochs=2, batch_size=4)
+    tasks = (
+        LinearSGDConfig(epochs=2, passes=2, batch_size=4),
+        PartRetrievalConfig(),
+        ClustersConfig(num_clusters=2),
+        SemisupConfig(fractions=(1.0,), training=short),
+        TransferConfig(ways=("finetune",), finetune=short),
+    )
+    for task in tasks:
+        alone, beside = (
+            task.evaluate(Subject(one_set(pictures), backbone, TRANSFORM, workers=workers))
+            for workers in (0, 2)
+        )
+        assert alone.to_json() == beside.to_json()

@@ -16,9 +16,9 @@ from swav.run_folder.result import Result
 class PixelBaseline:
     """What raw pixels score, found once for all models that are shown the same pictures."""
 
-    def __init__(self, data: EvalData) -> None:
+    def __init__(self, data: EvalData, *, workers: int = 0) -> None:
         self.data = data
-        self._subject = Subject(data)
+        self._subject = Subject(data, workers=workers)
         self._found: dict[Task, Result] = {}
 
     def run(self, config: Task) -> Result:

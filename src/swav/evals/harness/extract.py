@@ -4,20 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import resize
 
 from swav.data.eval_transform import EvalTransform, Picture
-from swav.data.loader import read_batches, readable
+from swav.data.loader import items_of, readable
 from swav.data.sources.pictures import Pictures
 
-Encode = Callable[[Sequence[Picture]], Float[Tensor, "batch features"]]
-"""From decoded pictures to one row of features each."""
+Item = TypeVar("Item")
 Rows = tuple[list[Float[Tensor, "images _"]], list[int]]
 """Features of one kind or several, a row for each readable picture, and where in the set it is."""
 
@@ -90,10 +90,10 @@ def network_encoder(
     return Encoder(transform.fit_all, encode)
 
 
-def pixel_encoder(fit: Pictures, *, size: int = PIXELS_SIZE) -> Encoder:
+def pixel_encoder(fit: Pictures, *, size: int = PIXELS_SIZE, workers: int = 0) -> Encoder:
     """Return what makes pixels of pictures, each value standardised over ``fit``."""
     resized = partial(_resized, size=size)
-    pixels = encode_all(Encoder(resized, lambda batch: batch), fit).values
+    pixels = encode_all(Encoder(resized, lambda batch: batch), fit, workers=workers).values
     deviation, mean = torch.std_mean(pixels, dim=0, correction=0)
     deviation = deviation.where(deviation > 0, 1.0)  # a value that never changes says nothing
     return Encoder(resized, lambda batch: (batch - mean) / deviation)
@@ -132,7 +132,13 @@ def encode_rows(
     """
     values: list[Sequence[Tensor]] = []
     kept: list[int] = []
-    for indices, batch in read_batches(pictures, prepare, batch_size=batch_size, workers=workers):
+    batches = prepared_batches(
+        pictures,
+        lambda _, batch: prepare(batch),
+        batch_size=batch_size,
+        workers=workers if pictures.pixels is None else 0,  # decoded already: a copy costs as much
+    )
+    for indices, batch in batches:
         values.append(encode(batch))
         kept.extend(indices)
     if not kept:
@@ -163,10 +169,45 @@ def readable_batches(
     pictures: Pictures, *, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[list[int], list[Picture]]]:
     """Yield the positions and pictures of a set in batches, leaving out unreadable ones."""
-    for start in range(0, len(pictures), batch_size):
-        indices, batch = readable(pictures, range(start, min(start + batch_size, len(pictures))))
-        if batch:
-            yield indices, batch
+    return prepared_batches(pictures, lambda _, batch: batch, batch_size=batch_size)
+
+
+def prepared_batches(
+    pictures: Pictures,
+    prepare: Callable[[list[int], list[Picture]], Item],
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+) -> Iterator[tuple[list[int], Item]]:
+    """Yield the positions of readable pictures and what ``prepare`` makes of both, in order.
+
+    ``prepare`` runs in the loading processes, if there are any.
+    """
+    batches = _Prepared(pictures, prepare, batch_size)
+    numbers = range(-(-len(pictures) // batch_size))
+    items = items_of(batches, numbers, workers=min(workers, len(numbers)))
+    return ((indices, item) for indices, item in items if indices)
+
+
+@final
+class _Prepared(Dataset[tuple[list[int], Any]]):
+    """Batch number ``n`` of the readable pictures of a set; without positions if there are none."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        prepare: Callable[[list[int], list[Picture]], Any],
+        batch_size: int,
+    ) -> None:
+        self._pictures = pictures
+        self._prepare = prepare
+        self._batch_size = batch_size
+
+    def __getitem__(self, number: int) -> tuple[list[int], Any]:
+        start = number * self._batch_size
+        end = min(start + self._batch_size, len(self._pictures))
+        indices, batch = readable(self._pictures, range(start, end))
+        return indices, self._prepare(indices, batch) if batch else ()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ they differ in the rate of the trunk and in the weights it starts from.
 """
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -27,6 +26,7 @@ from swav.evals.harness.accuracy import count_right
 from swav.evals.harness.extract import encode_all, network_encoder
 from swav.evals.harness.splits import stratified_split
 from swav.evals.harness.subject import Subject
+from swav.evals.harness.task import settings_of
 from swav.evals.harness.training import step_rate, train_objective
 
 HEAD_STD = 0.01
@@ -55,11 +55,9 @@ class FineTuneConfig:
     """Range of the share of the picture that a training view shows."""
     flip: float = 0.5
     """Probability of a left-right flip; 0 where direction carries meaning."""
-    workers: int = 0
-    """Processes that make views; 0 works in place. The numbers do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("trunk_rate", "min_steps", "momentum", "weight_decay", "workers"):
+        for name in ("trunk_rate", "min_steps", "momentum", "weight_decay"):
             if asdict(self)[name] < 0:
                 raise ValueError(f"{name} {asdict(self)[name]} must be 0 or more")
         for name, least in (("epochs", 1), ("batch_size", 2)):
@@ -78,13 +76,7 @@ class FineTuneConfig:
 
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on, as plain JSON values."""
-        settings: Mapping[str, Any] = asdict(self)
-        plain = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in settings.items()
-            if name != "workers"
-        }
-        return {"optimizer": "SGD on cross-entropy, steps down, last epoch"} | plain
+        return {"optimizer": "SGD on cross-entropy, steps down, last epoch"} | settings_of(self)
 
 
 @final
@@ -148,6 +140,7 @@ def finetune(
     num_classes: int,
     seed: int,
     folder: Path | None = None,
+    workers: int = 0,
 ) -> FineTune:
     """Return the trained classifier; ``backbone`` itself is left as it was.
 
@@ -159,6 +152,7 @@ def finetune(
         num_classes: logits.
         seed: of the linear layer, the order of the pictures and their crops.
         folder: to resume an interrupted training from.
+        workers: processes that make views.
     """
     labels = torch.from_numpy(labels_of(pictures, task="fine-tuning"))
     objective = FineTune(
@@ -196,9 +190,7 @@ def finetune(
     train_objective(
         objective,
         optimizer,
-        lambda step: loader(
-            views, start_step=step, total_steps=total_steps, workers=config.workers
-        ),
+        lambda step: loader(views, start_step=step, total_steps=total_steps, workers=workers),
         Clock(
             step=0,
             epoch=0,
@@ -215,12 +207,12 @@ def finetune(
 
 
 def num_right(
-    objective: FineTune, pictures: Pictures, transform: EvalTransform
+    objective: FineTune, pictures: Pictures, transform: EvalTransform, *, workers: int = 0
 ) -> tuple[dict[str, int], int]:
     """Return how many readable pictures have their class first and among five, and of how many."""
     device = next(objective.parameters()).device
     encode = network_encoder(objective.classifier.eval(), transform, device=device)
-    logits = encode_all(encode, pictures)
+    logits = encode_all(encode, pictures, workers=workers)
     assert logits.labels is not None
     num_logits = logits.values.shape[1]
     ranked = logits.values.topk(min(5, num_logits), dim=1).indices

@@ -69,7 +69,7 @@ class Subject:
     """Of the method; None if it has none, and for a network that is a baseline."""
     cache: FeatureCache = compute_rows
     workers: int = 0
-    """Processes that read pictures."""
+    """Processes that read pictures and make views; no number depends on it."""
 
     def __post_init__(self) -> None:
         assert (self.backbone is None) == (self.transform is None)
@@ -124,7 +124,7 @@ class Subject:
 
     @cached_property
     def _pixels(self) -> Encoder:
-        return pixel_encoder(self.data.train)
+        return pixel_encoder(self.data.train, workers=self.workers)
 
 
 def assignment_of(

@@ -1,8 +1,9 @@
 """What an evaluation is to those that run it, whichever it is."""
 
-from collections.abc import Hashable
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from swav.config import to_dict
 from swav.evals.harness.input import InputConfig
 from swav.evals.harness.subject import Subject
 from swav.run_folder.result import Result
@@ -22,3 +23,9 @@ class Task(Hashable, Protocol):
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result; raises a ValueError if the pictures do not allow it."""
+
+
+def settings_of(config: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the options that a result depends on, as plain JSON values."""
+    settings = to_dict(config)
+    return {name: value for name, value in settings.items() if name not in ("name", *without)}
