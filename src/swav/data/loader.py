@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from typing import TypeVar, final
+from typing import TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -206,42 +206,6 @@ def loader(
     pin_memory = device is not None and device.type == "cuda"
     items = items_of(dataset, numbers, workers=workers, pin_memory=pin_memory)
     return (dataset.to_batch(item, device) for item in items)
-
-
-def read_batches(
-    pictures: Pictures,
-    prepare: Callable[[list[Picture]], Tensor],
-    *,
-    batch_size: int,
-    workers: int = 0,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield positions and what ``prepare`` makes of the pictures there, in the set's order.
-
-    Pictures that cannot be read are left out. ``prepare`` runs in the loading processes, if there
-    are any; a set that is decoded in memory needs none.
-    """
-    batches = _Readable(pictures, prepare, batch_size)
-    workers = workers if pictures.pixels is None else 0
-    items = items_of(batches, range(-(-len(pictures) // batch_size)), workers=workers)
-    return ((indices, batch) for indices, batch in items if batch is not None)
-
-
-@final
-class _Readable(Dataset[tuple[list[int], Tensor | None]]):
-    """The readable pictures of batch number ``n`` of a set; None where there is not one."""
-
-    def __init__(
-        self, pictures: Pictures, prepare: Callable[[list[Picture]], Tensor], batch_size: int
-    ) -> None:
-        self._pictures = pictures
-        self._prepare = prepare
-        self._batch_size = batch_size
-
-    def __getitem__(self, number: int) -> tuple[list[int], Tensor | None]:
-        start = number * self._batch_size
-        end = min(start + self._batch_size, len(self._pictures))
-        indices, batch = readable(self._pictures, range(start, end))
-        return indices, self._prepare(batch) if batch else None
 
 
 def readable(pictures: Pictures, indices: Iterable[int]) -> tuple[list[int], list[Picture]]:
