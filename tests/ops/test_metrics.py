@@ -102,6 +102,7 @@ def test_alignment_and_uniformity_are_the_papers_means_over_pairs(chunk):
     expected = np.log(np.mean(np.exp(-2 * np.array(pairs))))
     assert uniformity(tensors[0], chunk=chunk) == pytest.approx(expected, rel=1e-5)
     assert uniformity(torch.ones(10, 3)) == pytest.approx(0)
+    assert uniformity(torch.zeros(10, 3), chunk=chunk) == pytest.approx(0)
 
 
 def test_the_interval_of_a_mean_covers_it_nineteen_times_of_twenty():
@@ -113,6 +114,9 @@ def test_the_interval_of_a_mean_covers_it_nineteen_times_of_twenty():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
     assert mean_interval(np.array([0.3])) == (0.0, 1.0)
     assert mean_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+    assert mean_interval(np.ones(40)) == wilson_interval(40, 40)
+    low, high = mean_interval(np.full(20, 0.1))
+    assert low < 0.1 < high
 
 
 def test_the_jackknife_of_a_mean_is_the_standard_error():

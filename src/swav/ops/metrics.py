@@ -16,7 +16,7 @@ Numbers = Int[np.ndarray, " images"]
 
 
 def wilson_interval(
-    num_right: int, num_trials: int, *, confidence: float = 0.95
+    num_right: float, num_trials: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Return the interval of shares that ``num_right`` of ``num_trials`` is compatible with.
 
@@ -37,10 +37,13 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Return the interval around the mean of shares: +- 1.96 standard errors, inside [0, 1].
 
-    A single value says nothing of its spread: it may be anything.
+    A single value says nothing of its spread: it may be anything. Equal values have Wilson's
+    interval, which is that of right and wrong answers with this mean, and they spread most.
     """
     if len(values) < 2:
         return 0.0, 1.0
+    if np.ptp(values) == 0:
+        return wilson_interval(float(values.sum()), len(values), confidence=confidence)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     spread = z * float(values.std(ddof=1)) / sqrt(len(values))
     return max(0.0, float(values.mean()) - spread), min(1.0, float(values.mean()) + spread)
@@ -146,9 +149,10 @@ def uniformity(features: Float[Tensor, "images embed"], *, chunk: int = 1024) ->
     unit = F.normalize(features.double(), dim=1)
     num_pairs = len(unit) * (len(unit) - 1)
     assert num_pairs > 0
+    squares = unit.square().sum(dim=1)  # 1, but 0 where all features are: such rows are alike
     total = -float(len(unit))  # of every picture with itself
-    for rows in torch.split(unit, chunk):
-        # unit vectors: -2 x squared distance is 4 cos - 4
-        total += float((4 * (rows @ unit.T) - 4).exp().sum())
+    for rows, own in zip(torch.split(unit, chunk), torch.split(squares, chunk), strict=True):
+        # -2 x squared distance, by the squares: 4 cos - 4 for unit vectors
+        total += float((4 * (rows @ unit.T) - 2 * (own[:, None] + squares)).exp().sum())
     # exp(-8) is the least of a pair, so only rounding can take the total to 0
     return log(max(total, 1e-300) / num_pairs)
