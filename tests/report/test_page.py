@@ -16,7 +16,7 @@ from PIL import Image
 from swav.data.sources.pictures import Pictures
 from swav.report import write_report
 from swav.report.page import evaluation_table
-from swav.report.wording import shown
+from swav.report.wording import printable
 from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
 
@@ -146,7 +146,7 @@ def test_the_policy_comes_before_anything_it_guards(page: Element) -> None:
 def test_hostile_texts_are_shown_as_they_are(page: Element, colours: Colours) -> None:
     titles = {tile.attributes["title"] for tile in page.tiles()}
     hostile = [name for name in colours if not name.startswith("plain")]
-    assert {shown(name) for name in hostile} <= titles
+    assert {printable(name) for name in hostile} <= titles
     assert "right to left \\u202egpj.png" in titles
     assert "new\\nline.png" in titles
     assert "undecodable \\udcff.png" in titles
@@ -210,7 +210,7 @@ def test_curves_end_at_the_last_line_of_the_log(page: Element) -> None:
 
 
 def test_tiles_show_the_pictures_they_name(page: Element, colours: Colours) -> None:
-    by_title = {shown(name): colour for name, colour in colours.items()}
+    by_title = {printable(name): colour for name, colour in colours.items()}
     tiles = section(page, "clusters").tiles() + section(page, "neighbours").tiles()
     assert len(tiles) > 100
     for tile in tiles:
@@ -223,7 +223,7 @@ def test_sheets_hold_the_surest_members_of_the_largest_clusters(
     members: dict[str, list[tuple[float, str]]] = {}
     with (run_folder / "clusters.csv").open(errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file):
-            member = (float(row["probability"]), shown(row["path"]))
+            member = (float(row["probability"]), printable(row["path"]))
             members.setdefault(row["cluster"], []).append(member)
     found = section(page, "clusters")
     sheets = {
@@ -242,7 +242,7 @@ def test_sheets_hold_the_surest_members_of_the_largest_clusters(
 
 def test_neighbours_are_the_nearest_by_cosine(page: Element, run_folder: Path) -> None:
     with np.load(run_folder / "embeddings.npz") as saved:
-        values, paths = saved["embeddings"].astype(np.float64), list(map(shown, saved["paths"]))
+        values, paths = saved["embeddings"].astype(np.float64), list(map(printable, saved["paths"]))
         labels, classes = saved["labels"], saved["classes"]
     lengths = np.sqrt((values**2).sum(axis=1))
     cosines = values @ values.T / np.outer(lengths, lengths)

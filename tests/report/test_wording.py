@@ -8,10 +8,10 @@ from swav.report.wording import (
     duration,
     findings,
     headline,
+    printable,
     private,
     score,
     scorecard,
-    shown,
     warning,
 )
 from swav.run_folder.readers import Evaluation
@@ -95,8 +95,8 @@ def test_folders_and_credentials_stay_private() -> None:
 
 
 def test_characters_that_deceive_are_spelt_out() -> None:
-    assert shown("a\u202eb\x00c\nd\udcffe") == "a\\u202eb\\x00c\\nd\\udcffe"
-    assert shown("שלום 日本 👩‍🚀") == "שלום 日本 👩‍🚀"
+    assert printable("a\u202eb\x00c\nd\udcffe") == "a\\u202eb\\x00c\\nd\\udcffe"
+    assert printable("שלום 日本 👩‍🚀") == "שלום 日本 👩‍🚀"
 
 
 def test_durations_and_counts_read_well() -> None:

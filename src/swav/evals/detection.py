@@ -219,7 +219,7 @@ class Detection(Objective):
             for picture, index, draw in zip(padded, indices, draws[:, 0], strict=True)
         ]
         losses: dict[str, Tensor] = self.detector(
-            [picture for picture, _ in pairs], [wanted for _, wanted in pairs]
+            [picture for picture, _ in pairs], [target for _, target in pairs]
         )
         metrics = {name: loss.detach().cpu() for name, loss in losses.items()}
         return StepOutput(torch.stack(list(losses.values())).sum(), metrics)

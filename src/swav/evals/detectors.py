@@ -33,7 +33,8 @@ class Staged(Protocol):
 class Stage(NamedTuple):
     """A feature map of a backbone."""
 
-    place: int
+    number: int
+    """In what ``forward_intermediates`` returns."""
     channels: int
     stride: int
     """Pixels of the picture to one of the map."""
@@ -56,8 +57,8 @@ def stages_of(backbone: nn.Module, *, channels: int) -> list[Stage]:
     with torch.no_grad():
         maps = backbone.eval().forward_intermediates(probe, intermediates_only=True)
     backbone.train(was_training)
-    last = {_PROBE // each.shape[-1]: (place, each.shape[1]) for place, each in enumerate(maps)}
-    return [Stage(place, width, stride) for stride, (place, width) in sorted(last.items())]
+    last = {_PROBE // stage.shape[-1]: (row, stage.shape[1]) for row, stage in enumerate(maps)}
+    return [Stage(row, width, stride) for stride, (row, width) in sorted(last.items())]
 
 
 @final
@@ -78,7 +79,7 @@ class Pyramid(nn.Module):
         """Return the maps of the pyramid, the finest first."""
         assert isinstance(self.trunk, Staged)
         maps = self.trunk.forward_intermediates(pictures, intermediates_only=True)
-        named = {str(stage.stride): maps[stage.place] for stage in self._stages}
+        named = {str(stage.stride): maps[stage.number] for stage in self._stages}
         levels: dict[str, Tensor] = self.fpn(named)
         return levels
 
@@ -117,14 +118,14 @@ def build_detector(
             "a detector needs a stage at a quarter of the picture's size or less, and this "
             "backbone has none: take one that reduces more, such as resnet18"
         )
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "min_size": tuple(sizes),
         "max_size": max_size,
         "image_mean": list(mean),
         "image_std": list(std),
     }
     if name == "retinanet":
-        return _retinanet(backbone, stages, num_classes, pyramid_dim, given)
+        return _retinanet(backbone, stages, num_classes, pyramid_dim, options)
     strides = [stage.stride for stage in stages]
     anchors = [(8 * stride,) for stride in [*strides, 2 * strides[-1]]]
     model = FasterRCNN(
@@ -134,7 +135,7 @@ def build_detector(
         box_head=TwoMLPHead(pyramid_dim * POOLED**2, head_dim),
         box_predictor=FastRCNNPredictor(head_dim, num_classes + 1),
         box_batch_size_per_image=boxes_per_picture,
-        **given,
+        **options,
     )
     assert isinstance(model, nn.Module)
     return model
@@ -145,13 +146,14 @@ def _retinanet(
     stages: Sequence[Stage],
     num_classes: int,
     pyramid_dim: int,
-    given: dict[str, Any],
+    options: dict[str, Any],
 ) -> nn.Module:
     """Return RetinaNet (Lin et al., 2017, arXiv 1708.02002) on the stages from stride 8 on."""
     coarse = [stage for stage in stages if stage.stride >= 8]
     if not coarse:
+        strides = [stage.stride for stage in stages]
         raise ValueError(
-            f"retinanet needs a stage of stride 8 or more, not {[each.stride for each in stages]}: "
+            f"retinanet needs a stage of stride 8 or more, not {strides}: "
             "take faster-rcnn, or a backbone that reduces the picture further"
         )
     strides = [stage.stride for stage in coarse]
@@ -164,7 +166,7 @@ def _retinanet(
         Pyramid(backbone, coarse, dim=pyramid_dim, extra=extra),
         num_classes + 1,
         anchor_generator=AnchorGenerator(tuple(anchors), (RATIOS,) * len(anchors)),
-        **given,
+        **options,
     )
     assert isinstance(model, nn.Module)
     return model

@@ -99,10 +99,10 @@ def run(
         ValueError: if labels are missing, classes differ, or a set is too small to split.
     """
     output = linear.run(config.probe, train, test)
-    judged = test_stages if test_stages is not None else [None] * len(train_stages)
+    tests = test_stages if test_stages is not None else [None] * len(train_stages)
     stages = {
-        f"stage{number}": linear.run(config.probe, learn, judge)
-        for number, (learn, judge) in enumerate(zip(train_stages, judged, strict=True), start=1)
+        f"stage{number}": linear.run(config.probe, *sets)
+        for number, sets in enumerate(zip(train_stages, tests, strict=True), start=1)
     }
     probes = {**stages, "top1": output}
     titles = {f"stage{number}": f" after stage {number}" for number in range(1, len(stages) + 1)}

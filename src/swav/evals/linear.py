@@ -114,22 +114,22 @@ def run(config: LinearConfig, train: Features, test: Features | None = None) -> 
         split = stratified_split(labels, held_out=config.held_out, seed=config.seed)
         train, test = take(train, split.train), take(train, split.held_out)
     check_comparable(train, test, task="linear")
-    learn_values, judge_values = _standardised(train, test)
+    train_values, test_values = _standardised(train, test)
     classes, numbers = np.unique(labels_of(train, task="linear"), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"linear needs two classes or more to tell apart, not {train.classes}")
-    axes = principal_axes(learn_values)
-    learn = _Task(learn_values @ axes.directions, torch.from_numpy(numbers), axes, len(classes))
+    axes = principal_axes(train_values)
+    learn = _Task(train_values @ axes.directions, torch.from_numpy(numbers), axes, len(classes))
     accuracies = cross_validated(config, learn) if len(config.penalties) > 1 else {}
     penalty = max(accuracies, key=accuracies.__getitem__) if accuracies else config.penalties[0]
     probe = learn.fitted(config, learn.nothing(), penalty)
-    logits = probe.logits(judge_values @ axes.directions)
-    judged = labels_of(test, task="linear")
+    logits = probe.logits(test_values @ axes.directions)
+    test_labels = labels_of(test, task="linear")
     ranked = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
     num_right = count_right(
-        torch.from_numpy(classes)[ranked], torch.from_numpy(judged), num_classes=len(classes)
+        torch.from_numpy(classes)[ranked], torch.from_numpy(test_labels), num_classes=len(classes)
     )
-    metrics, intervals = shares(num_right, len(judged))
+    metrics, intervals = shares(num_right, len(test_labels))
     return Result(
         task=config.name,
         title=config.title,
@@ -142,7 +142,7 @@ def run(config: LinearConfig, train: Features, test: Features | None = None) -> 
         seeds=(config.seed,),
         counts={
             "fit": len(learn.labels),
-            "score": len(judged),
+            "score": len(test_labels),
             "classes": len(classes),
             "features": train.values.shape[1],
         },

@@ -117,22 +117,22 @@ def run(
         split = stratified_split(labels, held_out=config.held_out, seed=config.seed)
         rows, test = split.train, take(train, split.held_out)
     check_comparable(train, test, task=config.name)
-    judged = torch.from_numpy(labels_of(test, task=config.name))
-    learnt = torch.from_numpy(labels[rows])
-    num_classes = int(max(learnt.max(), judged.max())) + 1
+    test_labels = torch.from_numpy(labels_of(test, task=config.name))
+    train_labels = torch.from_numpy(labels[rows])
+    num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     chosen = (values[torch.from_numpy(rows)] for values in views)
     layer = trained_layer(
         config,
         chosen,
-        learnt,
+        train_labels,
         feature_dim=train.values.shape[1],
         num_classes=num_classes,
         device=device,
     )
     with torch.no_grad():
         ranked = layer(test.values).topk(min(5, num_classes), dim=1).indices
-    num_right = count_right(ranked, judged, num_classes=num_classes)
-    metrics, intervals = shares(num_right, len(judged))
+    num_right = count_right(ranked, test_labels, num_classes=num_classes)
+    metrics, intervals = shares(num_right, len(test_labels))
     return Result(
         task=config.name,
         title=config.title,
@@ -144,8 +144,8 @@ def run(
         seeds=(config.seed,),
         counts={
             "fit": len(rows),
-            "score": len(judged),
-            "classes": len(np.unique(learnt)),
+            "score": len(test_labels),
+            "classes": len(np.unique(train_labels)),
             "features": train.values.shape[1],
         },
     )

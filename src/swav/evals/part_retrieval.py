@@ -31,7 +31,7 @@ _NUM_DRAWS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PartRetrievalConfig:
-    """FeatureCache of whole pictures from a random, colour-jittered part of them."""
+    """Recall of whole pictures from a random, colour-jittered part of them."""
 
     name: ClassVar[str] = "part_retrieval"
     title: ClassVar[str] = "Retrieval from a part"

@@ -53,10 +53,10 @@ def configured(tasks: str | None, values: Mapping[str, Any]) -> dict[str, EvalCo
     configs = named_tasks(names)
     for path, value in values.items():
         name, _, rest = path.partition(".")
-        meant = [each for each, config in configs.items() if config.name == name]
+        meant = [title for title, config in configs.items() if config.name == name]
         if not meant:
             raise UsageError(f"--{path} is an option of {name}: add {name} to --tasks")
-        configs.update({each: with_values(configs[each], {rest: value}) for each in meant})
+        configs.update({title: with_values(configs[title], {rest: value}) for title in meant})
     return configs or None
 
 

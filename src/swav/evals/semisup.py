@@ -163,8 +163,8 @@ def choose(
     chosen = []
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
-        wanted = round(fraction * len(rows)) if fraction is not None else number
-        chosen.append(rows[: max(wanted or 0, 1)])
+        size = round(fraction * len(rows)) if fraction is not None else number
+        chosen.append(rows[: max(size or 0, 1)])
     return np.sort(np.concatenate(chosen))
 
 

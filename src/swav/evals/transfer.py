@@ -194,17 +194,19 @@ def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -
     Raises:
         ValueError: if there is no class that both parts show and lack often enough.
     """
-    learn, judge = (normalize(part.values.astype(np.float64)) for part in (train, test))
+    train_values, test_values = (
+        normalize(part.values.astype(np.float64)) for part in (train, test)
+    )
     scores: dict[str, Float64[np.ndarray, " test"]] = {}
     costs: dict[str, float] = {}
     for column, name in enumerate(train.classes):
         known = train.shown[:, column] != 0
-        wanted = train.shown[known, column] > 0
+        is_positive = train.shown[known, column] > 0
         is_asked = (test.shown[:, column] > 0).any()
-        if min(wanted.sum(), (~wanted).sum()) < FOLDS or not is_asked:
+        if min(is_positive.sum(), (~is_positive).sum()) < FOLDS or not is_asked:
             continue
-        costs[name] = _choose_cost(config, learn[known], wanted)
-        scores[name] = _margins(config, costs[name], learn[known], wanted, judge)
+        costs[name] = _choose_cost(config, train_values[known], is_positive)
+        scores[name] = _margins(config, costs[name], train_values[known], is_positive, test_values)
 
     def precision(rows: Int64[np.ndarray, " kept"]) -> tuple[dict[str, float], dict[str, float]]:
         area, eleven = {}, {}
@@ -223,20 +225,20 @@ def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -
             f"transfer: none of the classes {tuple(train.classes)[:5]} is shown and missing in "
             f"{FOLDS} pictures to fit on and shown in one to score: more pictures are needed"
         )
-    metrics, of_classes = precision(np.arange(len(judge)))
+    metrics, of_classes = precision(np.arange(len(test_values)))
     return Result(
         task=config.name,
         title=config.title,
         protocol=_svm_protocol(config, sorted(set(train.classes) - set(scores))),
         metrics=metrics,
         about=SVM_METRICS,
-        intervals=jackknife_intervals(metrics, lambda rows: precision(rows)[0], len(judge)),
+        intervals=jackknife_intervals(metrics, lambda rows: precision(rows)[0], len(test_values)),
         seeds=(config.seed,),
         counts={
-            "fit": len(learn),
-            "score": len(judge),
+            "fit": len(train_values),
+            "score": len(test_values),
             "classes": len(scores),
-            "features": learn.shape[1],
+            "features": train_values.shape[1],
         },
         details={"average_precision": of_classes, "costs": costs},
     )
@@ -245,15 +247,15 @@ def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -
 def _choose_cost(
     config: TransferConfig,
     values: Float64[np.ndarray, "images features"],
-    wanted: Bool[np.ndarray, " images"],
+    is_positive: Bool[np.ndarray, " images"],
 ) -> float:
     """Return the cost with the best mean average precision over the folds of the fit set."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=config.seed)
     means = {cost: 0.0 for cost in sorted(config.costs)}
-    for rows, held in folds.split(values, wanted):
+    for rows, held in folds.split(values, is_positive):
         for cost in means:
-            scores = _margins(config, cost, values[rows], wanted[rows], values[held])
-            means[cost] += average_precision(scores, wanted[held]) / FOLDS
+            scores = _margins(config, cost, values[rows], is_positive[rows], values[held])
+            means[cost] += average_precision(scores, is_positive[held]) / FOLDS
     return max(means, key=lambda cost: means[cost])
 
 
@@ -261,15 +263,15 @@ def _margins(
     config: TransferConfig,
     cost: float,
     values: Float64[np.ndarray, "train features"],
-    wanted: Bool[np.ndarray, " train"],
-    judged: Float64[np.ndarray, "held features"],
+    is_positive: Bool[np.ndarray, " train"],
+    test_values: Float64[np.ndarray, "held features"],
 ) -> Float64[np.ndarray, " held"]:
-    """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``judged``."""
+    """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``test_values``."""
     machine = LinearSVC(C=cost, dual="auto", max_iter=10000, random_state=config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # far from any good cost
-        machine.fit(values, wanted)
-    scores: Float64[np.ndarray, " held"] = machine.decision_function(judged)
+        machine.fit(values, is_positive)
+    scores: Float64[np.ndarray, " held"] = machine.decision_function(test_values)
     return scores
 
 

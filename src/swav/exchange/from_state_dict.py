@@ -74,7 +74,8 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
         problem = _fill(network, fitting(network))
         if not problem:
             if _is_torchvision(name) and not (is_named and hasattr(network, "pretrained_cfg")):
-                network.pretrained_cfg = untrained.pretrained_cfg = _shown(name, path.name)  # type: ignore[assignment]
+                settings: Any = _published_input(name, path.name)
+                network.pretrained_cfg = untrained.pretrained_cfg = settings
             return network, untrained
         problems.append(problem)
     if problems:
@@ -91,9 +92,12 @@ def _candidates(name: str, tensors: Mapping[str, Tensor], channels: int) -> Iter
         config = BackboneConfig(name=name)
         if "conv1.weight" in tensors:
             channels = tensors["conv1.weight"].shape[1]
-        yield lambda: config.build(channels), lambda made: _without_heads(made, tensors)
+        yield lambda: config.build(channels), lambda network: _without_heads(network, tensors)
     if _is_torchvision(name):
-        yield lambda: torchvision_network(name), lambda made: _without_last_layer(made, tensors)
+        yield (
+            lambda: torchvision_network(name),
+            lambda network: _without_last_layer(network, tensors),
+        )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -157,8 +161,8 @@ def torchvision_network(name: str) -> nn.Module:
     """
     model: Any = torchvision.models.get_model(name, weights=None)
     model.last_layer, last = [
-        (place, module)
-        for place, module in model.named_modules()
+        (path, module)
+        for path, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     ][-1]
     model.set_submodule(model.last_layer, nn.Identity())
@@ -171,13 +175,13 @@ def _is_torchvision(name: str) -> bool:
     return name not in AUXILIARY and name in torchvision.models.list_models(torchvision.models)
 
 
-def _shown(name: str, file: str) -> dict[str, Any]:
+def _published_input(name: str, file: str) -> dict[str, Any]:
     """Return what torchvision's weights in this file are evaluated on, or its first of that name.
 
     The first of a ResNet are shown 224 of 256 pixels, as those of most papers are.
     """
     published = list(torchvision.models.get_model_weights(name))
-    weights = next((each for each in published if each.url.endswith(f"/{file}")), published[0])
+    weights = next((entry for entry in published if entry.url.endswith(f"/{file}")), published[0])
     transform = weights.transforms()
     (side,), (resized,) = transform.crop_size, transform.resize_size
     return {
@@ -191,13 +195,15 @@ def _shown(name: str, file: str) -> dict[str, Any]:
 
 def _without_last_layer(network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = {OLD_DENSENET.sub(r"\1\2.", key): value for key, value in tensors.items()}
-    return {key: each for key, each in named.items() if not key.startswith(network.last_layer)}
+    return {key: tensor for key, tensor in named.items() if not key.startswith(network.last_layer)}
 
 
 def _without_heads(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors without those of heads; some networks of timm have a norm called so."""
     own = network.state_dict().keys()
-    return {key: each for key, each in tensors.items() if key in own or not key.startswith(HEADS)}
+    return {
+        key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(HEADS)
+    }
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:

@@ -220,10 +220,10 @@ def _stage_values(metrics: Mapping[str, float]) -> Column | None:
     return np.array(values, dtype=np.float64) if values else None
 
 
-def _lines(columns: Mapping[str, Column], *wanted: tuple[str, str, str, bool]) -> list[Line]:
+def _lines(columns: Mapping[str, Column], *options: tuple[str, str, str, bool]) -> list[Line]:
     """Return a line for each column that has a finite value; its label holds the last one."""
     lines = []
-    for name, label, colour, dashed in wanted:
+    for name, label, colour, dashed in options:
         values = columns.get(name, np.zeros(0))
         finite = values[np.isfinite(values)]
         if len(finite):

@@ -11,7 +11,7 @@ import torch
 from swav.ops import neighbours
 from swav.report.figures import PageFigure, cluster_sizes
 from swav.report.thumbnails import Album, Tile, picture_tile
-from swav.report.wording import count, shown
+from swav.report.wording import count, printable
 from swav.run_folder.readers import Absent, Embeddings, ViewGroup, read_clusters, read_views
 
 NUM_SHEETS, NUM_MEMBERS = 24, 12
@@ -114,7 +114,7 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
         )
     sheets = [
         Sheet(
-            name=shown(cluster.name),
+            name=printable(cluster.name),
             size=count(len(cluster.paths), "picture"),
             remark=_majority([classes[path] for path in cluster.paths if path in classes]),
             tiles=tuple(album.tile(path) for path in cluster.paths[:NUM_MEMBERS]),
@@ -196,4 +196,4 @@ def _majority(classes: Sequence[str]) -> str:
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:
-    return shown(classes[label]) if 0 <= label < len(classes) else f"label {label}"
+    return printable(classes[label]) if 0 <= label < len(classes) else f"label {label}"

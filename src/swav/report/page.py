@@ -90,7 +90,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         elif value is not None and value != [] and value != "":
             listed = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             listed = {"True": "yes", "False": "no"}.get(listed, listed)
-            lines.append((wording.shown(name), wording.shown(wording.private(listed))))
+            lines.append((wording.printable(name), wording.printable(wording.private(listed))))
     return lines
 
 
@@ -105,7 +105,7 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
     rows = None if isinstance(embeddings, Absent) else embeddings
     cards = map(wording.scorecard, evaluations)
     return {
-        "name": wording.shown(run_folder.resolve().name),
+        "name": wording.printable(run_folder.resolve().name),
         "headline": wording.headline(known),
         "findings": wording.findings(evaluations),
         "warning": "" if isinstance(columns, Absent) else wording.warning(columns),
@@ -118,7 +118,7 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
         "stages": _stages(evaluations),
         "unreadable": []
         if isinstance(evaluated, Absent)
-        else [wording.shown(name) for name in evaluated[1]],
+        else [wording.printable(name) for name in evaluated[1]],
         "curves": columns if isinstance(columns, Absent) else figures.curves(columns),
         "views": _or_absent(lambda: galleries.views(run_folder, album)),
         "clusters": _or_absent(lambda: galleries.clusters(run_folder, album, rows)),
@@ -156,9 +156,9 @@ def _facts(run: Mapping[str, Any], columns: Mapping[str, Any]) -> list[tuple[str
         facts.append(("Time", wording.duration(float(seconds))))
     for key in ("recipe", "seed", "status"):
         if run.get(key) is not None:
-            facts.append((key.capitalize(), wording.shown(run[key])))
+            facts.append((key.capitalize(), wording.printable(run[key])))
     if run.get("started"):
-        facts.append(("Started", wording.shown(run["started"])[:16].replace("T", " ")))
+        facts.append(("Started", wording.printable(run["started"])[:16].replace("T", " ")))
     return facts
 
 
@@ -170,7 +170,7 @@ def _row(evaluation: Evaluation, metric: str) -> Row:
         low, high = evaluation.intervals[metric]
         interval = f"{wording.score(about, low)} \u2013 {wording.score(about, high)}"
     return Row(
-        metric=wording.shown(about.title),
+        metric=wording.printable(about.title),
         value=wording.score(about, value),
         interval=interval,
         baselines=tuple(
@@ -194,14 +194,14 @@ def _bad_files(run_folder: Path) -> tuple[list[tuple[str, str]], int]:
         raise Absent("Every picture could be read.")
     lines = dict.fromkeys(line for line in read_text(path).split("\n") if line.strip())
     reasons = [line.partition("\t") for line in lines]
-    some = [(wording.shown(name), wording.shown(reason)) for name, _, reason in reasons]
+    some = [(wording.printable(name), wording.printable(reason)) for name, _, reason in reasons]
     return some[:MOST_BAD_FILES], max(len(some) - MOST_BAD_FILES, 0)
 
 
 def _settings(run_folder: Path) -> str:
     """Return ``config.yaml`` as it stands, but for the folders of absolute paths."""
     text = read_text(run_folder / layout.CONFIG)
-    return "\n".join(wording.shown(wording.private(line)) for line in text.split("\n"))
+    return "\n".join(wording.printable(wording.private(line)) for line in text.split("\n"))
 
 
 def _template() -> Template:

@@ -30,21 +30,23 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    shown = ""
+    previous = ""
     for task, metric in _metrics(groups):
         for label, runs in groups.items():
-            found = [
+            measured = [
                 result
                 for results in runs
                 for result in results
                 if result.label == task and metric in result.metrics
             ]
-            if not found:
+            if not measured:
                 continue
-            named = {"model": label, "runs": str(len(found))}
-            first = "" if task == shown else task
-            table.add_row(first, metric, *(named[name] for name in names), *_cells(found, metric))
-            shown = task
+            named = {"model": label, "runs": str(len(measured))}
+            first = "" if task == previous else task
+            table.add_row(
+                first, metric, *(named[name] for name in names), *_cells(measured, metric)
+            )
+            previous = task
     console = Console(stderr=stderr)
     if not console.is_terminal:  # a file has lines of any length
         console.width = WIDE
@@ -72,7 +74,10 @@ def _cells(results: Sequence[Result], metric: str) -> list[str]:
         sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
     beside = []
     for name in ("random", "pixels"):
-        found = [result.baselines.get(name, {}).get(metric) for result in results]
-        known = [value for value in found if value is not None]
+        known = [
+            result.baselines[name][metric]
+            for result in results
+            if metric in result.baselines.get(name, {})
+        ]
         beside.append(f"{mean(known):.4f}" if known else "")
     return [f"{mean(values):.4f}", sure, *beside]

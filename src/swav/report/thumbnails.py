@@ -11,7 +11,7 @@ from torch import Tensor
 
 from swav.data.sources.decode import UnreadablePicture
 from swav.data.sources.pictures import Pictures
-from swav.report.wording import shown
+from swav.report.wording import printable
 
 TINY = 48
 """Pictures up to this side are kept without loss and shown with square pixels."""
@@ -37,18 +37,18 @@ class Album:
         names = pictures.names if pictures is not None else ()
         self._indices = {name: index for index, name in enumerate(names)}
         # Files spell out what cannot be encoded, so a name may come back as it is shown.
-        spelt = {shown(name): index for name, index in self._indices.items()}
+        spelt = {printable(name): index for name, index in self._indices.items()}
         self._indices = spelt | self._indices
 
     def tile(self, name: str) -> Tile:
         """Return the centre square of the picture called ``name``, as the backbone sees it."""
-        index = self._indices.get(name, self._indices.get(shown(name)))
+        index = self._indices.get(name, self._indices.get(printable(name)))
         if index is None or self.pictures is None:
-            return Tile(name=shown(name), source=None)
+            return Tile(name=printable(name), source=None)
         try:
             picture = self.pictures[index]
         except UnreadablePicture:
-            return Tile(name=shown(name), source=None)
+            return Tile(name=printable(name), source=None)
         return picture_tile(name, channels_last(picture), side=self.side, square=True)
 
 
@@ -72,7 +72,7 @@ def picture_tile(
         image = _centre_square(image)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     tiny = max(image.size) <= TINY
-    return Tile(name=shown(name), source=_data_address(image, lossless=tiny), tiny=tiny)
+    return Tile(name=printable(name), source=_data_address(image, lossless=tiny), tiny=tiny)
 
 
 def _centre_square(image: Image.Image) -> Image.Image:

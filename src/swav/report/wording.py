@@ -39,9 +39,9 @@ class Scorecard:
     bars: tuple[Bar, ...]
 
 
-def shown(text: object) -> str:
+def printable(text: object) -> str:
     """Return text that is safe to show: control, bidi and undecodable characters are spelt out."""
-    return "".join(map(_shown_character, str(text)))
+    return "".join(map(_printable_character, str(text)))
 
 
 def private(text: str) -> str:
@@ -73,8 +73,8 @@ def score(metric: Metric, value: float) -> str:
 
 def evaluation_title(evaluation: Evaluation) -> str:
     """Return its task in words, and the name of its protocol if it has one."""
-    named = f" ({shown(evaluation.name)})" if evaluation.name else ""
-    return shown(evaluation.title) + named
+    named = f" ({printable(evaluation.name)})" if evaluation.name else ""
+    return printable(evaluation.title) + named
 
 
 def baseline_title(baseline: str) -> str:
@@ -90,12 +90,12 @@ def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def headline(run: Mapping[str, Any]) -> str:
     """Return what was trained on what, in one sentence."""
     method = run.get("method_title") or run.get("method")  # earlier runs have no title
-    by = f" with {shown(method)}" if method else ""
-    backbone = shown(run.get("backbone") or "network")
+    by = f" with {printable(method)}" if method else ""
+    backbone = printable(run.get("backbone") or "network")
     pictures = "pictures"
     if isinstance(run.get("num_images"), int):
         pictures = count(run["num_images"], "picture")
-    data = f" of “{shown(data_name(str(run['data'])))}”" if run.get("data") else ""
+    data = f" of “{printable(data_name(str(run['data'])))}”" if run.get("data") else ""
     return f"A {backbone} trained{by} on {pictures}{data}, without labels"
 
 
@@ -121,7 +121,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
         ]
         colon = f": {', '.join(against)}" if against else ""
         value = score(evaluation.about[metric], evaluation.metrics[metric])
-        sentences.append((value, f"{shown(evaluation.finding)}{colon}."))
+        sentences.append((value, f"{printable(evaluation.finding)}{colon}."))
     return sentences
 
 
@@ -166,7 +166,7 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
         for label, value in values.items()
     ]
     title = evaluation_title(evaluation)
-    return Scorecard(title=title, metric=shown(about.title), bars=tuple(bars))
+    return Scorecard(title=title, metric=printable(about.title), bars=tuple(bars))
 
 
 def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
@@ -189,7 +189,7 @@ def _last(curves: Mapping[str, np.ndarray], name: str) -> float:
     return float(finite[-1]) if len(finite) else math.nan
 
 
-def _shown_character(character: str) -> str:
+def _printable_character(character: str) -> str:
     if character in _BIDI or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
         return character.encode("unicode_escape").decode("ascii")
     return character

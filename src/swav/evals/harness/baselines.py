@@ -19,13 +19,13 @@ class PixelBaseline:
     def __init__(self, data: EvalData, *, workers: int = 0) -> None:
         self.data = data
         self._subject = Subject(data, workers=workers)
-        self._found: dict[Task, Result] = {}
+        self._results: dict[Task, Result] = {}
 
     def run(self, config: Task) -> Result:
         """Return the result of one task."""
-        if config not in self._found:
-            self._found[config] = _result(config, self._subject)
-        return self._found[config]
+        if config not in self._results:
+            self._results[config] = _result(config, self._subject)
+        return self._results[config]
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Comparison:
         Raises:
             ValueError: if the pictures do not allow this task.
         """
-        subject = self._shown(config.input)
+        subject = self._with_input(config.input)
         is_network = subject.backbone is not None
         own = _result(config, subject) if is_network else self.pixels.run(config)
         result = replace(own, seeds=(self.seed,))
         if subject.transform is not None:
-            shown = asdict(subject.transform)
-            result = replace(result, details={**result.details, "input": shown})
+            details = {**result.details, "input": asdict(subject.transform)}
+            result = replace(result, details=details)
         if "random" in config.baselines and self.untrained is not None:
-            untrained = self._shown(config.input, random=True)
+            untrained = self._with_input(config.input, random=True)
             is_same = untrained.backbone is subject.backbone
             random = own if is_same else _result(config, untrained)
             result = result.with_baseline("random", random)
@@ -65,7 +65,7 @@ class Comparison:
         """Subjects by what they are shown, so that tasks with one input share features."""
         return {}
 
-    def _shown(self, config: InputConfig, *, random: bool = False) -> Subject:
+    def _with_input(self, config: InputConfig, *, random: bool = False) -> Subject:
         """Return the subject, or its network before training, shown what a task asks for."""
         transform = self.subject.transform and config.applied(self.subject.transform)
         subject = replace(self.subject, transform=transform)

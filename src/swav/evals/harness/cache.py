@@ -41,9 +41,9 @@ def cached_in(folder: Path) -> FeatureCache:
         tensors = _read(path)
         if tensors is not None:
             kept = tensors.pop("kept").tolist()
-            return [tensors[f"values{place}"] for place in range(len(tensors))], kept
+            return [tensors[f"values{kind}"] for kind in range(len(tensors))], kept
         values, kept = compute()
-        named = {f"values{place}": each for place, each in enumerate(values)}
+        named = {f"values{kind}": rows for kind, rows in enumerate(values)}
         _write({**named, "kept": torch.tensor(kept)}, path)
         return values, kept
 
@@ -61,11 +61,11 @@ def _read(path: Path) -> dict[str, torch.Tensor] | None:
 
 def weights_digest(network: nn.Module) -> str:
     """Return a text that changes when any parameter or buffer of a network does."""
-    found = blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for name, tensor in sorted(network.state_dict().items()):
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _digest(subject: Subject, pictures: Pictures, name: str) -> str:

@@ -50,13 +50,13 @@ def fit_and_score(
     """
     if trained_on is None and split is None and is_annotated(source.data):
         return parts_with_boxes(source)
-    found = splits(source.data) if trained_on is None else trained_on.splits
-    held_out = [part for part in found if part != "train"]
-    if split is None and ("train" not in found or not held_out):
+    parts = splits(source.data) if trained_on is None else trained_on.splits
+    held_out = [part for part in parts if part != "train"]
+    if split is None and ("train" not in parts or not held_out):
         return one_set(source.build() if trained_on is None else trained_on)
     chosen = split or ("test" if "test" in held_out else held_out[0])
-    if chosen not in held_out or "train" not in found:
-        parts_of = f"has the parts {', '.join(found)}" if found else "has no parts"
+    if chosen not in held_out or "train" not in parts:
+        parts_of = f"has the parts {', '.join(parts)}" if parts else "has no parts"
         raise ValueError(
             f"--split {chosen}: {source.data} {parts_of}; this needs train, and another to score "
             "(folders train, val, test), or --fit-on and --score-on"
@@ -76,8 +76,8 @@ def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Eva
     """
     opened, names = [], []
     for data, first in ((fit_on, ("train",)), (score_on, ("test", "val"))):
-        found = splits(data)
-        split = next((part for part in first if part in found), None)
+        parts = splits(data)
+        split = next((part for part in first if part in parts), None)
         opened.append(replace(source, data=data, split=split).build())
         names.append(data if split is None else f"{data} ({split})")
     if opened[0].digest() == opened[1].digest():

@@ -97,5 +97,5 @@ def check_comparable(train: Features, test: Features, *, task: str) -> None:
 
 
 def _few(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(classes[:5]) or "without names"
-    return f"{shown}, ... ({len(classes)})" if len(classes) > 5 else shown
+    names = ", ".join(classes[:5]) or "without names"
+    return f"{names}, ... ({len(classes)})" if len(classes) > 5 else names
