@@ -18,6 +18,7 @@ from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.splits import (
     check_comparable,
+    check_held_out,
     labels_of,
     stratified_folds,
     stratified_split,
@@ -66,8 +67,7 @@ class LinearConfig:
             raise ValueError(f"folds {self.folds} must be 2 or more")
         if self.max_chosen_on < 1:
             raise ValueError(f"max_chosen_on {self.max_chosen_on} must be 1 or more")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+        check_held_out(self.held_out)
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""

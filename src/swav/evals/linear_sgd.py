@@ -23,7 +23,13 @@ from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.finetune import FineTune
 from swav.evals.harness.input import PUBLISHED, InputConfig
-from swav.evals.harness.splits import check_comparable, labels_of, stratified_split, take
+from swav.evals.harness.splits import (
+    check_comparable,
+    check_held_out,
+    labels_of,
+    stratified_split,
+    take,
+)
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.task import settings_of
 from swav.evals.harness.training import train_objective
@@ -63,8 +69,7 @@ class LinearSGDConfig:
             raise ValueError(f"passes {self.passes} of {self.epochs} epochs: use {self.epochs}")
         if self.lr_per_256 <= 0:
             raise ValueError(f"lr_per_256 {self.lr_per_256} must be above 0")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+        check_held_out(self.held_out)
 
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""

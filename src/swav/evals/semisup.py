@@ -22,12 +22,12 @@ from swav.evals.harness.finetune import (
     FineTuneConfig,
     finetune,
     labelled_parts,
-    labels_of,
     network_of,
     num_classes,
     num_right,
 )
 from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
+from swav.evals.harness.splits import check_held_out, labels_of
 from swav.evals.harness.subject import Subject
 from swav.ops.metrics import wilson_interval
 from swav.run_folder.atomic import write_atomically
@@ -65,8 +65,7 @@ class SemisupConfig:
             raise ValueError(f"fractions {self.fractions} must be shares above 0, at most 1")
         if any(number < 1 for number in self.per_class):
             raise ValueError(f"per_class {self.per_class} must be numbers of 1 or more")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+        check_held_out(self.held_out)
 
     @property
     def shares(self) -> tuple[float, ...]:

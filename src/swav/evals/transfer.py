@@ -32,6 +32,7 @@ from swav.evals.harness.finetune import (
     num_right,
 )
 from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
+from swav.evals.harness.splits import check_held_out
 from swav.evals.harness.subject import Subject
 from swav.ops.average_precision import average_precision, eleven_point_precision
 from swav.ops.metrics import jackknife_intervals, wilson_interval
@@ -81,8 +82,7 @@ class TransferConfig:
             )
         if not self.costs or min(self.costs) <= 0:
             raise ValueError(f"costs {self.costs} must be numbers above 0")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out {self.held_out} must be between 0 and 1")
+        check_held_out(self.held_out)
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` or, where pictures have several labels, ``run_svm``."""

@@ -24,7 +24,7 @@ from swav.data.views.crops import CropGroup, ViewsConfig
 from swav.engine import Clock, Objective, StepOutput
 from swav.evals.harness.accuracy import count_right
 from swav.evals.harness.extract import encode_all, network_encoder
-from swav.evals.harness.splits import stratified_split
+from swav.evals.harness.splits import check_same_classes, labels_of, stratified_split
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.task import settings_of
 from swav.evals.harness.training import step_rate, train_objective
@@ -261,26 +261,8 @@ def labelled_parts(
         train, test = train.subset(rows.train), train.subset(rows.held_out)
         split = f"{held_out:.0%} of each class held out by seed {seed}"
     labels_of(test, task=task)
-    if train.classes != test.classes:
-        raise ValueError(
-            f"{task} fits on {len(train.classes)} classes {train.classes[:5]} and scores "
-            f"{len(test.classes)} classes {test.classes[:5]}: they need the same names"
-        )
+    check_same_classes(train, test, task=task)
     return train, test, split
-
-
-def labels_of(pictures: Pictures, *, task: str) -> Int64[np.ndarray, " images"]:
-    """Return the labels of a set.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if pictures.labels is None:
-        raise ValueError(
-            f"{task} needs labels, {pictures.data} has none: one folder a class, a CSV file with "
-            "a label column, or a labelled set such as cifar10:DIR"
-        )
-    return pictures.labels
 
 
 def num_classes(*sets: Pictures) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from swav.data.sources.pictures import Pictures
 from swav.evals.harness.extract import Features
 
 
@@ -14,6 +15,12 @@ class Split(NamedTuple):
 
     train: Int64[np.ndarray, " train"]
     held_out: Int64[np.ndarray, " held"]
+
+
+def check_held_out(share: float) -> None:
+    """Raise a ValueError unless something is left on both sides of a split."""
+    if not 0 < share < 1:
+        raise ValueError(f"held_out {share} must be between 0 and 1")
 
 
 def stratified_split(labels: Int64[np.ndarray, " images"], *, held_out: float, seed: int) -> Split:
@@ -67,19 +74,18 @@ def take(features: Features, rows: Int64[np.ndarray, " rows"]) -> Features:
     )
 
 
-def labels_of(features: Features, *, task: str) -> Int64[np.ndarray, " images"]:
+def labels_of(labelled: Features | Pictures, *, task: str) -> Int64[np.ndarray, " images"]:
     """Return the labels as an array.
 
     Raises:
         ValueError: if there are none.
     """
-    if features.labels is None:
+    if labelled.labels is None:
         raise ValueError(
             f"{task} needs labels: one folder a class, a CSV file with a label column, or a "
             "labelled set such as cifar10:DIR"
         )
-    labels: Int64[np.ndarray, " images"] = features.labels.numpy()
-    return labels
+    return np.asarray(labelled.labels)
 
 
 def check_comparable(train: Features, test: Features, *, task: str) -> None:
@@ -89,6 +95,11 @@ def check_comparable(train: Features, test: Features, *, task: str) -> None:
             f"{task} fits on {train.values.shape[1]} features and scores {test.values.shape[1]}: "
             "extract both with one backbone"
         )
+    check_same_classes(train, test, task=task)
+
+
+def check_same_classes(train: Features | Pictures, test: Features | Pictures, *, task: str) -> None:
+    """Raise a ValueError unless both sets name the same classes in the same order."""
     if train.classes != test.classes:
         raise ValueError(
             f"{task} fits on the classes {_few(train.classes)} and scores {_few(test.classes)}: "
