@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from swav.data.batch import Batch
 from swav.data.loader import epoch_order
 from swav.data.random import Stream
-from swav.engine import Clock
 from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.finetune import FineTune
@@ -175,19 +174,13 @@ def trained_layer(
         objective.parameters(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
     )
     per_epoch = -(-len(labels) // config.batch_size)
-    clock = Clock(
-        step=0,
-        epoch=0,
-        steps_per_epoch=per_epoch,
-        total_steps=per_epoch * config.epochs,
-        images=0,
-    )
     train_objective(
         objective,
         optimizer,
         lambda _: _batches(config, views, len(labels)),
-        clock,
-        lambda now: [config.learning_rate_at(now.epoch)],
+        lambda clock: [config.learning_rate_at(clock.epoch)],
+        steps_per_epoch=per_epoch,
+        total_steps=per_epoch * config.epochs,
         seed=config.seed,
         device=device,
     )

@@ -23,9 +23,10 @@ def train_objective(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], Iterable[Batch]],
-    clock: Clock,
     rates: Callable[[Clock], Sequence[float]],
     *,
+    steps_per_epoch: int,
+    total_steps: int,
     seed: int,
     clip_norm: float | None = None,
     device: torch.device | str = "cpu",
@@ -37,8 +38,9 @@ def train_objective(
         objective: what to train.
         optimizer: of its parameters, one group for each rate.
         batches: from the first step to the batches from there on.
-        clock: where to start.
         rates: learning rate of every group at a step.
+        steps_per_epoch: after which the clock counts an epoch.
+        total_steps: where the training ends.
         seed: of dropout.
         clip_norm: gradients are scaled down to this norm.
         device: where to compute.
@@ -47,6 +49,7 @@ def train_objective(
     Returns:
         The loss of every step done here.
     """
+    clock = Clock(0, 0, steps_per_epoch=steps_per_epoch, total_steps=total_steps, images=0)
     if folder is not None:
         clock = _continued(objective.to(device), optimizer, clock, folder)
     every = max(clock.total_steps // SAVES_PER_TRAINING, 1)
