@@ -32,6 +32,7 @@ def mean_average_precision(
     """
     if not any((~objects.ignored).any() for objects in annotated.objects):
         raise ValueError(f"{annotated.pictures.data}: not one box to find in the scored pictures")
+    # pycocotools counts, as in every published number; torchmetrics prepares its input
     measure = average_precision_class()(
         box_format="xyxy",
         iou_type="bbox",
@@ -58,6 +59,7 @@ def mean_average_precision(
         "map": float(computed["map"]),
         "ap50": float(computed["map_50"]),
         "ap75": float(computed["map_75"]),
+        # pycocotools gives -1 for a class without objects
         "per_class": {name: value for name, value in zip(names, values, strict=True) if value >= 0},
     }
 

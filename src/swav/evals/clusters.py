@@ -37,6 +37,7 @@ from swav.ops.metrics import (
 )
 from swav.run_folder.result import Metric, Result
 
+# milder than a training's (0.8, grey, blur): a measure of features, not of how hard views are
 JITTER = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.0, blur=0.0)
 
 OF_OWN_CLUSTERS = ("nmi", "ami", "ari", "accuracy", "purity", "silhouette", "stability")
@@ -163,6 +164,7 @@ def run(
     num_images = len(features.names)
     labels = None if features.labels is None else features.labels.numpy()
     num_classes = 0 if labels is None else len(np.unique(labels))
+    # k-means gets the number of classes for every model alike: NMI and purity grow with the number
     number = num_classes if num_classes > 1 else min(100, max(2, round(num_images**0.5)))
     number = config.num_clusters or number
     if number > num_images:
@@ -170,6 +172,7 @@ def run(
     restarts = config.restarts if labels is not None else 1
     model = kmeans(features.values, number, restarts=restarts, seed=config.seed)
     by_kmeans = model.labels_.astype(np.int64)
+    # docs/decisions/0017: a method's own clusters stand beside no baseline, those of k-means do
     own = by_kmeans if assignment is None else assignment.numpy()
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
@@ -233,6 +236,7 @@ def of_prototypes(
         "usage_entropy": float(torch.special.entr(sizes / sizes.sum()).sum()) / guess,
         "prototypes_used": float((sizes > 0).double().mean()),
     }
+    # entropies are over that of a guess, so that runs with other numbers of prototypes compare
     prototypes = clusters.prototypes()
     if prototypes is not None:
         unit = F.normalize(prototypes.double(), dim=1)
@@ -263,6 +267,7 @@ def _two_views(views: Views, model: KMeans) -> dict[str, float]:
             (views.second, views.second_assignment),
         )
     )
+    # one cluster for all agrees with itself perfectly: called 0, since collapse is no stability
     told_apart = len(np.unique(first)) > 1 and len(np.unique(second)) > 1
     return {
         "alignment": alignment(views.first, views.second),
@@ -309,6 +314,7 @@ def _agreement(
         }
 
     number = len(labels)
+    # no mean over pictures, so no Wilson interval; why not a bootstrap: docs/decisions/0016
     of_all = information(np.arange(number))
     matches = hungarian_matches(assignment, labels)
     shares = {"accuracy": matches / number, "purity": purity(assignment, labels)}

@@ -142,6 +142,7 @@ def run(
     Raises:
         ValueError: if the packages that score are missing, or sets are too small.
     """
+    # before the training: a package that is missing would otherwise be found hours later
     average_precision_class()
     for part, sets in (("fit", train), ("score", test)):
         if not any(len(objects.labels) for objects in sets.objects):
@@ -209,6 +210,7 @@ class Detection(Objective):
 
     def forward(self, batch: Batch, clock: Clock) -> StepOutput:
         """Return the loss on pictures that are flipped or not, by (seed, epoch, picture)."""
+        # by position and not by place in the batch: resuming and workers then change no flip
         (padded,) = batch.views
         indices = batch.indices.cpu().numpy()
         draws = random.uniforms(
@@ -231,11 +233,13 @@ class Detection(Objective):
         height, width = self._annotated.sizes[index].tolist()
         picture = padded[:, :height, :width]
         objects = self._annotated.objects[index]
+        # what scoring ignores is not learnt either
         boxes = torch.from_numpy(objects.boxes[~objects.ignored])
         if flip:
             picture = picture.flip(2)
             left, top, right, bottom = boxes.unbind(1)
             boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
+        # torchvision's class 0 is the background
         labels = torch.from_numpy(objects.labels[~objects.ignored]) + 1
         return picture, {"boxes": boxes.to(padded.device), "labels": labels.to(padded.device)}
 
@@ -250,6 +254,7 @@ def trained_detector(
     workers: int = 0,
 ) -> nn.Module:
     """Return a detector after the last step, in evaluation mode."""
+    # torchvision's layers draw from the global stream, which the caller's numbers depend on
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the layers that are new
         detector = build_detector(
@@ -265,6 +270,7 @@ def trained_detector(
             boxes_per_picture=config.boxes_per_picture,
         )
     objective = Detection(detector, train, seed=config.seed, frozen=config.frozen)
+    # a single rate for trunk and head, as published (appendix A.5)
     optimizer = torch.optim.SGD(
         [weight for weight in objective.parameters() if weight.requires_grad],
         lr=config.learning_rate,
@@ -324,6 +330,7 @@ def _rate(config: DetectionConfig, clock: Clock) -> float:
     rate = step_rate(config.learning_rate, done, config.drops, 0.1)
     if clock.step >= config.warmup_steps:
         return rate
+    # linear, from a third: Detectron2's warm-up, as published (appendix A.5)
     share = clock.step / config.warmup_steps
     return rate * (config.warmup_factor + (1 - config.warmup_factor) * share)
 

@@ -52,7 +52,9 @@ def stages_of(backbone: nn.Module, *, channels: int) -> list[Stage]:
             "detection needs a backbone of timm, such as resnet18 or convnext_atto"
         )
     weight = next(backbone.parameters())
+    # a pass shows what the maps really are, also of a network with a stem of its own
     probe = torch.zeros(1, channels, _PROBE, _PROBE, device=weight.device)
+    # BatchNorm would learn from an empty picture in training mode
     was_training = backbone.training
     with torch.no_grad():
         maps = backbone.eval().forward_intermediates(probe, intermediates_only=True)
@@ -112,6 +114,7 @@ def build_detector(
         head_dim: hidden width of the head that judges boxes (Faster R-CNN).
         boxes_per_picture: that this head learns from (Faster R-CNN).
     """
+    # no finer map than a quarter: it would take much memory (Lin et al., 2017, sec. 3)
     stages = [stage for stage in stages_of(backbone, channels=len(mean)) if stage.stride >= 4]
     if not stages:
         raise ValueError(
@@ -127,6 +130,7 @@ def build_detector(
     if name == "retinanet":
         return _retinanet(backbone, stages, num_classes, pyramid_dim, options)
     strides = [stage.stride for stage in stages]
+    # 8 strides wide, as the pyramid of the paper has it: 32 pixels at stride 4, 512 at 64
     anchors = [(8 * stride,) for stride in [*strides, 2 * strides[-1]]]
     model = FasterRCNN(
         Pyramid(backbone, stages, dim=pyramid_dim, extra=LastLevelMaxPool()),
@@ -149,6 +153,7 @@ def _retinanet(
     options: dict[str, Any],
 ) -> nn.Module:
     """Return RetinaNet (Lin et al., 2017, arXiv 1708.02002) on the stages from stride 8 on."""
+    # RetinaNet leaves out stride 4 for its cost (Lin et al., 2017, sec. 4)
     coarse = [stage for stage in stages if stage.stride >= 8]
     if not coarse:
         strides = [stage.stride for stage in stages]
@@ -157,6 +162,7 @@ def _retinanet(
             "take faster-rcnn, or a backbone that reduces the picture further"
         )
     strides = [stage.stride for stage in coarse]
+    # two levels more for large objects: P6 and P7 of the paper
     strides += [2 * strides[-1], 4 * strides[-1]]
     anchors = [
         tuple(int(4 * stride * 2 ** (third / 3)) for third in range(3)) for stride in strides

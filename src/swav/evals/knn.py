@@ -67,12 +67,14 @@ def run(config: KNNConfig, train: Features, test: Features | None = None) -> Res
     train_labels = torch.from_numpy(labels_of(train, task="knn"))
     labels = torch.from_numpy(labels_of(queries, task="knn"))
     available = len(train_labels) - (test is None)
+    # a k beyond the set would be another rule than its name says, so it is left out and noted
     usable = sorted({k for k in config.k if k <= available})
     if not usable:
         raise ValueError(f"knn with k {config.k} on {available} labelled pictures: use a smaller k")
     similarities, indices = nearest(
         queries.values, train.values, num_neighbours=usable[-1], leave_one_out=test is None
     )
+    # over the nearest's weight: exp(1 / 0.07) is 1.6e6, and only ratios of votes matter
     weights = ((similarities - similarities[:, :1]) / config.temperature).exp()
     num_right = {
         f"top1_k{k}": int(_right(weights[:, :k], train_labels[indices[:, :k]], labels).sum())

@@ -56,6 +56,7 @@ class LayersConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run``; raw pixels, which have no stages, get ``top1`` alone."""
+        # the output's column still has its baseline
         if subject.backbone is None or subject.transform is None:
             return run(self, [], [], subject.train_features, subject.test_features)
         test = subject.data.test
@@ -166,6 +167,7 @@ def pooled(
 ) -> Float[Tensor, "batch _"]:
     """Return a map averaged over the finest square grid that gives at most ``max_features``."""
     channels, height, width = stage.shape[1:]
+    # averaged maps as in Goyal et al. (2019): about as many numbers from every stage
     cells = int((max_features / channels) ** 0.5)
     grid = max(1, min(cells, height)), max(1, min(cells, width))
     return F.adaptive_avg_pool2d(stage.float(), grid).flatten(1)

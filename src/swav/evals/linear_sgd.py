@@ -72,6 +72,7 @@ class LinearSGDConfig:
 
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
+        # 0.3 for 256 pictures is the published rate; the cosine steps by epochs there too
         start = self.lr_per_256 * self.batch_size / 256
         return start * 0.5 * (1 + cos(pi * epoch / self.epochs))
 
@@ -170,6 +171,7 @@ def trained_layer(
     objective = FineTune(
         nn.Flatten(), labels, num_classes, feature_dim=feature_dim, seed=config.seed
     )
+    # momentum 0.9, weight decay 1e-6, no Nesterov: the published evaluation's; rates come below
     optimizer = torch.optim.SGD(
         objective.parameters(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -195,10 +197,12 @@ def _batches(
     for epoch in range(config.epochs):
         if epoch < config.passes:
             values = next(views)
+            # kept only if they come again: all passes of ImageNet are 100 x 10 GB
             if config.passes < config.epochs:
                 kept.append(values)
         else:
             values = kept[epoch % config.passes]
+        # the last batch may be smaller: every picture counts in every epoch
         order = torch.from_numpy(epoch_order(num_images, config.seed, epoch))
         for rows in torch.split(order, config.batch_size):
             yield Batch((values[rows, :, None, None],), 1, rows)

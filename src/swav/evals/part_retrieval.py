@@ -122,6 +122,7 @@ def random_parts(
     pictures: Sequence[Picture], indices: Sequence[int], config: PartRetrievalConfig
 ) -> list[Picture]:
     """Return a random, colour-jittered part of each picture, at its own resolution."""
+    # by (seed, position): every encoder is asked the same questions, in any batch
     draws = uniforms(
         seed=config.seed,
         epoch=Stream.PART_RETRIEVAL,
@@ -176,6 +177,7 @@ def _cropped(
     """Return a part of the drawn area and ratio; a side that would not fit is cut short."""
     _, tall, wide = picture.shape
     area = tall * wide * _between(config.area, draws[0])
+    # even in the logarithm, as random resized crops are: 3/4 and 4/3 are equally likely
     ratio = float(np.exp(_between((np.log(config.ratio[0]), np.log(config.ratio[1])), draws[1])))
     height = min(max(round((area / ratio) ** 0.5), 1), tall)
     width = min(max(round((area * ratio) ** 0.5), 1), wide)

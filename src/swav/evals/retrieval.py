@@ -134,6 +134,7 @@ def _ask(
     gallery = F.normalize(train.values, dim=1)
     asking = train if test is None else test
     sizes = np.bincount(train_groups, minlength=int(test_groups.max()) + 1)
+    # a picture alone in its group could never be right, and would only lower the score
     has_answer = sizes[test_groups] > (1 if test is None else 0)
     candidates = np.flatnonzero(has_answer)
     if not len(candidates):
@@ -150,6 +151,7 @@ def _ask(
         cosines = F.normalize(asking.values[rows], dim=1) @ gallery.T
         if test is None:
             cosines[torch.arange(len(rows)), rows] = -torch.inf
+        # stable: ties of equal pictures are ranked alike on every machine
         order = cosines.argsort(dim=1, descending=True, stable=True)
         own = torch.from_numpy(test_groups[rows.numpy()])
         right: Bool[Tensor, "batch _"] = groups[order] == own[:, None]
@@ -190,6 +192,7 @@ def near_duplicates(
         cosines = values[start : start + step] @ values[start:].T
         size = len(cosines)
         cosines[:, :size] -= 3 * torch.ones(size, size).tril()  # each pair once, none with itself
+        # 1e-6 below: copies of a picture differ in the last bits of float32
         rows = (cosines.amax(dim=1) >= least - 1e-6).nonzero()[:, 0]
         is_near = cosines[rows] >= least - 1e-6
         num_pairs += int(is_near.sum())
@@ -199,6 +202,7 @@ def near_duplicates(
         here = cosines[rows[near[:, 0]], near[:, 1]]
         pair_cosines = torch.cat([pair_cosines, here])
         pairs = torch.cat([pairs, torch.stack([rows[near[:, 0]], near[:, 1]], dim=1) + start])
+        # cut at every chunk, or a set of equal pictures would list n squared pairs
         nearest_first = pair_cosines.argsort(descending=True, stable=True)[:MOST_LISTED]
         pair_cosines, pairs = pair_cosines[nearest_first], pairs[nearest_first]
     return NearDuplicates(has_one, num_pairs, pairs, pair_cosines)

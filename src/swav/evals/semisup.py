@@ -81,12 +81,14 @@ class SemisupConfig:
 
 def one_percent() -> SemisupConfig:
     """Return SwAV's protocol for 1 % of the labels of ImageNet (batch 256, 20 epochs)."""
+    # the published script's rates of trunk and head for this share
     training = FineTuneConfig(trunk_rate=0.02, head_rate=5.0)
     return SemisupConfig(fractions=(0.01,), training=training, input=PUBLISHED)
 
 
 def ten_percent() -> SemisupConfig:
     """Return SwAV's protocol for 10 % of the labels of ImageNet (batch 256, 20 epochs)."""
+    # the published script's rates of trunk and head for this share
     training = FineTuneConfig(trunk_rate=0.01, head_rate=0.2)
     return SemisupConfig(fractions=(0.1,), training=training, input=PUBLISHED)
 
@@ -161,6 +163,7 @@ def choose(
     generator = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
+        # one order a class: a smaller list is the beginning of a larger one
         rows = generator.permutation(np.flatnonzero(labels == label))
         size = round(fraction * len(rows)) if fraction is not None else number
         chosen.append(rows[: max(size or 0, 1)])
@@ -235,5 +238,6 @@ def _chosen(
 
 def _digest(names: Sequence[str]) -> str:
     """Return what tells one list of pictures from another."""
+    # sorted: a list that a person wrote in another order is the same list
     lines = "".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogatepass")
     return hashlib.sha256(lines).hexdigest()[:16]

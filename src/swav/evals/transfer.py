@@ -194,6 +194,7 @@ def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -
     Raises:
         ValueError: if there is no class that both parts show and lack often enough.
     """
+    # unit length, so that one range of costs suits the features of every network
     train_values, test_values = (
         normalize(part.values.astype(np.float64)) for part in (train, test)
     )
@@ -205,6 +206,7 @@ def run_svm(config: TransferConfig, train: SeveralLabels, test: SeveralLabels) -
         is_asked = (test.shown[:, column] > 0).any()
         if min(is_positive.sum(), (~is_positive).sum()) < FOLDS or not is_asked:
             continue
+        # VOC's rule: pictures that show a class only as difficult count neither way
         costs[name] = _choose_cost(config, train_values[known], is_positive)
         scores[name] = _margins(config, costs[name], train_values[known], is_positive, test_values)
 
@@ -250,6 +252,7 @@ def _choose_cost(
     is_positive: Bool[np.ndarray, " images"],
 ) -> float:
     """Return the cost with the best mean average precision over the folds of the fit set."""
+    # folds of the fit set choose the cost, as in Goyal et al. (2019), never the scored pictures
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=config.seed)
     means = {cost: 0.0 for cost in sorted(config.costs)}
     for rows, held in folds.split(values, is_positive):
@@ -267,6 +270,7 @@ def _margins(
     test_values: Float64[np.ndarray, "held features"],
 ) -> Float64[np.ndarray, " held"]:
     """Return the scores that LIBLINEAR's machine with squared hinge loss gives ``test_values``."""
+    # squared hinge: LIBLINEAR's default, which appendix A.5 names
     machine = LinearSVC(C=cost, dual="auto", max_iter=10000, random_state=config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # far from any good cost

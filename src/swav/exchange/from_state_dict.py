@@ -110,6 +110,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             values: Any = safetensors.torch.load_file(path)
         else:
+            # weights_only: a pickle of others could run any code (safe from torch 2.10 on)
             values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
@@ -118,10 +119,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             :200
         ]  # torch goes on to advise loading it unsafely
         raise ValueError(f"{path} cannot be read as a state dict: {reason}") from error
+    # timm and MoCo wrap their tensors in state_dict, torchvision's scripts in model
     for wrapper in ("state_dict", "model"):
         values = values.get(wrapper, values) if isinstance(values, Mapping) else values
     if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
         raise ValueError(f"{path} holds no state dict: a mapping from names to tensors is needed")
+    # left over from DistributedDataParallel, in SwAV's own files too
     return {str(key).removeprefix("module."): value for key, value in values.items()}
 
 

@@ -60,6 +60,7 @@ def save_timm(
         (unfinished / "README.md").write_text(readme, encoding="utf-8")
         for path in unfinished.iterdir():
             flush_to_disk(path)
+        # aside first: a folder cannot be replaced by a rename while it holds files
         if folder.exists():
             folder.rename(replaced)
         unfinished.rename(folder)
@@ -97,6 +98,7 @@ def _write(model: nn.Module, folder: Path, transform: InputSettings) -> None:
         "mean": transform.mean,
         "std": transform.std,
         "interpolation": transform.interpolation,
+        # features of a run are of whole pictures; timm's default would crop to 0.875
         "crop_pct": 1.0,
         "crop_mode": "center",
     }

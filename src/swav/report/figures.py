@@ -275,6 +275,7 @@ def _plot(axes: Axes, steps: Column, line: Line) -> float:
     steps, values = steps[finite], line.values[finite]
     if not len(values):
         return 0.0
+    # means hide spikes, so the range is drawn behind them
     if len(values) > MOST_POINTS:
         stretches = np.array_split(values, MOST_POINTS)
         low, high = ([pick(stretch) for stretch in stretches] for pick in (np.min, np.max))
@@ -305,6 +306,7 @@ def _spread(heights: Sequence[float], spans: Sequence[float]) -> list[float]:
     placed = list(heights)
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     for below, above in pairwise(order):
+        # upwards in the order of the curves' ends, so no label changes places with another
         least = placed[below] + (spans[below] + spans[above]) / 2
         placed[above] = max(placed[above], least)
     overshoot = max([placed[index] + spans[index] / 2 - 1.08 for index in order] + [0.0])
@@ -314,6 +316,7 @@ def _spread(heights: Sequence[float], spans: Sequence[float]) -> list[float]:
 def _svg(figure: Figure, description: str) -> Markup:
     """Return the figure as an element for HTML: described, themed, with nothing to fetch."""
     written = io.StringIO()
+    # a date or a version would make every page of the same run differ
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(written, format="svg", transparent=True, metadata=nothing)
     svg = written.getvalue()
@@ -323,6 +326,7 @@ def _svg(figure: Figure, description: str) -> Markup:
     svg = re.sub(r' (?:xmlns(?::\w+)?|version)="[^"]*"', "", svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg).replace("xlink:href", "href")
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg)
+    # two decimals of a point are finer than a screen shows
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)

@@ -138,6 +138,7 @@ def nearest_pictures(embeddings: Embeddings, album: Album) -> list[Query]:
     num_images = len(embeddings.paths)
     if num_images < 2:
         raise Absent("One picture alone has no neighbours.")
+    # evenly and not at random: the page of a run is the same each time
     spaced = np.linspace(0, num_images - 1, min(NUM_QUERIES, num_images) + 2)[1:-1]
     queries = np.unique(spaced.round().astype(np.int64))
     values = torch.from_numpy(embeddings.values)

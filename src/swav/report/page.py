@@ -65,8 +65,10 @@ def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
     run_folder = Path(run_folder)
     if not run_folder.is_dir():
         raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
+    # a page that needs neither network nor script opens under any policy
     page = _template().render(_content(run_folder, pictures))
     target = run_folder / layout.REPORT
+    # file names may hold what UTF-8 cannot encode
     write_atomically(target, page.encode("utf-8", "backslashreplace"))
     return target
 

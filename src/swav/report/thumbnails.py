@@ -66,6 +66,7 @@ def picture_tile(
 
     Pictures of 1 or 2 channels show the first as grey, pictures of more channels the first three.
     """
+    # further channels may be anything, such as infrared
     pixels = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if square:

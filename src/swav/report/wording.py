@@ -128,6 +128,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
 def warning(curves: Mapping[str, np.ndarray]) -> str:
     """Return what is wrong with a run that ended collapsed, the empty string for a healthy one."""
     loss, ln_k, used = (_last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
+    # collapsed runs ended within 0.2 % of ln K, the cured one was 22 % below it (docs/log.md)
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
             f"The loss ended at {loss:.3f}, within 1 % of ln K = {ln_k:.3f}, the loss of a guess: "
@@ -174,6 +175,7 @@ def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
     low, high = evaluation.intervals.get(metric, (value, value))
     about = evaluation.about[metric]
     name = f"{BASELINES[baseline]} ({score(about, reference)})"
+    # within the interval of the pictures, a difference is not claimed
     if low <= reference <= high:
         return f"not clearly different from {name}"
     gap = f"{100 * abs(value - reference):.1f} points" if about.is_share else "clearly"

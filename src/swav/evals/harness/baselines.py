@@ -23,6 +23,7 @@ class PixelBaseline:
 
     def run(self, config: Task) -> Result:
         """Return the result of one task."""
+        # pixels do not change with the model: a comparison of ten runs measures them once
         if config not in self._results:
             self._results[config] = _result(config, self._subject)
         return self._results[config]
@@ -53,6 +54,7 @@ class Comparison:
             result = replace(result, details=details)
         if "random" in config.baselines and self.untrained is not None:
             untrained = self._with_input(config.input, random=True)
+            # an untrained network is its own baseline and is not measured twice
             is_same = untrained.backbone is subject.backbone
             random = own if is_same else _result(config, untrained)
             result = result.with_baseline("random", random)

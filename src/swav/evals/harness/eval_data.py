@@ -54,6 +54,7 @@ def fit_and_score(
     held_out = [part for part in parts if part != "train"]
     if split is None and ("train" not in parts or not held_out):
         return one_set(source.build() if trained_on is None else trained_on)
+    # test if there is one: val is what people choose settings on
     chosen = split or ("test" if "test" in held_out else held_out[0])
     if chosen not in held_out or "train" not in parts:
         parts_of = f"has the parts {', '.join(parts)}" if parts else "has no parts"
@@ -80,6 +81,7 @@ def fit_on_and_score_on(source: SourceConfig, fit_on: str, score_on: str) -> Eva
         split = next((part for part in first if part in parts), None)
         opened.append(replace(source, data=data, split=split).build())
         names.append(data if split is None else f"{data} ({split})")
+    # by content, since two paths may lead to one folder
     if opened[0].digest() == opened[1].digest():
         raise ValueError(
             f"--fit-on and --score-on are the same pictures ({names[1]}): a picture would find "

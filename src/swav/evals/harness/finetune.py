@@ -121,12 +121,14 @@ class FineTune(Objective):
 
     def before_step(self, _clock: Clock) -> None:
         """Keep the BatchNorm statistics of a frozen network."""
+        # before each step: fit puts the whole objective into training mode at its start
         if self.frozen:
             self.trunk.eval()
 
     def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
         """Return the mean cross-entropy of the batch's only view."""
         (view,) = batch.views
+        # looked up here, because a batch never holds labels
         labels = self._labels[batch.indices.cpu()].to(view.device)
         return StepOutput(F.cross_entropy(self.head(self.trunk(view)), labels))
 
@@ -155,6 +157,7 @@ def finetune(
         workers: processes that make views.
     """
     labels = torch.from_numpy(labels_of(pictures, task="fine-tuning"))
+    # a copy: the subject's network is judged by other tasks after this one
     objective = FineTune(
         copy.deepcopy(backbone),
         labels,
@@ -162,6 +165,7 @@ def finetune(
         feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
         seed=seed,
     )
+    # a run may have frozen parts of its network; fine-tuning trains all of it or none
     objective.requires_grad_(True)
     if config.trunk_rate == 0:
         objective.freeze()
@@ -216,6 +220,7 @@ def num_right(
 
 def _views(config: FineTuneConfig, transform: EvalTransform) -> ViewsConfig:
     """Return one random resized crop a picture, without any change of colour."""
+    # crops and flips only: the published scripts do not touch colours here
     augment = AugmentConfig(flip=config.flip, jitter=0.0, grey=0.0, blur=0.0)
     _, height, width = transform.input_size
     group = CropGroup(count=1, size=(height, width), scale=config.crop_area, augment=augment)

@@ -36,6 +36,7 @@ def stratified_split(labels: Int64[np.ndarray, " images"], *, held_out: float, s
     held: list[Int64[np.ndarray, " rows"]] = []
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
+        # one at least stays to learn from: a class that was never seen cannot be right
         held.append(rows[: min(round(held_out * len(rows)), len(rows) - 1)])
     chosen = np.sort(np.concatenate(held))
     if not len(chosen):
@@ -59,6 +60,7 @@ def stratified_folds(
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
         if len(rows) > 1:
+            # dealt on from class to class, or the first fold would get every remainder
             fold_of[rows] = (dealt + np.arange(len(rows))) % folds
             dealt += len(rows)
     return fold_of

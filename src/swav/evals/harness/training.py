@@ -54,6 +54,7 @@ def train_objective(
         clock = _continued(objective.to(device), optimizer, clock, folder)
     every = max(clock.total_steps // SAVES_PER_TRAINING, 1)
     losses = []
+    # threads as they are: launch would set them, and gradients differ in bits between 1 and 2
     fabric = launch(device=str(device), threads=torch.get_num_threads())
     _set(optimizer, rates(clock))
     steps = fit(
@@ -78,6 +79,7 @@ def train_objective(
 
 def step_rate(height: float, done: float, drops: Sequence[float], factor: float) -> float:
     """Return the rate after the share ``done`` of a training, times ``factor`` at each drop."""
+    # 1e-9: a step that rounding puts just before its drop has reached it
     passed = sum(done >= drop - 1e-9 for drop in drops)
     return float(height * factor**passed)
 
@@ -101,5 +103,6 @@ def _save(
     objective: Objective, optimizer: torch.optim.Optimizer, clock: Clock, folder: Path
 ) -> None:
     tensors = flatten(objective.state_dict(), optimizer, objective.named_parameters())
+    # rates are a function of the step, so they are not state
     position = {"step": clock.step, "epoch": clock.epoch, "images": clock.images}
     save_checkpoint(folder, step=clock.step, tensors=tensors, meta=position)
