@@ -7,11 +7,12 @@ pipelines draw the same parameters from the same counters.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -85,19 +86,7 @@ def make_byte_views(
             every second small one) is taken instead.
     """
     sources = (batch,) if partners is None else (batch, partners)
-    params: list[_ViewParams] = []
-    for group in config.groups:
-        for _ in range(group.count):
-            view = len(params)
-            uniforms = random.uniforms(
-                seed=seed,
-                epoch=epoch,
-                indices=indices,
-                view=view,
-                # always as many: a setting that is switched off moves no other draw
-                num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS,
-            )
-            params.append(_draw(group, sources[view % len(sources)].sizes, uniforms))
+    params = _draw_params(config, sources, indices, seed=seed, epoch=epoch)
     # one tensor a view from the start: nothing is stacked or copied at the end
     views = tuple(_empty(len(indices), batch.num_channels, *view.group.size) for view in params)
     # the second target must be of the partner, so sources take turns over all views
@@ -160,14 +149,25 @@ class _ViewParams(NamedTuple):
     colours: ColourParams
 
 
-def _draw(
-    group: CropGroup,
-    sizes: Int64[np.ndarray, "batch 2"],
-    uniforms: Float[np.ndarray, "batch draws"],
-) -> _ViewParams:
-    boxes, flips = crops.draw_boxes(group, sizes, uniforms[:, : crops.NUM_DRAWS])
-    colours = augment.draw_colour_params(group.augment, uniforms[:, crops.NUM_DRAWS :])
-    return _ViewParams(group, boxes.astype(np.float32), flips, colours)
+def _draw_params(
+    config: ViewsConfig,
+    sources: Sequence[PictureBatch],
+    indices: Int64[np.ndarray, " batch"],
+    *,
+    seed: int,
+    epoch: int,
+) -> list[_ViewParams]:
+    # always as many draws: a setting that is switched off moves no other
+    draw = partial(random.uniforms, seed=seed, epoch=epoch, indices=indices)
+    groups = [group for group in config.groups for _ in range(group.count)]
+    params = []
+    for view, group in enumerate(groups):
+        uniforms = draw(view=view, num_draws=crops.NUM_DRAWS + augment.NUM_DRAWS)
+        sizes = sources[view % len(sources)].sizes
+        boxes, flips = crops.draw_boxes(group, sizes, uniforms[:, : crops.NUM_DRAWS])
+        colours = augment.draw_colour_params(group.augment, uniforms[:, crops.NUM_DRAWS :])
+        params.append(_ViewParams(group, boxes.astype(np.float32), flips, colours))
+    return params
 
 
 def _empty(
