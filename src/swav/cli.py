@@ -48,7 +48,6 @@ Options = Callable[..., Any]
 UNNAMED, FOR_ALL = arg(name=""), arg(name="views.augment")
 MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
-Json = Annotated[bool, arg(name="json"), FlagCreatePairsOff]
 
 VERBS = {
     "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
@@ -155,7 +154,7 @@ def _kept(function: Callable[..., Any]) -> Options:
 
 
 def _options(verb: str) -> Options:
-    """Return what has the options of a verb: its function in ``swav.commands``, but for three."""
+    """Return what has the options of a verb: its function in ``swav.commands``, but for two."""
     from swav.recipes.options import Start
 
     match verb:
@@ -163,40 +162,8 @@ def _options(verb: str) -> Options:
             return _train_options(Start().read())
         case "evaluate":
             return _evaluate_options()
-        case "bench":
-            return _kept(bench())
     name = "list_" if verb == "list" else verb  # as list is a name of Python
     return _kept(vars(import_module(f"swav.commands.{name}"))[name])
-
-
-def bench() -> Options:
-    """Measure how fast this machine makes views, beside Pillow and torchvision in the same run."""
-    from swav.commands.bench import bench_input as run
-
-    def measured(
-        what: Literal["input"],
-        data: Annotated[str, arg(metavar="DATA")],
-        /,
-        *,
-        crops: str = "2x224,6x96",
-        images: int = 200,
-        in_memory: Annotated[bool, FlagCreatePairsOff] = False,
-        as_json: Json = False,
-    ) -> None:
-        """Measure and print how fast views are made.
-
-        Args:
-            what: What to measure.
-            data: Pictures, as for `swav train`.
-            crops: Counts and sizes of the views.
-            images: Number of pictures to measure on.
-            in_memory: Decode them first, as training does with a set that fits into memory.
-            as_json: Print the report as JSON.
-        """
-        del what
-        run(data, crops=crops, images=images, in_memory=in_memory, as_json=as_json)
-
-    return measured
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:

@@ -1,42 +1,49 @@
 """``swav bench``: how fast this machine makes views, beside the usual pipeline in the same run."""
 
-import json
 from dataclasses import asdict
+from json import dumps
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from swav.config import UnknownNameError
 from swav.data.sources.open import SourceConfig
 from swav.data.throughput import TURNS, InputReport, measure_input, swav_views
 from swav.engine.launch import available_cores
 
 
-def bench_input(
+def bench(
+    what: Literal["input"],
     data: str,
+    /,
     *,
     crops: str = "2x224,6x96",
     images: int = 200,
     in_memory: bool = False,
-    as_json: bool = False,
+    json: bool = False,
 ) -> InputReport:
     """Measure how fast views are made, with the full jitter and blur of SwAV, and print it.
 
     Args:
+        what: what to measure.
         data: pictures, as for ``swav train``.
         crops: counts and sizes of the views.
         images: pictures in all.
         in_memory: decode the set first, as training does with one that fits into memory.
-        as_json: print JSON.
+        json: print JSON.
 
     Raises:
         ValueError: if there are no pictures, or crops are not understood.
     """
+    if what != "input":
+        raise UnknownNameError("measure", what, ["input"])
     pictures = SourceConfig(data=data).build()
     pictures = pictures.load() if in_memory else pictures
     workers = available_cores()
     report = measure_input(pictures, swav_views(crops), num_images=images, workers=workers)
-    if as_json:
-        print(json.dumps(asdict(report), indent=2))
+    if json:
+        print(dumps(asdict(report), indent=2))
     else:
         _print(report)
     return report
