@@ -52,7 +52,7 @@ MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 VERBS = {
     "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
-    "evaluate": "Measure trained backbones on pictures; print a table and write eval/NAME.json.",
+    "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a CSV file.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",

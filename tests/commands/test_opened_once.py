@@ -17,8 +17,8 @@ from swav.config import with_values
 from swav.data.sources import archives
 from swav.data.sources import open as opening
 from swav.data.sources.open import SourceConfig
-from swav.recipes import TrainConfig
 from swav.recipes.options import Start, complete
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.training import run as run_module
 
 
@@ -101,7 +101,7 @@ def test_pictures_that_the_config_reads_in_another_way_are_opened_again(data: st
 def test_a_program_trains_on_its_arrays_and_uses_the_run(tmp_path: Path) -> None:
     pictures = swav.from_arrays(*drawn())
     folder = swav.train(pictures, config=tiny_config(epochs=1), out=tmp_path / "run")
-    assert config.load(TrainConfig, folder / "config.yaml").data.data == "arrays"
+    assert read_train_config(folder / "config.yaml").data.data == "arrays"
     run = swav.load(folder)
     assert len(run.embed(pictures, to=tmp_path / "all.npz").names) == len(pictures)
     assert run.cluster(pictures, to=tmp_path / "all.csv").exists()
@@ -116,7 +116,7 @@ def test_an_opened_set_brings_its_own_source(
     settings = tiny_config(epochs=1, evaluate_at_end=False)
     folder = swav.train(pictures, config=settings, out="run")
     assert opened == []
-    assert config.load(TrainConfig, folder / "config.yaml").data == pictures.source
+    assert read_train_config(folder / "config.yaml").data == pictures.source
     assert pictures.subset(np.arange(2)).source is None
 
 

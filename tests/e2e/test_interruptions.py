@@ -162,11 +162,11 @@ from swav import config
 from swav.recipes.train_config import TrainConfig
 import swav.training.run as verb
 
-class Reporter(verb.Reporter):
+class Log(verb.TrainingLog):
     def log(self, *given):
         raise RuntimeError("nobody catches this")
 
-verb.Reporter = Reporter
+verb.TrainingLog = Log
 made = config.load(TrainConfig, Path("tiny.yaml"))
 swav.train(made.data.data, config=made, out="uncaught")
 """

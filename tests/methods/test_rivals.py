@@ -204,7 +204,7 @@ def test_keys_are_made_in_other_company_than_queries():
     """With BatchNorm, groups of shuffled pictures have other statistics; order is restored."""
     objective = built(MoCoConfig(queue_length=8, batchnorm_groups=2, head=LINEAR), batchnorm=True)
     batch = batch_of(0)
-    keys = objective._made_keys(batch.views[:1], CLOCK)[0]
+    keys = objective._shuffled_keys(batch.views[:1], CLOCK)[0]
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
     expected = torch.empty_like(keys)
     for group in order.chunk(2):

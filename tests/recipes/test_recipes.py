@@ -51,7 +51,8 @@ def test_the_method_can_be_built_for_its_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_pretext_task_can_cut_its_views(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JigsawViews, "_known", lambda _: None)  # 2,000 permutations take seconds
+    # 2,000 permutations take seconds
+    monkeypatch.setattr(JigsawViews, "_permutations", lambda _: None)
     recipe = make_config(name, TYPICAL)
     if recipe.method.pretext is not None:
         recipe.method.pretext.check(recipe.views)
