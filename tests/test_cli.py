@@ -439,3 +439,10 @@ def test_the_package_gives_its_functions_when_asked() -> None:
     assert set(swav.__all__) <= set(dir(swav))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         swav.trian  # noqa: B018
+
+
+def test_an_option_that_repeats_leaves_data_alone(trained: Recorder) -> None:
+    words = ["--allow-factory", "one:network", "--allow-factory", "two:network", "digits"]
+    assert cli.main(["train", "--recipe", "demo", *words]) == 0
+    assert trained.config.data.data == "digits"
+    assert trained.settings["allow_factory"] == ("one:network", "two:network")

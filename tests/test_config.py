@@ -253,3 +253,11 @@ def test_differences_name_every_changed_value() -> None:
         "method.margin": (None, "auto"),
     }
     assert config.differences(RUN, RUN) == {}
+
+
+def test_a_file_has_a_value_a_line_and_short_lists_on_one(tmp_path: Path) -> None:
+    config.dump(RUN, tmp_path / "run.yaml")
+    lines = (tmp_path / "run.yaml").read_text().splitlines()
+    assert lines[0] == "method:"
+    assert "- size: [32, 32]" in lines
+    assert not any(line != line.rstrip() or "{" in line for line in lines)

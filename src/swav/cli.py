@@ -198,7 +198,7 @@ def _train(words: Sequence[str]) -> Action:
 
     def begin(
         *,
-        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = Start(),  # noqa: B008
+        start: Annotated[Start, UNNAMED, FlagCreatePairsOff, UseAppendAction] = Start(),  # noqa: B008
         augment: Annotated[AugmentConfig, FOR_ALL] = AugmentConfig(),  # noqa: B008
     ) -> tuple[Start, AugmentConfig]:
         return start, augment
@@ -253,7 +253,7 @@ def _train_options(config: "TrainConfig") -> Options:
         data: Annotated[str, arg(metavar="DATA")] = config.data.data,
         /,
         *,
-        start: Annotated[Start, UNNAMED, FlagCreatePairsOff] = Start(),  # noqa: B008
+        start: Annotated[Start, UNNAMED, FlagCreatePairsOff, UseAppendAction] = Start(),  # noqa: B008
         augment: Annotated[AugmentConfig, FOR_ALL] = config.views.groups[0].augment,
         config: Annotated[TrainConfig, UNNAMED] = without,
     ) -> TrainConfig:

@@ -134,6 +134,8 @@ _Representer.add_representer(str, _Representer.represent_str)
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
+    yaml.default_flow_style = False
+    yaml.width = 4096  # a value stays on the line of its key
     # keys stay in the order of the fields, which is that of the help and the docs
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml

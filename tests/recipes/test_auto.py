@@ -88,15 +88,15 @@ def test_explains_each_choice_by_its_value() -> None:
         f"batch {config.optim.batch_size}",
     ):
         assert value in text
-    assert "as given" not in text
+    assert "auto takes" not in text
 
 
 def test_what_was_given_is_not_explained_as_a_choice() -> None:
     given = facts(1906)
     config = make_config("auto", given, "cpu")
     lines = explain(replace(config, epochs=3), given)
-    assert [line for line in lines if "as given" in line] == [
-        f"3 epochs: as given; auto takes {config.epochs} epochs"
+    assert [line for line in lines if "auto takes" in line] == [
+        f"3 epochs (auto takes {config.epochs} epochs)"
     ]
 
 

@@ -102,7 +102,7 @@ REFUSALS: dict[str, tuple[tuple[object, ...], int, tuple[str, ...]]] = {
     ),
     "a file of another kind for embeddings": (
         ("embed", "nowhere", "drawn.npz", "--to", "embeddings.txt"),
-        cli.FAILURE,
+        cli.USAGE,
         ("embeddings.txt", ".npz", ".csv", ".parquet"),
     ),
 }

@@ -12,6 +12,7 @@ def cluster(
     /,
     *,
     to: str | Path | None = None,
+    device: str = "auto",
     allow_factory: Sequence[str] = (),
 ) -> Path:
     """Write the cluster of every readable picture, and its probability, to a CSV file.
@@ -25,6 +26,7 @@ def cluster(
         run: run folder.
         data: pictures; by default those of the training.
         to: CSV file; by default ``clusters.csv`` in the run folder.
+        device: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that the run may name as its backbone.
     """
-    return load(run, allow_factory=allow_factory).cluster(data, to=to)
+    return load(run, device=device, allow_factory=allow_factory).cluster(data, to=to)

@@ -14,6 +14,7 @@ def embed(
     /,
     *,
     to: str | Path,
+    device: str = "auto",
     allow_factory: Sequence[str] = (),
 ) -> Features:
     """Write the backbone's pooled features of every readable picture of ``data`` to a file.
@@ -24,10 +25,11 @@ def embed(
         run: run folder.
         data: pictures; by default those of the training.
         to: ``.npz`` (arrays ``embeddings``, ``paths``, ``labels``), ``.csv`` or ``.parquet``.
+        device: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that the run may name as its backbone.
 
     Raises:
         ValueError: if the ending of ``to`` is none of these.
     """
     check_embeddings_path(Path(to))  # before the network is loaded
-    return load(run, allow_factory=allow_factory).embed(data, to=to)
+    return load(run, device=device, allow_factory=allow_factory).embed(data, to=to)

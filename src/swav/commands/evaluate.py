@@ -23,7 +23,7 @@ def evaluate(
     channels: int = 3,
     input_size: int | None = None,
     crop_pct: float | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     allow_factory: Sequence[str] = (),
     json: bool = False,
 ) -> list[Result]:
@@ -48,7 +48,7 @@ def evaluate(
         crop_pct: share of each side that the centre crop keeps, for all models and tasks; by
             default all of a run's pictures, what is known of other models, and what a published
             protocol says (0.875).
-        device: cpu, cuda, mps, or one device such as cuda:1.
+        device: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that a run may name as its backbone.
         json: print the list of results as JSON.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from swav.evals.harness.accuracy import shares, top_accuracy
+from swav.evals.harness.accuracy import share_metrics, top_accuracy
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
 from swav.evals.harness.splits import check_comparable, labels_of
@@ -80,7 +80,7 @@ def run(config: KNNConfig, train: Features, test: Features | None = None) -> Res
         f"top1_k{k}": int(_right(weights[:, :k], train_labels[indices[:, :k]], labels).sum())
         for k in usable
     }
-    metrics, intervals = shares(num_right, len(labels))
+    metrics, intervals = share_metrics(num_right, len(labels))
     return Result(
         task=config.name,
         title=config.title,

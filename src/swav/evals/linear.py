@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
+from swav.evals.harness.accuracy import count_right, share_metrics, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.splits import (
@@ -132,7 +132,7 @@ def run(config: LinearConfig, train: Features, test: Features | None = None) -> 
     num_right = count_right(
         torch.from_numpy(classes)[ranked], torch.from_numpy(test_labels), num_classes=len(classes)
     )
-    metrics, intervals = shares(num_right, len(test_labels))
+    metrics, intervals = share_metrics(num_right, len(test_labels))
     return Result(
         task=config.name,
         title=config.title,

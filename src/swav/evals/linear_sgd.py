@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from swav.data.batch import Batch
 from swav.data.loader import epoch_order
 from swav.data.random import Stream
-from swav.evals.harness.accuracy import count_right, shares, top1_and_top5
+from swav.evals.harness.accuracy import count_right, share_metrics, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.finetune import FineTune
 from swav.evals.harness.input import PUBLISHED, InputConfig
@@ -137,7 +137,7 @@ def run(
     with torch.no_grad():
         ranked = layer(test.values).topk(min(5, num_classes), dim=1).indices
     num_right = count_right(ranked, test_labels, num_classes=num_classes)
-    metrics, intervals = shares(num_right, len(test_labels))
+    metrics, intervals = share_metrics(num_right, len(test_labels))
     return Result(
         task=config.name,
         title=config.title,

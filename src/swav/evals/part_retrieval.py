@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as photometric
 from swav.data.eval_transform import Picture
 from swav.data.random import Stream, uniforms
 from swav.data.sources.pictures import Pictures
-from swav.evals.harness.accuracy import shares
+from swav.evals.harness.accuracy import share_metrics
 from swav.evals.harness.extract import Encoder, prepared_batches
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
@@ -93,7 +93,7 @@ def run(
     ).indices
     hits = neighbours == lookup.answers[:, None]
     num_right = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
-    metrics, intervals = shares(num_right, len(hits))
+    metrics, intervals = share_metrics(num_right, len(hits))
     return Result(
         task=config.name,
         title=config.title,

@@ -113,8 +113,9 @@ def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     for (paths, value, why), (_, usual_value, _) in zip(
         _choices(config, facts), _choices(usual, facts), strict=True
     ):
-        given = any(path.startswith(paths) for path in changed)
-        lines.append(f"{value}: as given; auto takes {usual_value}" if given else f"{value}: {why}")
+        # augmentation is a setting of the views too, and says nothing of the crops
+        given = value != usual_value and any(path.startswith(paths) for path in changed)
+        lines.append(f"{value} (auto takes {usual_value})" if given else f"{value}: {why}")
     return lines
 
 

@@ -52,8 +52,8 @@ class Start:
     split: str | None = None
     """Short for --data.split."""
     allow_factory: tuple[str, ...] = ()
-    """Run this package.module:function if a config or run names it as its backbone; more than one
-    may follow."""
+    """Run this package.module:function if a config or run names it as its backbone; may be
+    repeated."""
 
     def __post_init__(self) -> None:
         if self.recipe is not None and self.config is not None:

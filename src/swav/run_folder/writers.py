@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from swav.config import UsageError
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
 
@@ -17,7 +18,7 @@ def check_embeddings_path(path: Path) -> None:
     """Raise a ValueError unless embeddings can be written to a file of this ending."""
     if path.suffix not in EMBEDDINGS_SUFFIXES:
         endings = ", ".join(EMBEDDINGS_SUFFIXES)
-        raise ValueError(f"{path}: name a file that ends with {endings}")
+        raise UsageError(f"{path}: name a file that ends with {endings}")
 
 
 def write_embeddings(

@@ -46,7 +46,7 @@ def evaluate(
     channels: int = 3,
     input_size: int | None = None,
     crop_pct: float | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     allow_factory: Collection[str] = (),
 ) -> list[Measured]:
     """Measure the models that words name; the arguments are those of ``swav.evaluate``.

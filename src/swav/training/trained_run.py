@@ -11,7 +11,7 @@ from torch import nn
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
-from swav.engine.launch import loading_workers
+from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import Features, extract
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
@@ -98,11 +98,14 @@ class TrainedRun:
         )
 
 
-def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> TrainedRun:
+def load(
+    folder: str | Path, *, device: str = "auto", allow_factory: Collection[str] = ()
+) -> TrainedRun:
     """Open a run folder.
 
     Args:
         folder: the ``out`` of a training.
+        device: where its network computes: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that its config may name as the backbone.
 
     Raises:
@@ -125,7 +128,8 @@ def load(folder: str | Path, *, allow_factory: Collection[str] = ()) -> TrainedR
     _check_step(folder, record, checkpoint.step)
     objective = untrained_objective(config, num_images=num_images, allow_factory=allow_factory)
     restore_weights(checkpoint.tensors, objective)
-    return TrainedRun(folder, config, objective.eval(), num_images, allow_factory)
+    objective.to(resolved_device(device)).eval()
+    return TrainedRun(folder, config, objective, num_images, allow_factory)
 
 
 def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:

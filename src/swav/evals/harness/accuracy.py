@@ -36,7 +36,7 @@ def count_right(
     return num_right
 
 
-def shares(
+def share_metrics(
     num_right: Mapping[str, int], number: int
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return each count as a share of ``number`` pictures, and the intervals of these shares."""
