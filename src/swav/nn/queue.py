@@ -13,7 +13,7 @@ Length = int | Literal["auto"]
 
 
 def auto_length(wanted: int, *, num_images: int, global_batch: int, at_least: int = 0) -> int:
-    """Return the rows of a queue that should have ``wanted``: whole batches, of half the pictures.
+    """Return ``wanted`` rows in whole batches, at most half of the pictures.
 
     A longer one would hold earlier embeddings of the pictures that are compared with it.
     """

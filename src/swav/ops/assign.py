@@ -1,4 +1,4 @@
-"""Assignment of pictures to prototypes that get as many of them each, or as a prior says."""
+"""Optimal-transport assignment of pictures to prototypes, in equal shares or by a prior."""
 
 from dataclasses import dataclass
 
@@ -101,7 +101,7 @@ def power_law(number: int, *, exponent: float) -> Float[Tensor, " prototypes"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """How many of the pictures each prototype should get, and how firmly; by default as many."""
+    """How many of the pictures each prototype should get, and how firmly; by default equally many."""
 
     exponent: float = 0.0
     """Fall as a power law, rank to minus this; 0 is equal."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from swav.run_folder import layout
 from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
 
@@ -132,7 +133,7 @@ def warning(curves: Mapping[str, np.ndarray]) -> str:
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
             f"The loss ended at {loss:.3f}, within 1 % of ln K = {ln_k:.3f}, the loss of a guess: "
-            "this run learnt next to nothing. Sharper codes (a smaller epsilon) often help."
+            f"this run learnt next to nothing. {layout.LOG} says what helps with its method."
         )
     if used < 0.1:
         return (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file (text as UTF-8, names that are not as they were read); its folder is made."""
+    """Write a file, text as UTF-8 with other bytes of file names kept; its folder is made."""
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogatepass")
     with replacing(path) as unfinished:

@@ -1,4 +1,4 @@
-"""How pictures become the input of a network where a task has a say in it."""
+"""Resizing and crop that a task may set for the input of a network."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What an evaluation is to those that run it, whichever it is."""
+"""What the driver of evaluations needs of a task."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
