@@ -101,7 +101,7 @@ def power_law(number: int, *, exponent: float) -> Float[Tensor, " prototypes"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """How many of the pictures each prototype should get, and how firmly; by default equally many."""
+    """How many of the pictures each prototype should get, and how firmly; by default equal."""
 
     exponent: float = 0.0
     """Fall as a power law, rank to minus this; 0 is equal."""
