@@ -1,4 +1,4 @@
-"""State dicts of others: reading the file, naming its network, and building that.
+"""Networks from the weights of others: naming the network of a file, and building it.
 
 A network is timm's where timm has it under the same names of tensors, which all ResNets are; else
 torchvision's. Every tensor must find its place: a network that is half untrained gives features
@@ -7,20 +7,19 @@ too, and wrong ones.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 import torchvision.models
 from torch import Tensor, nn
 
+from swav.exchange.weights import ForeignWeights, match, read_weights
 from swav.nn.backbones import BackboneConfig
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".bin", ".safetensors")
-HEADS = ("fc.", "head.", "classifier.", "projection_head.", "prototypes")
-"""Tensors that belong to no backbone of timm."""
 RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((2, 2, 2, 2), ()): "resnet18",
     ((3, 4, 6, 3), ()): "resnet34",
@@ -44,7 +43,7 @@ AUXILIARY = ("googlenet", "inception_v3")
 """Networks of torchvision with further outputs while they train, which nothing here expects."""
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """How torchvision's own files name what its DenseNets call norm1 and conv2."""
-Candidate = tuple[Callable[[], nn.Module], Callable[[nn.Module], Mapping[str, Tensor]]]
+Candidate = tuple[Callable[[], nn.Module], Callable[[nn.Module], dict[str, Tensor]]]
 
 
 def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Module, nn.Module]:
@@ -54,7 +53,7 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
     of timm was named, as torchvision's where the file itself told which network it is of.
 
     Args:
-        path: a state dict, bare or below the key ``state_dict`` or ``model``.
+        path: in any layout that ``read_weights`` knows.
         name: of timm or torchvision; None: what the tensors or the name of the file say.
         channels: of a network whose file does not say it.
 
@@ -62,16 +61,16 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
         ValueError: if the file cannot be read, its network is not known, or a tensor of the
             network is missing or has another shape.
     """
-    tensors = read_state_dict(path)
+    foreign = read_weights(path)
     is_named = name is not None
-    name = name or guess_network(tensors, path)
+    name = name or guess_network(foreign.backbone, path)
     problems = []
-    for build, fitting in _candidates(name, tensors, channels):
+    for build, fitting in _candidates(name, foreign.backbone, channels):
         torch.manual_seed(0)
         network = build()
         torch.manual_seed(0)
         untrained = build()
-        problem = _fill(network, fitting(network))
+        problem = _fill(network, replace(foreign, backbone=fitting(network)))
         if not problem:
             if _is_torchvision(name) and not (is_named and hasattr(network, "pretrained_cfg")):
                 settings: Any = _published_input(name, path.name)
@@ -92,40 +91,12 @@ def _candidates(name: str, tensors: Mapping[str, Tensor], channels: int) -> Iter
         config = BackboneConfig(name=name)
         if "conv1.weight" in tensors:
             channels = tensors["conv1.weight"].shape[1]
-        yield lambda: config.build(channels), lambda network: _without_heads(network, tensors)
+        yield lambda: config.build(channels), lambda _: dict(tensors)
     if _is_torchvision(name):
         yield (
             lambda: torchvision_network(name),
             lambda network: _without_last_layer(network, tensors),
         )
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, without wrapper and prefix.
-
-    Raises:
-        ValueError: if the file cannot be read as such.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            values: Any = safetensors.torch.load_file(path)
-        else:
-            # weights_only: a pickle of others could run any code (safe from torch 2.10 on)
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except Exception as error:  # pickles and archives fail in many ways
-        reason = (str(error) or repr(error)).splitlines()[0][
-            :200
-        ]  # torch goes on to advise loading it unsafely
-        raise ValueError(f"{path} cannot be read as a state dict: {reason}") from error
-    # timm and MoCo wrap their tensors in state_dict, torchvision's scripts in model
-    for wrapper in ("state_dict", "model"):
-        values = values.get(wrapper, values) if isinstance(values, Mapping) else values
-    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors is needed")
-    # left over from DistributedDataParallel, in SwAV's own files too
-    return {str(key).removeprefix("module."): value for key, value in values.items()}
 
 
 def guess_network(tensors: Mapping[str, Tensor], path: Path) -> str:
@@ -201,24 +172,13 @@ def _without_last_layer(network: Any, tensors: Mapping[str, Tensor]) -> dict[str
     return {key: tensor for key, tensor in named.items() if not key.startswith(network.last_layer)}
 
 
-def _without_heads(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without those of heads; some networks of timm have a norm called so."""
-    own = network.state_dict().keys()
-    return {
-        key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(HEADS)
-    }
-
-
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+def _fill(network: nn.Module, foreign: ForeignWeights) -> str:
     """Load the tensors; return what does not fit, or nothing."""
     try:
-        missing, unexpected = network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
+        found = match(network.state_dict(), foreign)
+    except ValueError as error:
         return str(error)
-    if missing or unexpected:
-        return f"missing {_few(missing)}, unknown {_few(unexpected)}"
+    if found.unexpected:  # of a deeper network, of which this would be the first half
+        return found.summary()
+    network.load_state_dict(found.state)
     return ""
-
-
-def _few(names: list[str]) -> str:
-    return "nothing" if not names else f"{', '.join(names[:3])}{', ...' if names[3:] else ''}"
