@@ -21,7 +21,9 @@ def parts(tensors: Mapping[str, Tensor]) -> Parts | None:
     if not backbone:
         rest = {key: value for key, value in tensors.items() if key.startswith(HEADS)}
         backbone = {key: value for key, value in tensors.items() if key not in rest}
-    is_second = {"mask_token", "register_tokens"} & backbone.keys() and "cls_token" in backbone
+    is_second = "cls_token" in backbone and bool(
+        {"mask_token", "register_tokens"} & backbone.keys()
+    )
     if not is_second and not any(key.startswith(HEADS) for key in rest):
         return None
     ignored = [*rest, *(["mask_token"] if "mask_token" in backbone else [])]

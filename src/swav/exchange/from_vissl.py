@@ -19,7 +19,7 @@ def flat(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError("its classy_state_dict has no base_model.model.trunk, as VISSL's have")
     heads = model.get("heads", {})
     if isinstance(heads, list):  # one state dict for each head where FSDP trained it
-        heads = {f"{i}.{key}": value for i, head in enumerate(heads) for key, value in head.items()}
+        heads = {f"{i}.{key}": head[key] for i, head in enumerate(heads) for key in head}
     return {
         **{f"trunk.{key}": value for key, value in model["trunk"].items()},
         **{f"heads.{key}": value for key, value in heads.items()},
@@ -40,6 +40,6 @@ def parts(tensors: Mapping[str, Tensor]) -> Parts | None:
                 backbone,
                 rest,
                 head="heads.0.projection_head.",
-                prototypes="heads.0.",
+                prototypes="heads.0.prototypes",
             )
     return None

@@ -8,6 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+WEIGHT_NORM = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+"""How torch names lengths and directions, before and since 2.0."""
 PROTOTYPES = re.compile(r"(?:prototypes|heads\.|layers)?(\d*)\.?weight")
 
 
@@ -80,18 +85,21 @@ def prototype_heads(tensors: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], 
 
 
 def without_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with each pair of lengths and directions as the weight they mean."""
+    """Return the tensors with each pair of lengths and directions as the weight they mean.
+
+    Raises:
+        ValueError: if a pair has not as many lengths as directions.
+    """
     folded = dict(tensors)
-    for lengths, directions in (
-        ("weight_g", "weight_v"),
-        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-    ):
+    for lengths, directions in WEIGHT_NORM:
         for key in [key for key in folded if key.endswith(lengths)]:
             stem = key.removesuffix(lengths)
-            if f"{stem}{directions}" in folded:
-                length, direction = folded.pop(key), folded.pop(f"{stem}{directions}")
-                # in the same arithmetic as weight_norm, over all but the first axis
-                folded[f"{stem}weight"] = torch._weight_norm(direction, length, 0)
+            if f"{stem}{directions}" not in folded:
+                continue
+            length, direction = folded.pop(key), folded.pop(f"{stem}{directions}")
+            if direction.ndim != 2 or length.shape != (len(direction), 1):
+                raise ValueError(f"{key} is not one length for each row of {stem}{directions}")
+            folded[f"{stem}weight"] = direction * (length / direction.norm(dim=1, keepdim=True))
     return folded
 
 
@@ -106,7 +114,7 @@ def projector(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: if its layers do not fit together.
     """
     layers = _layers(tensors)
-    linear = [layer for layer in layers if layer.keys() <= {"weight", "bias"}]
+    linear = [layer for layer in layers if {"weight"} <= layer.keys() <= {"weight", "bias"}]
     norms = [layer for layer in layers if {"running_mean", "weight", "bias"} <= layer.keys()]
     hidden = linear[:-1]
     pairs = zip(hidden, norms, strict=False)

@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from torch import Tensor
 
 SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 """What files may hold beside tensors and plain values: DINO keeps its arguments so, plain too."""
+OBJECT = re.compile(r"unsupported (?:global|class):? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)
+"""How torch says that a pickle names something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,7 @@ def open_tensor_file(path: Path) -> TensorFile:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         tree, licence = _safetensors(path) if _is_safetensors(path) else (_torch(path, size), None)
     except Exception as error:  # pickles and archives fail in many ways
-        raise ValueError(
-            f"{path} cannot be read as a file of weights: {_reason(error)}. Download it again, or, "
-            "if you trust it, save its tensors alone where it was made: "
-            'torch.save(model.state_dict(), "weights.pth")'
-        ) from error
+        raise ValueError(f"{path} cannot be read as a file of weights: {_reason(error)}") from error
     if not isinstance(tree, Mapping):
         raise ValueError(
             f"{path} holds no state dict but a {type(tree).__name__}: a mapping from names to "
@@ -108,7 +108,8 @@ def _torch(path: Path, size: int) -> Any:
             _check_pickles(file, size)
         file.seek(0)
         # weights_only: a pickle of others could run any code (safe from torch 2.10 on)
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
+        with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, which are refused next
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -129,27 +130,53 @@ def _check_pickles(file: io.BufferedReader, size: int) -> None:
     """Check the same of a file from before torch 1.6: four pickles, then the numbers."""
     file.seek(0)
     for _ in range(4):
-        _check_storages(file, size)
+        if file.peek(1):
+            _check_storages(file, size)
 
 
 def _check_storages(pickled: io.BytesIO | io.BufferedReader, size: int) -> None:
-    """Raise ``ValueError`` if a pickle asks for more numbers than the file has bytes.
+    """Raise ``ValueError`` if a pickle asks for more numbers than the file has bytes."""
+    try:
+        largest = _largest_storage(pickled)
+    except ValueError as error:
+        if "unknown" in str(error):  # no pickle at all, which torch says
+            return
+        raise ValueError("it ends in the middle") from error
+    if largest > size:
+        raise ValueError(f"it declares {largest:,} numbers and has {size:,} bytes")
 
-    Read as opcodes, which builds nothing: a storage is a persistent id that ends with its length.
+
+def _largest_storage(pickled: io.BytesIO | io.BufferedReader) -> int:
+    """Return the largest length of a storage in a pickle, read as opcodes: nothing is built.
+
+    A storage is a persistent id, a tuple from a mark on whose one number is the length.
     """
-    numbers: list[int] = []
+    largest, numbers = 0, [0]
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "MARK":
-            numbers = []
-        elif isinstance(argument, int) and "GET" not in opcode.name and "PUT" not in opcode.name:
+            numbers = [0]
+        elif opcode.name in ("BININT", "BININT1", "BININT2", "LONG1", "LONG4"):
+            assert isinstance(argument, int)
             numbers.append(argument)
-        elif opcode.name == "BINPERSID" and max(numbers, default=0) > size:
-            raise ValueError(f"it declares {max(numbers):,} numbers and has {size:,} bytes")
+        elif opcode.name == "BINPERSID":
+            largest = max(largest, *numbers)
+    return largest
 
 
 def _reason(error: Exception) -> str:
-    text = (str(error) or repr(error)).strip()
-    if "Unsupported global" in text or "Unsupported class" in text:
-        what = text[text.index("Unsupported ") :].split(" was not ")[0].splitlines()[0]
-        return f"it holds code or objects beside tensors, which are never loaded ({what[:120]})"
-    return text.splitlines()[0][:200].rstrip(". ")  # torch goes on to advise loading it unsafely
+    """Return in one line what is wrong and what to do.
+
+    Of torch's own text the start alone: it goes on to advise loading the file unsafely.
+    """
+    text = str(error) or "it ends too early"
+    refused = OBJECT.search(text)
+    if refused is not None:
+        return (
+            "it holds code or objects beside tensors, which are never loaded "
+            f"({refused[1]}). If you trust it, save its tensors alone where it was made: "
+            'torch.save(model.state_dict(), "weights.pth")'
+        )
+    if "Weights only load failed" in text:
+        text = "it is not of torch.save or safetensors, or damaged"
+    first = text.splitlines()[0].partition(". ")[0].rstrip(".")
+    return f"{first[:200]}. Download it again, or save it as safetensors"

@@ -22,6 +22,8 @@ READERS: tuple[Callable[[Mapping[str, Tensor]], Parts | None], ...] = (
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 """Where scripts keep the tensors: timm, MoCo and Lightning in the first, torchvision in the third,
 DINO in the last two, of which it evaluates the teacher."""
+MOST_WRAPPERS = 3
+"""A pickle may be in itself."""
 PREFIXES = ("module.", "_orig_mod.")
 """Left over from DistributedDataParallel, in SwAV's own files too, and from torch.compile."""
 CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
@@ -88,8 +90,8 @@ def read_weights(path: Path) -> ForeignWeights:
         tree, ignored = _unwrapped(from_vissl.flat(opened.tree))
         tensors = _without_prefixes(check_tensors(tree, opened.size))
         parts = _parts(tensors)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (ValueError, RuntimeError, TypeError) as error:  # or torch's, of shapes in no relation
+        raise ValueError(f"{path} cannot be used: {str(error).splitlines()[0]}") from error
     return ForeignWeights(
         layout=parts.layout,
         backbone=parts.backbone,
@@ -162,7 +164,10 @@ def _check(found: Matched, foreign: ForeignWeights, *, allow_missing: bool) -> N
 def _unwrapped(tree: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
     """Return the tensors in a tree, and the names of what was saved beside them."""
     ignored: list[str] = []
-    while wrapper := next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None):
+    for _ in range(MOST_WRAPPERS):
+        wrapper = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
+        if wrapper is None:
+            break
         ignored += [str(key) for key in tree if key != wrapper]
         tree = tree[wrapper]
     return tree, ignored
