@@ -84,6 +84,28 @@ def test_weights_of_another_network_and_unknown_names_are_refused(tmp_path: Path
         load_networks(path, "googlenet", channels=3)
 
 
+def test_a_file_of_swav_is_a_network_too(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18()
+    theirs.fc = torch.nn.Identity()
+    heads = {"projection_head.weight": torch.ones(9, 512), "prototypes.weight": torch.ones(3, 9)}
+    tensors = {f"module.{key}": value for key, value in {**theirs.state_dict(), **heads}.items()}
+    torch.save({"state_dict": tensors}, tmp_path / "checkpoint.pth.tar")
+    network, _ = load_networks(tmp_path / "checkpoint.pth.tar", None, channels=3)
+    with torch.no_grad():
+        features = network.eval()(PICTURES)
+        torch.testing.assert_close(features, theirs.eval()(PICTURES), atol=1e-6, rtol=0)
+
+
+def test_the_first_part_of_a_deeper_network_is_refused(tmp_path: Path) -> None:
+    tensors = torchvision.models.resnet18().state_dict()
+    deeper = {key.replace("layer1.1.", "layer1.2."): tensors[key] for key in tensors}
+    torch.save({**tensors, **deeper}, tmp_path / "weights.pth")
+    with pytest.raises(
+        ValueError, match=r"does not hold the weights of resnet18: .* 12 unexpected"
+    ):
+        load_networks(tmp_path / "weights.pth", "resnet18", channels=3)
+
+
 def test_a_norm_that_timm_calls_head_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(1)
     theirs = BackboneConfig(name="convnext_atto").build().eval()

@@ -174,6 +174,19 @@ def test_a_file_larger_than_memory_is_refused(tmp_path: Path) -> None:
             "cannot be used",
         ),
         (
+            {"backbone.0.weight": torch.zeros(1), "backbone.conv1.weight": torch.zeros(1)},
+            "two of its tensors have the same place",
+        ),
+        (
+            {
+                "cls_token": torch.zeros(1, 1, 8),
+                "mask_token": torch.zeros(1, 8),
+                "blocks.0.0.norm1.weight": torch.zeros(8),
+                "blocks.1.0.norm1.weight": torch.zeros(8),
+            },
+            "two of its tensors have the same place",
+        ),
+        (
             {"cls_token": torch.zeros(1, 1, 8), "register_tokens": torch.zeros(1, 4, 8)},
             "register_tokens, but no pos_embed",
         ),

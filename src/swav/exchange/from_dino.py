@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from swav.exchange.parts import Parts, split
+from swav.exchange.parts import Parts, renamed, split
 
 HEADS = ("head.mlp.", "head.last_layer.", "dino_head.", "ibot_head.")
 CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")
@@ -40,15 +40,10 @@ def _as_in_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     With registers, timm adds positions to patches alone: that of the class token goes into it.
 
     Raises:
-        ValueError: if there are registers and no positions.
+        ValueError: if there are registers and no positions, or two tensors for one place.
     """
-    named = {
-        CHUNK.sub(r"blocks.\1.", key)
-        .replace(".mlp.w12.", ".mlp.fc1.")
-        .replace(".mlp.w3.", ".mlp.fc2."): value
-        for key, value in tensors.items()
-        if key != "mask_token"
-    }
+    kept = {key: value for key, value in tensors.items() if key != "mask_token"}
+    named = renamed(kept, _name)
     if "register_tokens" in named:
         if not {"pos_embed", "cls_token"} <= named.keys():
             raise ValueError("it has register_tokens, but no pos_embed or cls_token")
@@ -57,3 +52,8 @@ def _as_in_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named["cls_token"] = named["cls_token"] + positions[:, :1]
         named["pos_embed"] = positions[:, 1:]
     return named
+
+
+def _name(key: str) -> str:
+    name = CHUNK.sub(r"blocks.\1.", key)
+    return name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")

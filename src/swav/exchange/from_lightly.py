@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from swav.exchange.parts import Parts, split, with_heads
+from swav.exchange.parts import Parts, renamed, split, with_heads
 
 RESNET = {
     "0": "conv1",
@@ -29,7 +29,7 @@ def parts(tensors: Mapping[str, Tensor]) -> Parts | None:
         return None
     return with_heads(
         "lightly",
-        {_name(key): value for key, value in backbone.items()},
+        renamed(backbone, _name),
         rest,
         head="projection_head.layers.",
         prototypes="prototypes.",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from swav.exchange.weights import ForeignWeights, match, read_weights
 from swav.nn.backbones import BackboneConfig
 
-ENDINGS = (".pth", ".pt", ".pth.tar", ".bin", ".safetensors")
+ENDINGS = (".pth", ".pt", ".pth.tar", ".bin", ".safetensors", ".torch", ".ckpt")
 RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((2, 2, 2, 2), ()): "resnet18",
     ((3, 4, 6, 3), ()): "resnet34",

@@ -1,7 +1,7 @@
 """What a file of weights is made of: backbone, projection head, prototypes, and the rest."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -36,6 +36,18 @@ def split(
     """Return what has the prefix, without it, and what has not."""
     inside = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     return inside, {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+
+
+def renamed(tensors: Mapping[str, Tensor], name: Callable[[str], str]) -> dict[str, Tensor]:
+    """Return the tensors by other names.
+
+    Raises:
+        ValueError: if two would have the same.
+    """
+    named = {name(key): value for key, value in tensors.items()}
+    if len(named) < len(tensors):
+        raise ValueError("two of its tensors have the same place in the backbone")
+    return named
 
 
 def with_heads(

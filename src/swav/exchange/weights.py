@@ -153,8 +153,9 @@ def _check(found: Matched, foreign: ForeignWeights, *, allow_missing: bool) -> N
     remedy = "Name the network that the weights are of"
     if num_matched and num_matched >= least:
         remedy += ", or allow missing tensors: they start untrained"
-    nearest = get_close_matches(found.missing[0], found.unexpected, n=2) if found.missing else []
-    near = f" (nearest to {found.missing[0]} in the file: {', '.join(nearest)})" if nearest else ""
+    close = {name: get_close_matches(name, found.unexpected, n=1) for name in found.missing[:3]}
+    pairs = [f"{name}: {nearest[0]}" for name, nearest in close.items() if nearest]
+    near = f" (nearest in the file to {', '.join(pairs)})" if pairs else ""
     raise ValueError(
         f"{foreign.source} ({foreign.layout} layout) does not fit the network: "
         f"{found.summary()}{near}. {remedy}"
