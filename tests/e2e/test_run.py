@@ -236,8 +236,8 @@ def test_cluster_writes_what_the_training_wrote(run: Path, data: str, tmp_path: 
 
 def test_a_picture_has_the_same_cluster_in_any_company(run: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", pictures=drawn()[0][:3])
-    assert swav("cluster", run, "few.npz", "--to", "few.csv", folder=tmp_path).code == 0
-    few, all_of_them = (tmp_path / "few.csv").read_text(), (run / "clusters.csv").read_text()
+    assert swav("cluster", run, "few.npz", "--to", "own.csv", folder=tmp_path).code == 0
+    few, all_of_them = (tmp_path / "own.csv").read_text(), (run / "clusters.csv").read_text()
     clusters = [[line.split(",")[:2] for line in text.splitlines()] for text in (few, all_of_them)]
     assert clusters[0] == clusters[1][:4]
 

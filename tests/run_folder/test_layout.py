@@ -13,7 +13,7 @@ from swav.run_folder import layout
 SOURCE = Path(swav.__file__).parent
 NAMES = (
     *(layout.CONFIG, layout.RECORD, layout.METRICS, layout.LOG, layout.LOCK, layout.BAD_FILES),
-    *(layout.CHECKPOINTS, layout.EMBEDDINGS, layout.CLUSTERS, layout.REPORT),
+    *(layout.CHECKPOINTS, layout.EMBEDDINGS, layout.CLUSTERS, layout.REPORT, layout.NAMES),
     Path(layout.VIEWS).name,
 )
 WORDS = "|".join(map(re.escape, NAMES))

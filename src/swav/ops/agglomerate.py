@@ -76,7 +76,7 @@ def _ward_costs(
     """Return the cost of every merge of two, infinite with itself."""
     squares = (centroids**2).sum(axis=1)
     apart = (squares[:, None] + squares - 2 * centroids @ centroids.T).clip(min=0)
-    costs = 2 * sizes[:, None] * sizes / (sizes[:, None] + sizes) * apart
+    costs: np.ndarray = 2 * sizes[:, None] * sizes / (sizes[:, None] + sizes) * apart
     np.fill_diagonal(costs, np.inf)
     return costs
 

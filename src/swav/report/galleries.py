@@ -12,6 +12,7 @@ from swav.ops import neighbours
 from swav.report.figures import PageFigure, cluster_sizes
 from swav.report.thumbnails import Album, Tile, picture_tile
 from swav.report.wording import count, printable
+from swav.run_folder.clusterings import names_in_run
 from swav.run_folder.readers import Absent, Embeddings, ViewGroup, read_clusters, read_views
 
 NUM_SHEETS, NUM_MEMBERS = 24, 12
@@ -103,7 +104,7 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
     Labels that stand beside the ``embeddings`` say what most of a cluster is.
     """
     every = read_clusters(run_folder)
-    classes = _classes_by_path(embeddings)
+    classes, names = _classes_by_path(embeddings), names_in_run(run_folder)
     largest, dropped = every[:NUM_SHEETS], every[NUM_SHEETS:]
     summary = f"All {count(len(every), 'cluster')} are shown" if len(every) > 1 else "One cluster"
     if dropped:
@@ -114,7 +115,7 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
         )
     sheets = [
         Sheet(
-            name=printable(cluster.name),
+            name=printable(_with_name(cluster.name, names)),
             size=count(len(cluster.paths), "picture"),
             remark=_majority([classes[path] for path in cluster.paths if path in classes]),
             tiles=tuple(album.tile(path) for path in cluster.paths[:NUM_MEMBERS]),
@@ -186,6 +187,11 @@ def _classes_by_path(embeddings: Embeddings | None) -> dict[str, str]:
         for path, label in zip(embeddings.paths, embeddings.labels.tolist(), strict=True)
         if label >= 0
     }
+
+
+def _with_name(cluster: str, names: Mapping[int, str]) -> str:
+    name = names.get(int(cluster)) if cluster.isdecimal() else None
+    return f"{cluster}: {name}" if name else cluster
 
 
 def _majority(classes: Sequence[str]) -> str:

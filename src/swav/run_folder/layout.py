@@ -23,6 +23,10 @@ MODEL = "model"
 EMBEDDINGS = "embeddings.npz"
 CLUSTERS = "clusters.csv"
 CLUSTER_PROBABILITIES = "clusters.npz"
+CLUSTERINGS = "clusterings"
+"""One file for each clustering whose numbers later calls keep: see ``KeptClustering``."""
+NAMES = "names.csv"
+"""What people call the clusters: columns clustering (``prototypes``, ``k=12``), cluster, name."""
 EVALUATIONS = "eval"
 """One JSON file for each result, and its picture if it has one."""
 FEATURES = "features"
@@ -39,6 +43,11 @@ def checkpoint(run_folder: Path, step: int) -> Path:
 def evaluation(run_folder: Path, label: str, suffix: str = ".json") -> Path:
     """Return where the result of a task or preset is, or the picture (``.svg``) beside it."""
     return run_folder / EVALUATIONS / f"{label}{suffix}"
+
+
+def clustering(run_folder: Path, name: str) -> Path:
+    """Return where what makes a clustering is kept."""
+    return run_folder / CLUSTERINGS / f"{name}.npz"
 
 
 def is_run(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def read_clusters(run_folder: Path) -> list[Cluster]:
     if not path.is_file():
         raise Absent(f"The run has no {layout.CLUSTERS}: swav cluster makes it.")
     members: dict[str, list[tuple[float, str]]] = {}
-    for row in _csv_rows(path):
+    for row in csv_rows(path):
         if not {"path", "cluster", "probability"} <= row.keys():
             raise Absent(f"{layout.CLUSTERS} does not have the columns path, cluster, probability.")
         if row["cluster"]:
@@ -157,10 +157,10 @@ def read_clusters(run_folder: Path) -> list[Cluster]:
 
 def read_embeddings(run_folder: Path) -> Embeddings:
     """Return the rows of ``embeddings.npz``."""
-    arrays = _arrays(run_folder / layout.EMBEDDINGS, "swav embed makes it")
+    arrays = read_arrays(run_folder / layout.EMBEDDINGS, "swav embed makes it")
     if not {"embeddings", "paths"} <= arrays.keys():
         raise Absent(f"{layout.EMBEDDINGS} does not hold the arrays embeddings and paths.")
-    values, paths = arrays["embeddings"], _names(arrays["paths"])
+    values, paths = arrays["embeddings"], as_text(arrays["paths"])
     if values.ndim != 2 or len(values) != len(paths):
         raise Absent(f"The embeddings and the paths of {layout.EMBEDDINGS} do not belong together.")
     values = values.astype(np.float32, copy=False)
@@ -169,14 +169,14 @@ def read_embeddings(run_folder: Path) -> Embeddings:
     labels = arrays.get("labels")
     if labels is not None and (labels.shape != (len(paths),) or labels.dtype.kind not in "iu"):
         labels = None
-    classes = _names(arrays["classes"]) if "classes" in arrays else ()
+    classes = as_text(arrays["classes"]) if "classes" in arrays else ()
     return Embeddings(values=values, paths=paths, labels=labels, classes=classes)
 
 
 def read_views(run_folder: Path) -> list[ViewGroup]:
     """Return the groups of ``pictures/views.npz``, the target views first."""
-    arrays = _arrays(run_folder / layout.VIEWS, "swav train draws it")
-    names = _names(arrays["names"]) if "names" in arrays else ()
+    arrays = read_arrays(run_folder / layout.VIEWS, "swav train draws it")
+    names = as_text(arrays["names"]) if "names" in arrays else ()
     groups = []
     for key in sorted((key for key in arrays if key.startswith("group")), key=_group_number):
         views = arrays[key]
@@ -243,7 +243,8 @@ def _cluster(name: str, members: list[tuple[float, str]]) -> Cluster:
     )
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a file with a header."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         try:
             yield from csv.DictReader(file)
@@ -251,18 +252,29 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
             raise Absent(f"{path.name} cannot be read.") from error
 
 
-def _arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+def array_names(path: Path) -> set[str]:
+    """Return the names of the arrays in a ``.npz``, none if it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return set(archive)
+    except (ValueError, OSError, EOFError, BadZipFile, TypeError):
+        return set()
+
+
+def read_arrays(path: Path, remedy: str, *, only: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays of a ``.npz``, by default all of them."""
     if not path.is_file():
         raise Absent(f"The run has no {path.name}: {remedy}.")
     try:
         # a pickle would run the code of whoever wrote the folder
         with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+            return {name: archive[name] for name in only or archive}
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise Absent(f"{path.name} cannot be read.") from error
 
 
-def _names(names: np.ndarray) -> tuple[str, ...]:
+def as_text(names: np.ndarray) -> tuple[str, ...]:
+    """Return an array of names as text; bytes that are not UTF-8 become surrogates."""
     if names.dtype.kind == "S":
         return tuple(name.decode("utf-8", "surrogateescape") for name in names.tolist())
     return tuple(str(name) for name in names.tolist())

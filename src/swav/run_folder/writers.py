@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -10,8 +11,11 @@ from jaxtyping import Float, Int, UInt8
 from swav.config import UsageError
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
+from swav.run_folder.clusterings import KeptClustering
+from swav.run_folder.readers import array_names
 
 EMBEDDINGS_SUFFIXES = (".npz", ".csv", ".parquet")
+CLUSTERS_SUFFIXES = (".csv", ".parquet")
 
 
 def check_embeddings_path(path: Path) -> None:
@@ -34,7 +38,7 @@ def write_embeddings(
         ValueError: if the ending of ``path`` is not one of ``EMBEDDINGS_SUFFIXES``.
     """
     check_embeddings_path(path)
-    names = _printable(names)
+    names = printable(names)
     with replacing(path) as unfinished:
         if path.suffix == ".npz":
             arrays = {"embeddings": values, "paths": np.array(names)}
@@ -48,7 +52,21 @@ def write_embeddings(
             lines = ([name, *(f"{value:.9g}" for value in row)] for name, row in rows)
             _write_csv(unfinished, header, lines)
         else:
-            _write_parquet(unfinished, names, values)
+            _write_parquet(unfinished, {"path": names, "embedding": list(values)})
+
+
+def check_clusters_path(path: Path) -> None:
+    """Raise a ValueError unless clusters can be written to a file of this name, and beside it."""
+    if path.suffix not in CLUSTERS_SUFFIXES:
+        raise ValueError(f"{path}: name a file that ends with {', '.join(CLUSTERS_SUFFIXES)}")
+    if path.suffix == ".parquet":
+        _parquet()
+    beside = path.with_suffix(".npz")
+    found = array_names(beside)
+    if found and "clusters" not in found:
+        raise ValueError(
+            f"{beside} holds other things than clusters, and {path} would replace it: name another"
+        )
 
 
 def write_clusters(
@@ -56,29 +74,69 @@ def write_clusters(
     names: Sequence[str],
     clusters: Int[np.ndarray, " images"],
     probabilities: Float[np.ndarray, " images"],
+    called: Mapping[int, str] | None = None,
 ) -> None:
-    """Write path, cluster and probability of every picture as CSV."""
-    rows = (
-        [name, int(cluster), f"{probability:.6f}"]
-        for name, cluster, probability in zip(
-            _printable(names), clusters, probabilities, strict=True
-        )
-    )
+    """Write path, cluster and probability of every picture as CSV or Parquet.
+
+    Args:
+        path: ending with one of ``CLUSTERS_SUFFIXES``.
+        names: of the pictures.
+        clusters: of each picture.
+        probabilities: of this cluster.
+        called: names of clusters; a column ``name`` is there only if there are any.
+    """
+    check_clusters_path(path)
+    columns: dict[str, list[Any]] = {"path": printable(names), "cluster": clusters.tolist()}
     with replacing(path) as unfinished:
-        _write_csv(unfinished, ["path", "cluster", "probability"], rows)
+        if path.suffix == ".csv":
+            columns["probability"] = [f"{value:.6f}" for value in probabilities]
+        else:
+            columns["probability"] = probabilities.tolist()
+        if called:
+            columns["name"] = [called.get(cluster, "") for cluster in columns["cluster"]]
+        if path.suffix == ".csv":
+            _write_csv(unfinished, list(columns), zip(*columns.values(), strict=True))
+        else:
+            _write_parquet(unfinished, columns)
 
 
 def write_cluster_probabilities(
     path: Path,
     clusters: Int[np.ndarray, "images kept"],
     probabilities: Float[np.ndarray, "images kept"],
+    *,
+    clustering: str,
+    network: str,
 ) -> None:
-    """Write the most probable clusters of every picture, the most probable first."""
+    """Write the most probable clusters of every picture, the most probable first.
+
+    Args:
+        path: of the ``.npz``.
+        clusters: of each picture.
+        probabilities: of these.
+        clustering: which one this is: ``prototypes``, ``k=12``.
+        network: digest of the weights that it is of.
+    """
     with replacing(path) as unfinished:
         np.savez(
             unfinished,
             clusters=clusters.astype(np.int32),
             probabilities=probabilities.astype(np.float16),  # 51 MB for 1.28 M images of 20 each
+            clustering=np.array(clustering),
+            network=np.array(network),
+        )
+
+
+def write_clustering(run_folder: Path, kept: KeptClustering) -> None:
+    """Keep a clustering for later calls."""
+    with replacing(layout.clustering(run_folder, kept.clustering)) as unfinished:
+        np.savez_compressed(
+            unfinished,
+            network=np.array(kept.network),
+            ids=kept.ids,
+            centres=kept.centres,
+            paths=np.array(kept.paths, dtype=str),
+            clusters=kept.clusters,
         )
 
 
@@ -89,11 +147,11 @@ def write_views(
 ) -> None:
     """Write the views of a few pictures, those of each size as an array."""
     with replacing(run_folder / layout.VIEWS) as unfinished:
-        arrays = {"names": np.array(_printable(names)), **groups}
+        arrays = {"names": np.array(printable(names)), **groups}
         np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
 
 
-def _printable(names: Iterable[str]) -> list[str]:
+def printable(names: Iterable[str]) -> list[str]:
     """Return file names as text: bytes that are not UTF-8 become escapes."""
     return [name.encode("utf-8", "backslashreplace").decode() for name in names]
 
@@ -105,11 +163,15 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer.writerows(rows)
 
 
-def _write_parquet(path: Path, names: list[str], values: np.ndarray) -> None:
+def _write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    pyarrow, parquet = _parquet()
+    parquet.write_table(pyarrow.table(dict(columns)), path)
+
+
+def _parquet() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError("writing .parquet needs pyarrow: pip install 'swav[parquet]'") from error
-    table = pyarrow.table({"path": names, "embedding": list(values)})
-    parquet.write_table(table, path)
+    return pyarrow, parquet

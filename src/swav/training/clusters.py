@@ -1,6 +1,8 @@
 """Which cluster each picture belongs to: the method's own, or those of k-means on its features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +16,14 @@ from swav.engine import Objective
 from swav.evals import Features
 from swav.evals.harness.subject import Clusters
 from swav.nn.prototypes import Prototypes
+from swav.run_folder.clusterings import PROTOTYPES
 from swav.run_folder.writers import write_cluster_probabilities, write_clusters
 
 KEPT = 20
 """Most probable clusters that are kept of each picture: all 3,000 of ImageNet would be 8 GB."""
 ROWS = 4096
 MOST_KMEANS = 100
+KMEANS = "k-means"
 
 
 class Assignment(NamedTuple):
@@ -27,6 +31,10 @@ class Assignment(NamedTuple):
 
     clusters: Int[np.ndarray, "images kept"]
     probabilities: Float[np.ndarray, "images kept"]
+    clustering: str
+    """Which one this is: ``prototypes``, ``k=12``, ``k-means`` of these very pictures."""
+    network: str
+    """Digest of the weights that it is of."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +82,103 @@ def _cluster(
 
 def assign(objective: Objective, features: Float[Tensor, "images features"]) -> Assignment:
     """Return the clusters of pictures: the method's own, or those of k-means if it has none."""
-    clusters = clusters_of_method(objective)
-    if clusters is None:
-        return _kmeans(features.numpy())
+    if clusters_of_method(objective) is not None:
+        return assign_to_groups(objective, features)
+    centres = fit_centres(features.numpy(), default_number(len(features)))
+    return assign_to_centres(features, centres)._replace(network=network_digest(objective))
+
+
+def assign_to_groups(
+    objective: Objective,
+    features: Float[Tensor, "images features"],
+    ids: Int[np.ndarray, " prototypes"] | None = None,
+) -> Assignment:
+    """Return the clusters of pictures, whose probabilities are the sums of their prototypes'.
+
+    Args:
+        objective: a method with clusters.
+        features: of the pictures.
+        ids: the number of the cluster of each prototype; by default each is one.
+    """
+    own = clusters_of_method(objective)
+    assert own is not None
+    numbers, places = (None, None) if ids is None else np.unique(ids, return_inverse=True)
     best = []
     for rows in torch.split(features, ROWS):  # all clusters of a few pictures at a time
-        probabilities = clusters.probabilities(rows)
+        probabilities = own.probabilities(rows)
+        if numbers is not None:
+            sums = probabilities.new_zeros(len(rows), len(numbers))
+            probabilities = sums.index_add_(1, torch.from_numpy(places), probabilities)
         best.append(probabilities.topk(min(KEPT, probabilities.shape[1]), dim=1))
+    clusters = torch.cat([top.indices for top in best]).numpy()
     return Assignment(
-        clusters=torch.cat([top.indices for top in best]).numpy(),
+        clusters=clusters if numbers is None else numbers[clusters],
         probabilities=torch.cat([top.values for top in best]).numpy(),
+        clustering=PROTOTYPES,
+        network=network_digest(objective),
     )
 
 
-def write_assignment(features: Features, assignment: Assignment, path: Path) -> None:
-    """Write the best cluster of every picture as CSV, and those kept beside it as ``.npz``."""
-    clusters, probabilities = assignment
-    write_clusters(path, features.names, clusters[:, 0], probabilities[:, 0])
-    if clusters.shape[1] > 1:
-        write_cluster_probabilities(path.with_suffix(".npz"), clusters, probabilities)
+def network_digest(objective: Objective) -> str:
+    """Return a text that changes when the weights of a method do."""
+    digest = blake2b(digest_size=16)
+    for name, weight in objective.named_parameters():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _kmeans(values: Float[np.ndarray, "images features"]) -> Assignment:
-    """Return k-means clusters of the normalised features, and the cosine to their centres."""
-    values = values / np.linalg.norm(values, axis=1, keepdims=True).clip(min=1e-12)
-    number = min(MOST_KMEANS, max(2, int(np.sqrt(len(values)))), len(values))
-    fitted = KMeans(n_clusters=number, n_init=3, random_state=0).fit(values)
-    centres = fitted.cluster_centers_[fitted.labels_]
-    cosine = (values * centres).sum(axis=1) / np.linalg.norm(centres, axis=1)
-    return Assignment(fitted.labels_[:, None].astype(np.int64), cosine.clip(0, 1)[:, None])
+def write_assignment(
+    features: Features, assignment: Assignment, path: Path, called: Mapping[int, str] | None = None
+) -> None:
+    """Write the best cluster of every picture as CSV or Parquet, those kept beside as ``.npz``."""
+    clusters, probabilities, clustering, network = assignment
+    # first, as the .npz alone says which clustering a file holds
+    write_clusters(path, features.names, clusters[:, 0], probabilities[:, 0], called)
+    write_cluster_probabilities(
+        path.with_suffix(".npz"), clusters, probabilities, clustering=clustering, network=network
+    )
+
+
+def default_number(num_images: int) -> int:
+    """Return how many clusters k-means makes of pictures when nobody says."""
+    return min(MOST_KMEANS, max(2, int(np.sqrt(num_images))), num_images)
+
+
+def fit_centres(
+    values: Float[np.ndarray, "images features"], number: int
+) -> Float[np.ndarray, "prototypes features"]:
+    """Return the centres of k-means on the normalised features."""
+    fitted = KMeans(n_clusters=number, n_init=3, random_state=0).fit(_normalised(values))
+    return np.asarray(fitted.cluster_centers_)
+
+
+def assign_to_centres(
+    features: Float[Tensor, "images features"],
+    centres: Float[np.ndarray, "prototypes features"],
+    ids: Int[np.ndarray, " prototypes"] | None = None,
+) -> Assignment:
+    """Return the nearest centre of every picture, and the cosine to it as its probability."""
+    values = _normalised(features.numpy())
+    squares = (centres**2).sum(axis=1)
+    nearest = np.concatenate(
+        [
+            (squares - 2 * values[start : start + ROWS] @ centres.T).argmin(axis=1)
+            for start in range(0, len(values), ROWS)
+        ]
+    )
+    cosine = (values * centres[nearest]).sum(axis=1) / np.linalg.norm(centres, axis=1)[nearest]
+    return Assignment(
+        clusters=(nearest if ids is None else ids[nearest])[:, None].astype(np.int64),
+        probabilities=cosine.clip(0, 1)[:, None],
+        clustering=KMEANS,
+        network="",
+    )
+
+
+def _normalised(
+    values: Float[np.ndarray, "images features"],
+) -> Float[np.ndarray, "images features"]:
+    lengths: np.ndarray = np.linalg.norm(values, axis=1, keepdims=True)
+    unit: np.ndarray = values / lengths.clip(min=1e-12)
+    return unit

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from swav.data.eval_transform import EvalTransform
@@ -16,10 +18,13 @@ from swav.evals import Features, extract
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
+from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
+from swav.run_folder.readers import Absent, read_embeddings
 from swav.run_folder.record import damaged_record, read_record
 from swav.run_folder.state import restore_weights
-from swav.run_folder.writers import check_embeddings_path, write_embeddings
-from swav.training.clusters import assign, write_assignment
+from swav.run_folder.writers import check_clusters_path, check_embeddings_path, write_embeddings
+from swav.training.clusterings import Clustered, Clusterings, NumClusters, summary
+from swav.training.clusters import write_assignment
 from swav.training.networks import transform_of, untrained_network, untrained_objective
 
 logger = logging.getLogger(__name__)
@@ -79,17 +84,47 @@ class TrainedRun:
         write_features(features, Path(to))
         return features
 
-    def cluster(self, data: str | Pictures | None = None, *, to: str | Path | None = None) -> Path:
-        """Write the cluster of every readable picture to a CSV file, and return its path.
+    def cluster(
+        self,
+        data: str | Pictures | None = None,
+        *,
+        to: str | Path | None = None,
+        k: NumClusters | None = None,
+        match: bool = True,
+    ) -> Clustered:
+        """Write the cluster of every readable picture to a file, and return what is in it in short.
 
         Args:
             data: pictures, by their DATA or opened; by default those of the training.
-            to: CSV file; by default that of the run folder.
+            to: ``.csv`` or ``.parquet``; by default ``clusters.csv`` of the run folder.
+            k: number of clusters, or "auto"; by default the method's own.
+            match: keep the numbers of the same clustering of an earlier network, in the file that
+                is replaced or in the run folder.
+
+        Raises:
+            ValueError: if there cannot be so many clusters, or the names of clusters are damaged.
         """
         path = self.folder / layout.CLUSTERS if to is None else Path(to)
+        check_clusters_path(path)
+        clusterings = Clusterings(self.folder, self.objective, self._training_features)
+        clusterings.check(k)
+        read_cluster_names(self.folder, PROTOTYPES)  # a damaged file is found before the long pass
         features = self.features(self.pictures(data))
-        write_assignment(features, assign(self.objective, features.values), path)
-        return path
+        numbered = clusterings.of(features, k=k, target=path, match=match)
+        names = read_cluster_names(self.folder, numbered.assignment.clustering)
+        if names and not match:
+            logger.warning("%s names clusters by earlier numbers", self.folder / layout.NAMES)
+        write_assignment(features, numbered.assignment, path, names)
+        return summary(numbered, path, names, clusterings.directions())
+
+    def _training_features(self) -> Features:
+        """Return the features of the training's pictures, as its end left them if it did."""
+        record = read_record(self.folder)
+        if record.get("status") == "finished" and record.get("outputs_step") is not None:
+            with suppress(Absent):
+                kept = read_embeddings(self.folder)
+                return Features(torch.from_numpy(kept.values), None, kept.paths)
+        return self.features(self.pictures())
 
     def untrained(self) -> nn.Module:
         """Return the same network with random weights."""
