@@ -54,7 +54,7 @@ VERBS = {
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
-    "cluster": "Write the cluster of every picture, and its probability, to a CSV file.",
+    "cluster": "Write the cluster of every picture, and its probability, to a file.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }

@@ -14,10 +14,11 @@ from tiny import NUM_PICTURES, TINY_METHODS, drawn, tiny_config, write_pictures
 
 import swav
 from swav import cli
+from swav.evals import Features
 from swav.methods import SimCLRConfig, SwAVConfig
 from swav.nn.prototypes import Prototypes
 from swav.report.page import write_report
-from swav.training.clusterings import DUPLICATES, Clustered
+from swav.training.clusterings import DUPLICATES, Clustered, Clusterings
 from swav.training.trained_run import TrainedRun
 
 PROTOTYPES = 12
@@ -99,6 +100,21 @@ def test_the_probability_is_the_sum_of_the_members(folder: Path) -> None:
         assert beside["probabilities"].astype(float).sum(axis=1) == pytest.approx(1, abs=2e-3)
 
 
+@pytest.mark.parametrize("number", [3, 5])
+def test_auto_finds_the_number_of_separate_features(folder: Path, number: int) -> None:
+    run, generator = swav.load("simclr"), np.random.default_rng(0)
+    labels = np.arange(400) % number
+    centres = np.linalg.qr(generator.normal(size=(16, 16)))[0]
+    values = centres[labels] + generator.normal(0, 0.03, (400, 16))
+    features = Features(torch.from_numpy(values).float(), None, [str(n) for n in range(400)])
+    made = Clusterings(folder / "simclr", run.objective, lambda: features).of(
+        features, k="auto", target=Path("some.csv")
+    )
+    assert made.assignment.clustering == f"k={number}"
+    pairs = set(zip(made.assignment.clusters[:, 0].tolist(), labels.tolist(), strict=True))
+    assert len(pairs) == number
+
+
 def test_all_prototypes_are_the_clusters_of_the_method_but_for_numbers(folder: Path) -> None:
     swav.cluster("run", k=PROTOTYPES, to="all.csv")
     swav.cluster("run", to="own.csv")
@@ -156,6 +172,24 @@ def test_a_clustering_of_another_number_is_not_matched(folder: Path) -> None:
     run.cluster(k=5, to="one.csv")
     made = permuted(run, list(reversed(range(PROTOTYPES)))).cluster(k=4, to="one.csv")
     assert made.matched_with == ""
+
+
+def test_nothing_in_common_numbers_by_size(folder: Path) -> None:
+    run = swav.load("run")
+    run.cluster(k=4, to="one.csv")
+    text = Path("one.csv").read_text()
+    Path("one.csv").write_text(text.replace("\n0", "\nother0"))
+    shutil.rmtree("run/clusterings")
+    made = permuted(run, list(reversed(range(PROTOTYPES)))).cluster(k=4, to="one.csv")
+    assert (made.matches, made.matched_with) == ((), "")
+    assert sorted(set(clusters("one.csv"))) == list(range(len(made.clusters)))
+
+
+def test_a_damaged_clustering_is_made_again(folder: Path) -> None:
+    swav.cluster("run", k=4, to="one.csv")
+    Path("run/clusterings/k=4.npz").write_bytes(b"damaged")
+    swav.cluster("run", k=4, to="two.csv")
+    assert clusters("two.csv") == clusters("one.csv")
 
 
 def test_nearly_equal_prototypes_are_counted(folder: Path) -> None:

@@ -38,7 +38,8 @@ def cluster(
     method without prototypes gets k-means on the features: with --k on those of the training,
     without on those of these very pictures, and the cosine to the centre as the probability.
 
-    Numbers are by size among the training's pictures and stay between calls. After a retraining
+    Numbers are those of the prototypes, or with --k by size among the training's pictures, and
+    stay between calls. After a retraining
     those of the same clustering are kept, by the pictures that both have. Names that
     ``names.csv`` in the run folder gives to clusters (columns clustering, such as prototypes or
     k=12, cluster, name) become a column.
@@ -48,7 +49,7 @@ def cluster(
         data: pictures; by default those of the training.
         to: ``.csv`` or ``.parquet``; by default ``clusters.csv`` in the run folder.
         k: number of clusters, or auto for that after which merging costs most.
-        match: keep the numbers of an earlier network.
+        match: whether numbers of an earlier network are kept; --no-match gives them anew.
         device: auto, cpu, cuda, mps, or one device such as cuda:1.
         json: print the summary as JSON.
         allow_factory: ``package.module:function`` that the run may name as its backbone.
@@ -84,8 +85,8 @@ def _print(clustered: Clustered) -> None:
     if clustered.duplicates:
         verb = "stay apart" if clustered.clustering == PROTOTYPES else "are merged duplicates"
         print(
-            f"{clustered.duplicates} of {clustered.prototypes} prototypes {verb}: another is nearly equal "
-            f"(cosine of at least {DUPLICATES})"
+            f"{clustered.duplicates} of {clustered.prototypes} prototypes {verb}: another is "
+            f"nearly equal (cosine of at least {DUPLICATES})"
         )
     if clustered.matched_with:
         print(f"numbers are those of {clustered.matched_with}:")

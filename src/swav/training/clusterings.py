@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -129,21 +130,17 @@ class Clusterings:
         """
         if k is None and clusters_of_method(self.objective) is None:
             return Numbered(assign(self.objective, features.values))
-        number = natural_number(self._tree()) if k == "auto" else k
+        number = natural_number(self._tree) if k == "auto" else k
         name = PROTOTYPES if number is None else f"k={number}"
         network = network_digest(self.objective)
         kept = read_clustering(self.folder, name)
         earlier, source = self._earlier(target, kept, name, network) if match else ({}, "")
         if match and kept is not None and kept.network == network and not earlier:
             return Numbered(self._assign(kept, features.values))
-        made = self._made(number, name, network)
-        if not earlier:
-            if number is not None or kept is not None:
-                write_clustering(self.folder, made)
-            return Numbered(self._assign(made, features.values))
-        made, matches = self._matched(made, features, earlier)
-        write_clustering(self.folder, made)
-        return Numbered(self._assign(made, features.values), matches, source)
+        made, matches = self._matched(self._made(number, name, network), features, earlier)
+        if matches or kept is not None or number is not None:  # prototypes have their own numbers
+            write_clustering(self.folder, made)
+        return Numbered(self._assign(made, features.values), matches, source if matches else "")
 
     def _earlier(
         self, target: Path, kept: KeptClustering | None, name: str, network: str
@@ -164,13 +161,17 @@ class Clusterings:
     def _matched(
         self, made: KeptClustering, features: Features, earlier: Mapping[str, int]
     ) -> tuple[KeptClustering, tuple[Match, ...]]:
-        """Return the clustering with the numbers of an earlier one."""
+        """Return the clustering with the numbers of an earlier one, if they share pictures."""
+        if not earlier:
+            return made, ()
         asked = self._assign(made, features.values).clusters[:, 0].tolist()
         new = dict(zip(made.paths, made.clusters.tolist(), strict=True))
         new |= dict(zip(printable(features.names), asked, strict=True))
         common = [path for path in new if path in earlier]
         old = np.array([earlier[path] for path in common], dtype=np.int64)
         matches = match_clusters(old, np.array([new[path] for path in common], dtype=np.int64))
+        if not matches:
+            return made, ()
         ids = renumbered(made.ids, matches, np.array(sorted(set(earlier.values()))))
         number = dict(zip(made.ids.tolist(), ids.tolist(), strict=True))
         clusters = np.array([number[cluster] for cluster in new.values()], dtype=np.int64)
@@ -190,13 +191,13 @@ class Clusterings:
             nothing = torch.zeros(1, int(self.objective.encoder.num_features))  # type: ignore[arg-type]
             probabilities = own.probabilities(nothing)
             return replace(made, ids=np.arange(probabilities.shape[1]))
-        training = self.training()
+        training = self._training
         if directions is None:
             _check_number(number, len(training.values), "pictures of the training")
             centres = fit_centres(training.values.numpy(), number)
             made = replace(made, ids=np.arange(number), centres=centres)
         else:
-            made = replace(made, ids=cut(self._tree(), number))
+            made = replace(made, ids=cut(self._tree, number))
         clusters = self._assign(made, training.values).clusters[:, 0]
         rank = np.empty(number, dtype=np.int64)
         sizes = np.bincount(clusters, minlength=number)
@@ -204,9 +205,14 @@ class Clusterings:
         paths = tuple(printable(training.names))
         return replace(made, ids=rank[made.ids], paths=paths, clusters=rank[clusters])
 
+    @cached_property
+    def _training(self) -> Features:
+        return self.training()
+
+    @cached_property
     def _tree(self) -> MergeTree:
         """Return the merges of the prototypes, or of many centres where there are none."""
-        values, directions = self.training().values, self.directions()
+        values, directions = self._training.values, self.directions()
         if directions is None:
             centres = fit_centres(values.numpy(), default_number(len(values)))
             nearest = assign_to_centres(values, centres).clusters[:, 0]

@@ -110,6 +110,8 @@ class TrainedRun:
         clusterings.check(k)
         read_cluster_names(self.folder, PROTOTYPES)  # a damaged file is found before the long pass
         features = self.features(self.pictures(data))
+        if data is None:
+            clusterings = replace(clusterings, training=lambda: features)
         numbered = clusterings.of(features, k=k, target=path, match=match)
         names = read_cluster_names(self.folder, numbered.assignment.clustering)
         if names and not match:
