@@ -69,7 +69,6 @@ WORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "views.groups.0.augment.hue": (("0.05",), 0.05),
     "views.groups.0.augment.blur_radius": (("1", "1.5"), [1.0, 1.5]),
     "backbone.name": (("resnet26",), "resnet26"),
-    "backbone.pretrained": ((), True),
     "method.num_prototypes": (("30", "40"), [30, 40]),
     "method.epsilon": (("2e-2",), 0.02),
     "method.codes": (("hard",), "hard"),
@@ -111,7 +110,12 @@ def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
         elif isinstance(member, tuple) and member and is_dataclass(member[0]):
             for place, each in enumerate(member):
                 yield from fields_of(each, f"{path}.{place}.")
-        elif path not in ("data.data", "backbone.args", "views.time_window"):  # needs views.group
+        elif path not in (
+            "data.data",
+            "backbone.args",
+            "init",
+            "views.time_window",
+        ):  # needs views.group
             yield path, kinds[field.name], member
 
 
@@ -199,13 +203,14 @@ def test_without_options_the_recipe_is_as_it_is(trained: Recorder) -> None:
 
 def test_options_for_several_fields(trained: Recorder, tmp_path: Path) -> None:
     words = ["--backbone", "resnet26", "--crops", "2x48,3x24", "--channels", "1"]
-    weights = ["--init-from", str(tmp_path)]
+    weights = ["--init", str(tmp_path), "--allow-missing"]
     assert cli.main(["train", "digits", "--recipe", "demo", *words, *weights]) == 0
     made = trained.config
     assert (made.backbone.name, made.backbone.args) == ("resnet26", {})
     assert made.views.description == "2x48,3x24"
     assert (made.data.channels, len(made.views.mean)) == (1, 1)
-    assert trained.settings["init_from"] == tmp_path
+    assert made.init == str(tmp_path)
+    assert trained.settings["allow_missing"]
     assert not trained.settings["resume"]
 
 
@@ -279,6 +284,9 @@ def test_a_config_file_in_place_of_a_recipe(trained: Recorder, tmp_path: Path) -
         ("train digits --method.memory-momentum 0.5", 2, "Unrecognized options: --method.memory-"),
         ("train digits --method.epsilom 0.5", 2, "Perhaps you meant: --method.epsilon FLOAT"),
         ("train digits --data.pipeline pillow", 2, "--data.pipeline is now --views.pipeline"),
+        ("train digits --init-from runs/a", 2, "--init-from is now --init (--init RUN)"),
+        ("train digits --backbone.pretrained", 2, "is now --init (--init timm)"),
+        ("train digits --backbone.no-pretrained", 2, "--backbone.pretrained is now --init"),
         ("train digits --data.time-window=3", 2, "now --views.time-window"),
         ("train digits --recipe demo --backbone.args.channels [8", 2, "not valid YAML"),
         ("train digits --recipe demo --backbone.args.channels", 2, "needs a value"),

@@ -183,7 +183,11 @@ def _to_the_end(run: Callable[[], Path]) -> int:
     return 0
 
 
-MOVED = {f"--data.{name}": f"--views.{name}" for name in ("pipeline", "group", "time-window")}
+MOVED = {
+    **{f"--data.{name}": f"--views.{name}" for name in ("pipeline", "group", "time-window")},
+    "--init-from": "--init (--init RUN)",
+    "--backbone.pretrained": "--init (--init timm)",
+}
 """Options of an earlier name, and the one they have now."""
 TYPICAL_DEFAULTS = """
 
@@ -229,9 +233,10 @@ def _train(words: Sequence[str]) -> Action:
 
     run = partial(run_train, data, recipe=start.label, out=start.out, config=config)
     run = partial(run, allow_factory=_allowed(start, config, words))
+    run = partial(run, allow_missing=start.allow_missing)
     if start.dry_run:
         return partial(run, dry_run=True)
-    return partial(_to_the_end, partial(run, resume=start.resume, init_from=start.init_from))
+    return partial(_to_the_end, partial(run, resume=start.resume))
 
 
 def _allowed(start: "Start", config: "TrainConfig", words: Sequence[str]) -> tuple[str, ...]:

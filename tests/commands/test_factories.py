@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "cluster": ("cluster", "run", "--to", "clusters.csv"),
     "evaluate": ("evaluate", "run", "--tasks", "clusters"),
     "start from it": (
-        *("train", "--config", "other.yaml", "--epochs", "1", "--init-from", "run"),
+        *("train", "--config", "other.yaml", "--epochs", "1", "--init", "run"),
         *("--out", "started"),
     ),
 }

@@ -107,7 +107,7 @@ def test_nothing_is_made_of_weights_that_could_not_be_saved(
         ("embed", "run", "drawn.npz", "--to", "again.npz"),
         ("cluster", "run", "--to", "again.csv"),
         ("evaluate", "run", "--tasks", "knn"),
-        (*WORDS[:3], "--out", "new", "--init-from", "run"),
+        (*WORDS[:3], "--out", "new", "--init", "run"),
     ],
     ids=["embed", "cluster", "evaluate", "start from it"],
 )

@@ -105,3 +105,28 @@ def test_says_so_when_even_one_epoch_takes_too_long() -> None:
     config = make_config("auto", given, "cpu")
     assert config.epochs == 1
     assert "more than ten minutes" in explain(config, given)[-1]
+
+
+@pytest.mark.parametrize("init", ["timm", "lite0"])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_published_start_has_its_network_and_sizes_it_knows(
+    init: str, side: int, device: str
+) -> None:
+    made = make_config("auto", facts(300, side), device, init=init)
+    assert made.init == init
+    expected = {"timm": "resnet18", "lite0": "tf_efficientnet_lite0"}
+    assert made.backbone.title == expected[init]
+    assert made.views.mean == {"timm": (0.485, 0.456, 0.406), "lite0": (0.5,) * 3}[init]
+    sizes = [group.size[0] for group in made.views.groups]
+    assert 64 <= max(sizes) <= 8 * side
+    assert made.optim.learning_rate <= 1e-4
+    text = "\n".join(explain(made, facts(300, side)))
+    assert "as given" not in text
+    assert f"backbone {expected[init]}: it has the weights to start from ({init})" in text
+
+
+def test_a_cut_down_network_is_explained_as_such() -> None:
+    given = facts(300)
+    text = "\n".join(explain(make_config("auto", given, "cpu"), given))
+    assert "backbone resnet18 (layers 1,1,1,1; channels 32,64,128,256" in text

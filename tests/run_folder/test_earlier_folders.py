@@ -80,10 +80,10 @@ def test_a_stopped_run_is_loaded() -> None:
         ("train", "--config", "finished/config.yaml", "--dry-run"),
         (
             *("train", "--config", "finished/config.yaml", "--epochs", "1", "--out", "new"),
-            *("--init-from", "finished", "--no-evaluate-at-end"),
+            *("--init", "finished", "--no-evaluate-at-end"),
         ),
     ],
-    ids=["embed", "cluster", "dry-run", "init-from"],
+    ids=["embed", "cluster", "dry-run", "init"],
 )
 def test_commands_that_only_read_change_nothing(words: tuple[str, ...]) -> None:
     before = contents("finished")

@@ -18,6 +18,7 @@ from swav.run_folder.migrations import (
     move,
     pretext_batchnorm,
     prior_settings,
+    published_start,
     vectors_decay,
     views_settings,
 )
@@ -32,6 +33,7 @@ def first_schema(config: TrainConfig) -> dict[str, Any]:
     for key in ("pipeline", "group", "time_window"):
         values["data"][key] = values["views"].pop(key)
     del values["optim"]["decay_vectors"]
+    values["backbone"]["pretrained"] = values.pop("init") == "timm"
     method = values["method"]
     if "head" in method:
         head = method.pop("head")
@@ -126,6 +128,13 @@ def test_vectors_decayed_before_it_could_be_chosen() -> None:
     values: dict[str, Any] = {"optim": {"weight_decay": 1e-6}}
     vectors_decay(values)
     assert values["optim"] == {"weight_decay": 1e-6, "decay_vectors": True}
+
+
+@pytest.mark.parametrize(("pretrained", "init"), [(False, "random"), (True, "timm")])
+def test_published_weights_were_a_flag_of_the_backbone(pretrained: bool, init: str) -> None:
+    values: dict[str, Any] = {"backbone": {"name": "resnet18", "pretrained": pretrained}}
+    published_start(values)
+    assert values == {"backbone": {"name": "resnet18"}, "init": init}
 
 
 def test_nothing_is_moved_over_a_value_or_into_none() -> None:

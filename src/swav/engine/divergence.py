@@ -45,7 +45,7 @@ def check_finite(
         + ".\n"
         + _advice(clock, loss=loss, values=values, precision=precision)
         + "\nContinue from the last checkpoint with --resume; the steps are the same again, so if "
-        "the cause is an option, start a new run (--init-from keeps the weights)."
+        "the cause is an option, start a new run (--init RUN keeps the weights)."
     )
 
 

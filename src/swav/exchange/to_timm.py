@@ -81,7 +81,7 @@ def _rebuilt(backbone: nn.Module, config: BackboneConfig, *, channels: int) -> n
             f"backbone {config.name!r} is not a timm name: register its factory with "
             "timm.models.register_model and use that name, then timm can open the model"
         )
-    fresh = BackboneConfig(name=config.name, args=config.args).build(channels)
+    fresh = config.build(channels)
     try:
         fresh.load_state_dict(backbone.state_dict())
     except RuntimeError as error:

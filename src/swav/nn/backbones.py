@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,6 +14,9 @@ from jaxtyping import Float
 from timm.models import build_model_with_cfg, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
+
+OF_FIRST_WEIGHTS = ("zero_init_last",)
+"""Arguments that say how a network begins, and not what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,13 @@ class BackboneConfig:
     name: str = "resnet50"
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the builder, as in ``timm.create_model``; kept in the exported model."""
-    pretrained: bool = False
-    """Start from timm's published weights (downloads them)."""
+
+    @property
+    def title(self) -> str:
+        """The name, with the arguments that make it another network than that of the name."""
+        others = {key: value for key, value in self.args.items() if key not in OF_FIRST_WEIGHTS}
+        words = "; ".join(_in_words(key, value) for key, value in others.items())
+        return f"{self.name} ({words})" if words else self.name
 
     def check_factory(self, allow_factory: Collection[str]) -> None:
         """Raise ``ValueError`` if this names a factory that is not allowed."""
@@ -39,7 +48,13 @@ class BackboneConfig:
                 f"(Python: allow_factory={self.name!r})"
             )
 
-    def build(self, channels: int = 3, *, allow_factory: Collection[str] = ()) -> nn.Module:
+    def build(
+        self,
+        channels: int = 3,
+        *,
+        allow_factory: Collection[str] = (),
+        published: Path | None = None,
+    ) -> nn.Module:
         """Return the network with ``channels`` inputs and no classifier.
 
         ``network(pictures)`` is (batch, features) and ``network.num_features`` the size.
@@ -47,6 +62,7 @@ class BackboneConfig:
         Args:
             channels: of the pictures.
             allow_factory: names of factories that may be imported and run.
+            published: file of the weights that timm publishes for this name, to fill it with.
 
         Raises:
             ValueError: if the name is unknown or not allowed, or the arguments do not fit it.
@@ -66,7 +82,11 @@ class BackboneConfig:
         try:
             model: nn.Module = timm.create_model(
                 self.name,
-                pretrained=self.pretrained,
+                pretrained=published is not None,
+                # the file is what timm's hub gives, also where other sources need a loader
+                pretrained_cfg_overlay={"file": str(published), "custom_load": False}
+                if published
+                else None,
                 num_classes=0,
                 in_chans=channels,
                 **{**sizes, **args},
@@ -118,6 +138,11 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
 
 def _is_transformer(name: str) -> bool:
     return name.startswith(("vit_", "deit", "eva02", "beit"))
+
+
+def _in_words(key: str, value: Any) -> str:
+    values = value if isinstance(value, list | tuple) else [value]
+    return f"{key.replace('_', ' ')} {','.join(map(str, values))}"
 
 
 def _tuples(value: Any) -> Any:

@@ -7,8 +7,10 @@ from types import ModuleType
 
 from swav.config import UnknownNameError
 from swav.data.sources.pictures import DataFacts, Pictures
+from swav.nn.backbones import BackboneConfig
 from swav.recipes import cifar10_cpu, demo, imagenet_others, imagenet_swav, small_gpu
 from swav.recipes.auto import auto, explain
+from swav.recipes.start_network import RANDOM, with_start
 from swav.recipes.train_config import TrainConfig
 
 __all__ = ["RECIPES", "Recipe", "TrainConfig", "explain", "make_config", "with_channels"]
@@ -21,8 +23,8 @@ class Recipe:
     name: str
     description: str
     """What it is in a line, then source, hardware and result."""
-    build: Callable[[DataFacts | None, str], TrainConfig]
-    """From what is known of the pictures (None: nothing) and a device."""
+    build: Callable[[DataFacts | None, str, str], TrainConfig]
+    """From what is known of the pictures (None: nothing), a device and a start."""
     reads_data: bool = False
     """Whether ``build`` needs to know the pictures."""
 
@@ -33,9 +35,21 @@ class Recipe:
 
 
 def make_config(
-    name: str, pictures: Pictures | DataFacts | None = None, device: str = "auto"
+    name: str,
+    pictures: Pictures | DataFacts | None = None,
+    device: str = "auto",
+    *,
+    init: str = RANDOM,
+    backbone: BackboneConfig | None = None,
 ) -> TrainConfig:
-    """Return a recipe's config for these pictures and this device.
+    """Return a recipe's config for these pictures, this device and this start.
+
+    Args:
+        name: of the recipe.
+        pictures: that are known.
+        device: to train on.
+        init: what the weights start from, as ``--init`` has it.
+        backbone: in place of the recipe's, or that of the start.
 
     Raises:
         ValueError: if there is no such recipe, or it has to know the pictures.
@@ -44,7 +58,8 @@ def make_config(
     facts = pictures.facts() if isinstance(pictures, Pictures) else pictures
     if facts is None and recipe.reads_data:
         raise ValueError(f"recipe {name!r} chooses by the pictures: give some")
-    config = replace(recipe.build(facts, device), device=device)
+    config = replace(recipe.build(facts, device, init), device=device)
+    config = with_start(config, init, backbone)
     return config if facts is None else with_channels(config, facts.channels)
 
 
@@ -84,13 +99,13 @@ def _fixed(function: Callable[[], TrainConfig]) -> Recipe:
     return Recipe(
         name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function) or "",
-        build=lambda facts, device: function(),  # noqa: ARG005
+        build=lambda facts, device, init: function(),  # noqa: ARG005
     )
 
 
-def _auto(facts: DataFacts | None, device: str) -> TrainConfig:
+def _auto(facts: DataFacts | None, device: str, init: str) -> TrainConfig:
     assert facts is not None, "make_config has checked this"
-    return auto(facts, device)
+    return auto(facts, device, init)
 
 
 RECIPES: dict[str, Recipe] = {

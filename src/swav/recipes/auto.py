@@ -21,6 +21,7 @@ from swav.nn.heads import HeadConfig
 from swav.recipes.cifar10_cpu import SMALL_RESNET
 from swav.recipes.imagenet_swav import RESNET50
 from swav.recipes.small_gpu import HALF_JITTER, RESNET18
+from swav.recipes.start_network import RANDOM, is_published, with_start
 from swav.recipes.train_config import TrainConfig
 
 
@@ -46,6 +47,8 @@ class _EpochsRow(NamedTuple):
 
 
 CPU_CROPS = (_CpuRow(0, 40, 24, 150), _CpuRow(96, 64, 40, 60))
+PUBLISHED_CPU_CROPS = _CpuRow(0, 64, 48, 20)
+"""For a start from published weights, of networks of the size of ResNet-18."""
 GPU_CROPS = (
     _GpuRow(0, 32, 20, 4),
     _GpuRow(48, 64, 36, 4),
@@ -62,12 +65,16 @@ PROTOTYPES_PER_ROOT = 1.4
 TINY_SIDE = 16
 """Below so many pixels small crops keep a quarter of the picture or more: with less, views have so
 little in common that a run stays where it predicts all prototypes alike."""
+PUBLISHED_LEARNING_RATE = 1e-4
+"""At most, from published weights: with more they are soon forgotten."""
+ENLARGEMENT = 8
+"""Crops are at most this times as large as the pictures."""
 MANY_IMAGES = 100_000
 """From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
 
 
-def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
-    """Choose everything from the number and size of the pictures, and CPU or GPU.
+def auto(facts: DataFacts, device: str = "auto", init: str = RANDOM) -> TrainConfig:
+    """Choose everything from the number and size of the pictures, CPU or GPU, and the start.
 
     Source: our own tables; with 100,000 pictures or more on a GPU, the paper's small-batch run.
     Hardware: a CPU (ten minutes at most) or one GPU.
@@ -76,11 +83,13 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
     on_gpu = is_gpu(device)
     many = on_gpu and facts.num_images >= MANY_IMAGES
     batch_size = _batch_size(facts.num_images, on_gpu=on_gpu)
-    epochs = _epochs(facts, on_gpu=on_gpu)
+    published = is_published(init)
+    epochs = _epochs(facts, on_gpu=on_gpu, published=published)
     steps_per_epoch = max(facts.num_images // batch_size, 1)
     return TrainConfig(
-        views=_views(facts, on_gpu=on_gpu, many=many),
-        backbone=_backbone(many=many, on_gpu=on_gpu),
+        views=_views(facts, on_gpu=on_gpu, many=many, published=published),
+        backbone=_backbone(many=many, on_gpu=on_gpu, published=published),
+        init=init,
         method=SwAVConfig(
             num_prototypes=(_num_prototypes(facts.num_images),),
             head=HeadConfig(hidden_dim=2048 if many else 512),
@@ -90,7 +99,12 @@ def auto(facts: DataFacts, device: str = "auto") -> TrainConfig:
             freeze_steps=min(steps_per_epoch, steps_per_epoch * epochs // 10),
             queue_length="auto",
         ),
-        optim=_optim(batch_size, warmup_epochs=min(epochs / 10, 10.0), many=many),
+        optim=_optim(
+            batch_size,
+            warmup_epochs=min(epochs / 10, 10.0),
+            many=many and not published,
+            most=PUBLISHED_LEARNING_RATE if published else math.inf,
+        ),
         epochs=epochs,
         device=device,
         precision="bf16-mixed" if on_gpu else "32-true",
@@ -103,7 +117,7 @@ def _is_tiny(facts: DataFacts) -> bool:
 
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
-    usual = auto(facts, config.device)
+    usual = with_start(auto(facts, config.device, config.init), config.init, None)
     if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
         usual = replace(usual, method=config.method)
     changed = differences(usual, config)
@@ -137,15 +151,15 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     )
     yield _Choice(
         ("backbone.",),
-        f"backbone {config.backbone.name}",
-        "enough pictures for a large network" if many else "small, for the time and the data",
+        f"backbone {config.backbone.title}",
+        _why_backbone(config.init, many=many),
     )
     if isinstance(method, SwAVConfig):
         yield from _choices_of_swav(method, facts, many=many)
     yield _Choice(
         ("optim.",),
         f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
-        "as published for this batch" if many else "a short run learns faster with AdamW",
+        _why_optim(config.init, many=many),
     )
     yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
 
@@ -164,6 +178,20 @@ def _choices_of_swav(method: SwAVConfig, facts: DataFacts, *, many: bool) -> Ite
     )
 
 
+def _why_backbone(init: str, *, many: bool) -> str:
+    if init != RANDOM:
+        return f"it has the weights to start from ({init})"
+    return "enough pictures for a large network" if many else "small, for the time and the data"
+
+
+def _why_optim(init: str, *, many: bool) -> str:
+    if many:
+        return "as published for this batch"
+    if is_published(init):
+        return "more makes published weights forget what they know"
+    return "a short run learns faster with AdamW"
+
+
 def _why_epsilon(facts: DataFacts, *, many: bool) -> str:
     if many:
         return "as published"
@@ -173,23 +201,31 @@ def _why_epsilon(facts: DataFacts, *, many: bool) -> str:
 def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:
     if is_gpu(config.device):
         return f"by a table of the number of pictures, {facts.num_images:,}"
-    seconds = facts.num_images * config.epochs / _cpu_row(facts).pictures_per_second
+    row = _cpu_row(facts, published=is_published(config.init))
+    seconds = facts.num_images * config.epochs / row.pictures_per_second
     minutes = f"about {max(seconds / 60, 1):.0f} min on two cores"
     if config.epochs == 1 and seconds > CPU_SECONDS:
         return f"{minutes}; even one is more than ten minutes, so take fewer pictures or a GPU"
     return minutes
 
 
-def _cpu_row(facts: DataFacts) -> _CpuRow:
+def _cpu_row(facts: DataFacts, *, published: bool = False) -> _CpuRow:
+    if published:
+        return PUBLISHED_CPU_CROPS
     side = min(facts.height, facts.width)
     return [row for row in CPU_CROPS if side >= row.from_side][-1]
 
 
-def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
+def _views(facts: DataFacts, *, on_gpu: bool, many: bool, published: bool) -> ViewsConfig:
     side = min(facts.height, facts.width)
-    large, small, num_small = _cpu_row(facts).large, _cpu_row(facts).small, 4
+    row = _cpu_row(facts, published=published)
+    large, small, num_small = row.large, row.small, 4
     if on_gpu:
         _, large, small, num_small = [row for row in GPU_CROPS if side >= row.from_side][-1]
+    if published:  # such networks have seen nothing much smaller
+        least = PUBLISHED_CPU_CROPS
+        large = min(max(large, least.large), ENLARGEMENT * side)
+        small = min(max(small, least.small), ENLARGEMENT * side)
     augment = AugmentConfig() if many else HALF_JITTER
     # the published radius is in pixels, 0.1 to 2, whatever the crop
     if large <= 64:
@@ -205,10 +241,10 @@ def _views(facts: DataFacts, *, on_gpu: bool, many: bool) -> ViewsConfig:
     )
 
 
-def _backbone(*, many: bool, on_gpu: bool) -> BackboneConfig:
+def _backbone(*, many: bool, on_gpu: bool, published: bool) -> BackboneConfig:
     if many:
         return RESNET50
-    return RESNET18 if on_gpu else SMALL_RESNET
+    return RESNET18 if on_gpu or published else SMALL_RESNET
 
 
 def _batch_size(num_images: int, *, on_gpu: bool) -> int:
@@ -222,14 +258,16 @@ def _num_prototypes(num_images: int) -> int:
     return min(max(round(PROTOTYPES_PER_ROOT * math.sqrt(num_images) / 10) * 10, 10), 3000)
 
 
-def _epochs(facts: DataFacts, *, on_gpu: bool) -> int:
+def _epochs(facts: DataFacts, *, on_gpu: bool, published: bool) -> int:
     if on_gpu:
         return [row.epochs for row in GPU_EPOCHS if facts.num_images >= row.from_images][-1]
-    affordable = CPU_SECONDS * _cpu_row(facts).pictures_per_second // max(facts.num_images, 1)
+    per_second = _cpu_row(facts, published=published).pictures_per_second
+    affordable = CPU_SECONDS * per_second // max(facts.num_images, 1)
     return min(max(affordable, 1), CPU_MOST_EPOCHS)
 
 
-def _optim(batch_size: int, *, warmup_epochs: float, many: bool) -> OptimConfig:
+def _optim(batch_size: int, *, warmup_epochs: float, many: bool, most: float) -> OptimConfig:
+    """Return the optimiser; AdamW learns at ``most`` at most."""
     multiple = batch_size / 256
     if many:
         return OptimConfig(
@@ -243,7 +281,7 @@ def _optim(batch_size: int, *, warmup_epochs: float, many: bool) -> OptimConfig:
     return OptimConfig(
         optimizer="adamw",
         batch_size=batch_size,
-        learning_rate=3e-3 * math.sqrt(multiple),
+        learning_rate=min(3e-3 * math.sqrt(multiple), most),
         warmup_epochs=warmup_epochs,
         weight_decay=1e-4,
     )

@@ -10,6 +10,7 @@ from swav.data.sources.pictures import DataFacts, Pictures
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import find_recipe, make_config, with_channels
+from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.record import read_record
@@ -37,8 +38,11 @@ class Start:
     """Run folder; by default a new one under runs/."""
     resume: bool = False
     """Continue the interrupted run in --out."""
-    init_from: Path | None = None
-    """Start from the weights of another run."""
+    init: str | None = None
+    """Weights of the backbone to start from: random (the default), timm (published ones of the
+    backbone), lite0 (of EfficientNet-Lite0), a run folder or a weights file."""
+    allow_missing: bool = False
+    """Start even if weights of the backbone are missing in what --init names: they are random."""
     dry_run: bool = False
     """Print the plan, with time and memory, and stop."""
     method: str | None = None
@@ -104,10 +108,14 @@ class Start:
                 )
             config = read_train_config(self.stored)
         else:
-            config = make_config(self.recipe_name, facts, device)
+            backbone = None if self.backbone is None else BackboneConfig(name=self.backbone)
+            init = self.init or RANDOM
+            config = make_config(self.recipe_name, facts, device, init=init, backbone=backbone)
         return self._with_shorthands(config)
 
     def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
+        if self.init is not None:
+            config = replace(config, init=self.init)
         if self.backbone is not None:
             config = replace(config, backbone=BackboneConfig(name=self.backbone))
         if self.crops is not None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
 
 from swav.config import from_dict
 from swav.data.sources.open import SourceConfig
@@ -20,6 +22,9 @@ class TrainConfig:
     data: SourceConfig = field(default_factory=SourceConfig)
     views: ViewsConfig
     backbone: BackboneConfig
+    # an option of its own, which auto has to know first
+    init: Annotated[str, Suppress] = "random"
+    """Where the backbone's weights start: random, timm, lite0, a run folder or a weights file."""
     method: MethodConfig
     optim: OptimConfig
     epochs: int

@@ -130,8 +130,22 @@ def vectors_decay(values: Values) -> None:
         optim.setdefault("decay_vectors", True)
 
 
+def published_start(values: Values) -> None:
+    """What the weights start from is one setting, of more than timm's published ones."""
+    backbone = _part(values, "backbone")
+    if isinstance(backbone.get("pretrained"), bool):
+        values.setdefault("init", "timm" if backbone.pop("pretrained") else "random")
+
+
 CONFIG_STEPS: Mapping[int, tuple[Step, ...]] = {
-    1: (views_settings, head_settings, pretext_batchnorm, prior_settings, vectors_decay),
+    1: (
+        views_settings,
+        head_settings,
+        pretext_batchnorm,
+        prior_settings,
+        vectors_decay,
+        published_start,
+    ),
 }
 """What leads from each schema to the next."""
 

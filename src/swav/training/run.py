@@ -1,14 +1,14 @@
 """``swav train``: the main job, from pictures to a backbone and everything a run leaves behind."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from swav import distributed
 from swav.data.batch import Batch
@@ -19,6 +19,7 @@ from swav.engine import due, fit
 from swav.engine.launch import check_machine, launch
 from swav.nn.batchnorm import synchronise_statistics, synchronised_statistics
 from swav.recipes import explain, make_config
+from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
@@ -35,8 +36,8 @@ from swav.training.outputs import write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
 from swav.training.session import Session, on_any_rank, save, start_session
+from swav.training.start import open_start, starting
 from swav.training.stop_signal import StopSignal
-from swav.training.trained_run import load
 
 __all__ = ["StoppedBySignal", "train"]
 
@@ -54,7 +55,8 @@ def train(
     out: str | Path | None = None,
     config: TrainConfig | None = None,
     resume: bool = False,
-    init_from: str | Path | None = None,
+    init: str | Path | None = None,
+    allow_missing: bool = False,
     dry_run: bool = False,
     allow_factory: Collection[str] = (),
 ) -> Path:
@@ -67,7 +69,9 @@ def train(
         out: run folder; by default a new one under ``runs/``.
         config: complete settings, in place of ``recipe``.
         resume: continue the interrupted run in ``out``.
-        init_from: run folder whose backbone weights to start from; head and prototypes are new.
+        init: weights of the backbone to start from: ``random``, ``timm`` (published), ``lite0``,
+            a run folder or a weights file; by default what ``config`` says, or ``random``.
+        allow_missing: start even if ``init`` lacks weights of the backbone, which are random then.
         dry_run: print the plan, with time and memory, and stop.
         allow_factory: ``package.module:function`` that a config or run may name as its backbone.
 
@@ -80,9 +84,10 @@ def train(
     """
     if resume and out is None:
         raise ValueError("--resume needs the run folder to continue: give --out")
+    continued = Path(out) if resume and out else None
     if config is None:
-        config, data = _config(data, recipe, Path(out) if resume and out else None)
-    config = replace(config, data=_source(data, config.data))
+        config, data = _config(data, recipe, continued, init=str(init or RANDOM))
+    config = replace(config, data=_source(data, config.data), init=str(init or config.init))
     config.backbone.check_factory(allow_factory)
     check_machine(
         device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
@@ -90,12 +95,13 @@ def train(
     pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
+    opened = partial(open_start, config, allow_missing=allow_missing, allow_factory=allow_factory)
+    start = starting(config, continued, opened)
     if dry_run:
         for remark in [*remarks, *check_views(config, pictures)]:
             logger.warning(remark)
-        print_plan(config, facts, pictures, allow_factory=allow_factory)
+        print_plan(config, facts, pictures, start=start, allow_factory=allow_factory)
         return Path(out or "runs")
-    weights = None if init_from is None else _backbone_weights(init_from, config, allow_factory)
     fabric = launch(device=config.device, precision=config.precision, threads=num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
@@ -108,6 +114,8 @@ def train(
                 logger.warning(remark)
             if recipe == "auto" and not resume:
                 logger.info("\n".join(explain(config, facts)))
+            if start is not None:
+                logger.info(start.summary)
             stack.enter_context(_recorded(folder))
         with StopSignal() as stop:  # before the first state is read and the workers are forked
             session = start_session(
@@ -117,7 +125,7 @@ def train(
                 pictures,
                 recipe=recipe,
                 resume=resume,
-                weights=weights,
+                start=start,
                 allow_factory=allow_factory,
             )
             _run(session, stop)
@@ -127,15 +135,15 @@ def train(
 
 
 def _config(
-    data: str | Pictures, recipe: str, continued: Path | None
+    data: str | Pictures, recipe: str, continued: Path | None, *, init: str
 ) -> tuple[TrainConfig, str | Pictures]:
     """Return the settings of the run to continue, or else of the recipe for the opened pictures."""
     if continued is not None and layout.is_run(continued):
         return read_train_config(continued / layout.CONFIG), data
     if isinstance(data, Pictures):
-        return make_config(recipe, data), data
+        return make_config(recipe, data, init=init), data
     opened = SourceConfig(data=data).build()
-    config = make_config(recipe, opened)
+    config = make_config(recipe, opened, init=init)
     source = _source(data, config.data)  # of the recipe, which may read the pictures in another way
     return config, opened if source == opened.source else data
 
@@ -145,26 +153,6 @@ def _source(data: str | Pictures, source: SourceConfig) -> SourceConfig:
     if isinstance(data, str):
         return replace(source, data=data)
     return data.source or replace(source, data=data.data, channels=data.channels)
-
-
-def _backbone_weights(
-    run: str | Path, config: TrainConfig, allow_factory: Collection[str]
-) -> Mapping[str, Tensor]:
-    """Return the weights of a run's backbone.
-
-    Raises:
-        ValueError: if it is not the backbone of ``config``.
-    """
-    source = load(run, allow_factory=allow_factory)
-    channels = source.config.data.channels, config.data.channels
-    if (source.config.backbone, channels[0]) != (config.backbone, channels[1]):
-        raise ValueError(
-            f"--init-from {run} holds {source.config.backbone.name} with "
-            f"{source.config.backbone.args} for {channels[0]} channels, this run has "
-            f"{config.backbone.name} with {config.backbone.args} for {channels[1]}: use the same "
-            f"backbone (--config {Path(run) / layout.CONFIG} takes all settings of that run)"
-        )
-    return source.backbone.state_dict()
 
 
 def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> Path:

@@ -35,6 +35,7 @@ from swav.run_folder.state import flatten, restore
 from swav.training import machine
 from swav.training.networks import build_objective
 from swav.training.outputs import draw_views
+from swav.training.start import StartWeights
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def start_session(
     *,
     recipe: str,
     resume: bool,
-    weights: Mapping[str, Tensor] | None = None,
+    start: StartWeights | None = None,
     allow_factory: Collection[str] = (),
 ) -> Session:
     """Build everything, from the newest checkpoint if there is one to continue.
@@ -97,12 +98,15 @@ def start_session(
         pictures: what to learn from.
         recipe: what the run's record calls the settings.
         resume: whether to look for a checkpoint.
-        weights: of the backbone, to start from.
+        start: weights of the backbone to start from.
         allow_factory: names of factories that may build the backbone.
     """
     num_listed = len(pictures) + len(pictures.bad_files)
     objective = build_objective(
-        config, num_images=len(pictures), weights=weights, allow_factory=allow_factory
+        config,
+        num_images=len(pictures),
+        weights=None if start is None else start.tensors,
+        allow_factory=allow_factory,
     )
     prepare_network(
         objective,
@@ -146,7 +150,7 @@ def start_session(
     if resume:
         _continue(session)
     if fabric.is_global_zero:
-        _write_start(session, recipe)
+        _write_start(session, recipe, start)
     return session
 
 
@@ -240,7 +244,7 @@ def _record_resume(session: Session) -> None:
     write_record(session.folder, resumes=resumes)
 
 
-def _write_start(session: Session, recipe: str) -> None:
+def _write_start(session: Session, recipe: str, start: StartWeights | None) -> None:
     config, folder = session.config, session.folder
     if not session.is_trained:
         write_config(folder, swav.config.to_dict(config))
@@ -252,7 +256,8 @@ def _write_start(session: Session, recipe: str) -> None:
             recipe=recipe,
             method=config.method.name,
             method_title=config.method.title,
-            backbone=config.backbone.name,
+            backbone=config.backbone.title,
+            **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
             seed=config.seed,
             command=shlex.join(sys.argv),

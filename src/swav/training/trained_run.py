@@ -41,6 +41,8 @@ class TrainedRun:
     """Pictures it was trained on."""
     allow_factory: Collection[str] = ()
     """Factories that may build its network."""
+    checkpoint: Path | None = None
+    """Where the weights are from."""
 
     @property
     def backbone(self) -> nn.Module:
@@ -166,7 +168,7 @@ def load(
     objective = untrained_objective(config, num_images=num_images, allow_factory=allow_factory)
     restore_weights(checkpoint.tensors, objective)
     objective.to(resolved_device(device)).eval()
-    return TrainedRun(folder, config, objective, num_images, allow_factory)
+    return TrainedRun(folder, config, objective, num_images, allow_factory, checkpoint.folder)
 
 
 def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:

@@ -1,0 +1,239 @@
+"""Where the weights of a run start: opened, checked against its backbone, and recorded."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swav.config import UnknownNameError
+from swav.exchange import lite0
+from swav.exchange.published import published_file, published_settings
+from swav.exchange.weights import ForeignWeights, match, read_weights
+from swav.nn.backbones import BackboneConfig
+from swav.recipes.start_network import LITE0, LITE0_BACKBONE, RANDOM, TIMM
+from swav.recipes.train_config import TrainConfig
+from swav.run_folder import layout
+from swav.run_folder.checkpoint import newest_checkpoint
+from swav.run_folder.record import read_record
+from swav.training.trained_run import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartWeights:
+    """Weights that the backbone of a run starts from, and what is known of them."""
+
+    init: str
+    """As ``--init`` has it."""
+    name: str
+    sha256: str
+    """Of the file that was read."""
+    layout: str
+    """What kind of file it is."""
+    tensors: Mapping[str, Tensor]
+    """Those of the backbone, by its own names."""
+    licence: str | None = None
+    matching: str = ""
+    """What else is to say of how file and network fit."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` keeps."""
+        return {
+            "init": self.init,
+            "name": self.name,
+            "sha256": self.sha256,
+            "licence": self.licence,
+            "layout": self.layout,
+        }
+
+    @property
+    def summary(self) -> str:
+        """What it is, what matched and what did not, in a line."""
+        licence = f", licence {self.licence}" if self.licence else ""
+        matching = self.matching or f"{len(self.tensors)} tensors matched"
+        return (
+            f"starts from {self.name} ({self.layout}{licence}, sha256 {self.sha256[:12]}): "
+            f"{matching}"
+        )
+
+
+def open_start(
+    config: TrainConfig, *, allow_missing: bool = False, allow_factory: Collection[str] = ()
+) -> StartWeights | None:
+    """Open what the ``init`` of a config names; None if that is random.
+
+    Args:
+        config: of the run to start.
+        allow_missing: leave tensors of the backbone random that are not there or do not fit.
+        allow_factory: names of factories that may build the backbone.
+
+    Raises:
+        ValueError: if it names nothing, cannot be read or is not of the backbone.
+    """
+    init = config.init
+    if init == RANDOM:
+        return None
+    if init == TIMM:
+        return _published(config)
+    if init == LITE0:
+        return _lite0(config)
+    if layout.is_run(Path(init)):
+        return _of_run(config, allow_factory)
+    if Path(init).is_file():
+        return _of_others(
+            config,
+            read_weights(Path(init)),
+            allow_missing=allow_missing,
+            allow_factory=allow_factory,
+        )
+    raise _unknown(init)
+
+
+def starting(
+    config: TrainConfig, folder: Path | None, open_it: Callable[[], StartWeights | None]
+) -> StartWeights | None:
+    """Return what a run starts from, None where its checkpoint has all weights already.
+
+    Args:
+        config: of the run.
+        folder: of the run to continue, None for a new one.
+        open_it: opens the start.
+
+    Raises:
+        ValueError: if it is not the start of the run to continue.
+    """
+    if config.init == RANDOM:
+        return None
+    if folder is None:
+        return open_it()
+    if newest_checkpoint(folder, repair=False) is not None:
+        return None
+    start, before = open_it(), read_record(folder).get("start")
+    if start is not None and before is not None and start.sha256 != before["sha256"]:
+        raise ValueError(
+            f"the run to continue started from other weights than {config.init} now has (sha256 "
+            f"{before['sha256']}, now {start.sha256}): bring the file back, or start a new run "
+            "with another --out"
+        )
+    return start
+
+
+def _unknown(init: str) -> ValueError:
+    if Path(init).is_dir():
+        return ValueError(
+            f"--init {init} is no run folder (no {layout.CONFIG}): give the --out of a training, "
+            "or a weights file"
+        )
+    names = (RANDOM, TIMM, LITE0)
+    return UnknownNameError(
+        "--init", init, (*names, "RUN (a run folder)", "FILE (a weights file that is there)")
+    )
+
+
+def _published(config: TrainConfig) -> StartWeights:
+    backbone = config.backbone
+    settings = published_settings(backbone.name)
+    if settings is None or not _is_plain(backbone):
+        raise ValueError(
+            f"--init timm: there are no published weights of {backbone.title}: leave out "
+            "--recipe and --backbone to take a resnet18, or name a --backbone that has some "
+            "(`timm.list_models(pretrained=True)` lists them)"
+        )
+    path = published_file(backbone.name)
+    try:
+        network = backbone.build(config.data.channels, published=path)
+    except Exception as error:  # files fail in many ways
+        raise ValueError(
+            f"--init timm: {path} does not hold the weights of {backbone.title} "
+            f"({_first_line(error)}): remove it, and the next run fetches it again"
+        ) from error
+    return StartWeights(
+        init=config.init,
+        name=".".join(filter(None, (settings.architecture or backbone.name, settings.tag))),
+        sha256=_sha256(path),
+        licence=settings.license,
+        layout=TIMM,
+        tensors=network.state_dict(),
+    )
+
+
+def _is_plain(config: BackboneConfig) -> bool:
+    """Return whether a network has the tensors of the plain one of its name."""
+    if not config.args:
+        return True
+    with torch.device("meta"):
+        own, plain = (each.build() for each in (config, BackboneConfig(name=config.name)))
+    return _shapes(own) == _shapes(plain)
+
+
+def _lite0(config: TrainConfig) -> StartWeights:
+    if config.backbone != LITE0_BACKBONE:
+        raise ValueError(
+            f"--init lite0 has the weights of {LITE0_BACKBONE.name}, this run has "
+            f"{config.backbone.title}: leave out --backbone, or give --backbone "
+            f"{LITE0_BACKBONE.name}; --init timm or FILE start other networks"
+        )
+    return _of_others(config, lite0.read(), allow_missing=False)
+
+
+def _of_run(config: TrainConfig, allow_factory: Collection[str]) -> StartWeights:
+    folder = Path(config.init)
+    source = load(folder, allow_factory=allow_factory)
+    channels = source.config.data.channels, config.data.channels
+    if (source.config.backbone, channels[0]) != (config.backbone, channels[1]):
+        raise ValueError(
+            f"--init {folder} holds {source.config.backbone.title} for {channels[0]} channels, "
+            f"this run has {config.backbone.title} for {channels[1]}: use the same "
+            f"backbone (--config {folder / layout.CONFIG} takes all settings of that run)"
+        )
+    assert source.checkpoint is not None, "load has opened one"
+    return StartWeights(
+        init=config.init,
+        name=folder.resolve().name,
+        sha256=_sha256(source.checkpoint / layout.STATE),
+        layout="run",
+        tensors=source.backbone.state_dict(),
+    )
+
+
+def _of_others(
+    config: TrainConfig,
+    foreign: ForeignWeights,
+    *,
+    allow_missing: bool,
+    allow_factory: Collection[str] = (),
+) -> StartWeights:
+    backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
+    try:
+        found = match(backbone.state_dict(), foreign, allow_missing=allow_missing)
+    except ValueError as error:
+        raise ValueError(
+            f"--init {config.init} for {config.backbone.title} with {config.data.channels} "
+            f"channels: {error} (--backbone NAME, --allow-missing)"
+        ) from error
+    return StartWeights(
+        init=config.init,
+        name=foreign.source.name,
+        sha256=foreign.sha256,
+        licence=foreign.licence,
+        layout=foreign.layout,
+        tensors={name: found.state[name] for name in found.matched},
+        matching=found.summary(),
+    )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0][:200]
