@@ -23,7 +23,7 @@ from swav.recipes import TrainConfig, make_config
 from swav.recipes.cifar10_cpu import SMALL_RESNET
 from swav.recipes.start_network import LITE0_BACKBONE
 from swav.training.networks import build_objective, untrained_network
-from swav.training.start import open_start
+from swav.training.start import check_start, open_start, transform_of_start
 
 RESNET10T = BackboneConfig(name="resnet10t")
 
@@ -190,6 +190,22 @@ def test_the_network_of_a_start_comes_along() -> None:
     named = make_config("demo", init="timm", backbone=BackboneConfig(name="resnet26"))
     assert named.backbone.name == "resnet26"
     assert named.views.mean == (0.485, 0.456, 0.406)
+
+
+def test_another_mean_than_that_of_the_weights_is_said() -> None:
+    made = make_config("demo", init="lite0")
+    assert not check_start(made)
+    other = replace(made, views=make_config("demo").views)
+    (remark,) = check_start(other)
+    assert "--views.mean 0.5 0.5 0.5 --views.std 0.5 0.5 0.5" in remark
+
+
+def test_a_frozen_network_is_shown_what_its_weights_know() -> None:
+    shown = transform_of_start(make_config("demo", init="lite0"))
+    assert (shown.input_size, shown.interpolation) == ((3, 224, 224), "bicubic")
+    assert (shown.mean, shown.crop_pct) == ((0.5,) * 3, 0.875)
+    random = make_config("demo")
+    assert transform_of_start(random).input_size == (3, *random.views.groups[0].size)
 
 
 def test_a_file_names_the_network_where_it_can(folder: Path) -> None:

@@ -147,7 +147,8 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     yield _Choice(
         ("views.",),
         f"crops {config.views.description}",
-        f"the shorter side of the pictures is about {side} pixels",
+        f"the shorter side of the pictures is about {side} pixels"
+        + ", and published weights know none much smaller" * is_published(config.init),
     )
     yield _Choice(
         ("backbone.",),

