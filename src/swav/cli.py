@@ -344,8 +344,8 @@ def _evaluate_options() -> Options:
         """Return models, tasks, the other options, and the settings of every task.
 
         Args:
-            models: Run folders, or other models (timm name or folder, state dict, random, pixels),
-                then DATA; by default the pictures of the training.
+            models: Run folders, or other models (timm name or folder, state dict, random, pixels,
+                patch-kmeans), then DATA; by default the pictures of the training.
             tasks: Separated by commas (see swav list tasks); by default what the labels allow of
                 knn, linear, clusters, part_retrieval.
             others: Of no task.

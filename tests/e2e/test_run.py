@@ -133,7 +133,8 @@ def test_each_evaluation_has_baselines_and_its_protocol(run: Path, task: str, da
     keys |= {"counts", "versions"}
     assert keys <= result.keys()
     assert result["about"].keys() == result["metrics"].keys()
-    assert result["baselines"].keys() == {"random", "pixels"}
+    patches = set() if task == "part_retrieval" else {"patch-kmeans"}
+    assert result["baselines"].keys() == {"random", "pixels"} | patches
     for values in result["baselines"].values():
         own = {"code_entropy", "usage_entropy", "prototypes_used", "duplicate_prototypes"}
         own |= set(result["details"].get("without_baseline", ()))

@@ -168,16 +168,18 @@ def test_scores_are_those_of_the_files(page: Element, run_folder: Path) -> None:
     rows = {row.all("th")[0].text: row for row in section(page, "scores").all("tr")}
     for k in (5, 10):
         cells = [each.text for each in rows[f"top-1 accuracy, k = {k}"].all("td")]
-        files = [saved["metrics"], saved["baselines"]["random"], saved["baselines"]["pixels"]]
+        baselines = [saved["baselines"][name] for name in ("random", "pixels", "patch-kmeans")]
+        files = [saved["metrics"], *baselines]
         for cell, metrics in zip(cells, files, strict=False):
             assert float(cell.removesuffix(" %")) == round(100 * metrics[f"top1_k{k}"], 1)
-    assert cells[3] == "59.1 % \u2013 63.5 %"
-    assert [each.text for each in rows["gain"].all("td")] == ["1.250", "\u2013", "\u2013", "\u2013"]
+    assert cells[4] == "59.1 % \u2013 63.5 %"
+    assert [each.text for each in rows["gain"].all("td")] == ["1.250", *4 * ["\u2013"]]
     bold = [name for name, row in rows.items() if row.attributes.get("class") == "best"]
     assert bold == ["top-1 accuracy, k = 5"]
     header = page.all("header")[0].text
     assert "3.9 points above the untrained network (57.4 %)" in header
     assert "4.2 points below raw pixels (65.5 %)" in header
+    assert "not clearly different from patch k-means (60.0 %)" in header
 
 
 def test_bold_is_better_whichever_way_that_is() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,11 @@ from swav.evals import (
     extract,
     knn,
 )
-from swav.evals.harness.baselines import Comparison, PixelBaseline
+from swav.evals.harness.baselines import WITHOUT_NETWORK, Baselines, Comparison
 from swav.evals.harness.cache import cached_in, weights_digest
 from swav.evals.harness.finetune import FineTuneConfig
 from swav.evals.harness.input import PUBLISHED
+from swav.evals.harness.patch_kmeans import patch_kmeans_encoder
 from swav.evals.selection import TASKS, configured
 from swav.report.score_table import print_table
 from swav.training.evaluation import Measured, by_settings, differing_settings
@@ -56,27 +58,49 @@ def test_every_task_tells_what_it_needs() -> None:
     for config in (task() for task in TASKS.values()):
         assert isinstance(config.needs_labels, bool)
         assert config.title
-        assert set(config.baselines) <= {"random", "pixels"}
+        assert set(config.baselines) <= {"random", "pixels", "patch-kmeans"}
         assert type(config).__doc__
 
 
 def test_the_baselines_are_the_untrained_network_and_the_pixels(data: EvalData) -> None:
     trained, untrained = network(0), network(1)
-    subject, pixels = Subject(data, trained, TRANSFORM), PixelBaseline(data)
-    result = Comparison(subject, untrained, 7, pixels).run(KNN)
+    subject, baselines = Subject(data, trained, TRANSFORM), Baselines(data)
+    result = Comparison(subject, untrained, 7, baselines).run(KNN)
     expected = knn.run(KNN, extract(untrained, data.train, TRANSFORM)).metrics
     assert result.baselines["random"] == expected
     assert result.baselines["pixels"] == knn.run(KNN, Subject(data).train_features).metrics
+    patches = Subject(data, encoder_of=patch_kmeans_encoder)
+    assert result.baselines["patch-kmeans"] == knn.run(KNN, patches.train_features).metrics
     assert result.seeds == (7,)
     assert result.protocol["fit_on"] == "drawn"
-    alone = Comparison(Subject(data), None, 0, pixels).run(KNN)
-    assert alone.metrics == alone.baselines["pixels"]
-    assert "random" not in alone.baselines
+    for name, encoder_of in WITHOUT_NETWORK.items():
+        alone = Comparison(Subject(data, encoder_of=encoder_of), None, 0, baselines).run(KNN)
+        assert alone.metrics == alone.baselines[name]
+        assert "random" not in alone.baselines
+
+
+def test_what_needs_no_network_is_measured_once_for_all_models(data: EvalData) -> None:
+    baselines = Baselines(data)
+    first, second = (baselines.beside(KNN) for _ in range(2))
+    assert all(first[name] is second[name] for name in WITHOUT_NETWORK)
+    assert baselines.run(KNN, partial(patch_kmeans_encoder, num_filters=8)) != first["patch-kmeans"]
+
+
+def test_patch_kmeans_of_many_pictures_is_left_out_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, data: EvalData
+) -> None:
+    monkeypatch.setattr("swav.evals.harness.baselines.PATCH_KMEANS_UP_TO", len(data.train) - 1)
+    baselines = Baselines(data)
+    for task in (KNN, KNNConfig(k=(3,))):
+        assert baselines.beside(task).keys() == {"pixels"}
+    assert caplog.text.count("patch-kmeans is left out beside 64 pictures, above 63") == 1
+    named = Comparison(Subject(data, encoder_of=patch_kmeans_encoder), None, 0, baselines)
+    assert named.run(KNN).metrics
 
 
 def test_a_published_protocol_shows_pictures_as_it_was_published(data: EvalData) -> None:
     trained, untrained = network(0), network(1)
-    comparison = Comparison(Subject(data, trained, TRANSFORM), untrained, 0, PixelBaseline(data))
+    comparison = Comparison(Subject(data, trained, TRANSFORM), untrained, 0, Baselines(data))
     shown = replace(TRANSFORM, interpolation="bilinear", crop_pct=0.875)
     result = comparison.run(replace(KNN, input=PUBLISHED))
     assert result.details["input"] == asdict(shown)
@@ -97,7 +121,7 @@ def test_a_crop_that_is_asked_for_is_that_of_every_task(tmp_path: Path) -> None:
 
 
 def test_every_result_says_what_its_metrics_are(data: EvalData) -> None:
-    comparison = Comparison(Subject(data, network(), TRANSFORM), None, 0, PixelBaseline(data))
+    comparison = Comparison(Subject(data, network(), TRANSFORM), None, 0, Baselines(data))
     tasks = [task for task in TASKS.values() if "pixels" in task.baselines]
     few = {"k": (5,), "epochs": 1, "passes": 1, "penalties": (0.1,), "folds": 2, "restarts": 1}
     for task in tasks:
@@ -141,9 +165,9 @@ def test_tasks_that_train_have_pixels_beside_them(tmp_path: Path) -> None:
     short = FineTuneConfig(epochs=1, trunk_rate=0.05, head_rate=0.1)
     few = SemisupConfig(per_class=(1,), training=short)
     common = {"input_size": 32, "out": tmp_path}
-    found = evaluate("random:resnet10t", "digits", tasks=[few], **common)
+    found = evaluate("random:resnet10t", write_pictures(tmp_path), tasks=[few], **common)
     assert [result.task for result in found] == ["semisup", "knn", "linear"]
-    assert set(found[2].baselines) == {"random", "pixels"}
+    assert set(found[2].baselines) == {"random", "pixels", "patch-kmeans"}
 
 
 def test_the_old_name_of_a_task_leads_to_the_new_one() -> None:

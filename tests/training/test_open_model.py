@@ -7,6 +7,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from tiny import tiny_pictures
 
 from swav.training.open_model import ModelInput, is_model, open_model
 
@@ -69,6 +70,17 @@ def test_random_is_untrained_the_same_each_time_and_of_any_channels() -> None:
     assert (pixels.network, pixels.untrained, pixels.source.channels) == (None, None, 1)
 
 
+def test_patch_kmeans_has_as_many_filters_as_are_named() -> None:
+    pictures = tiny_pictures()
+    for word, filters in (("patch-kmeans", 200), ("patch-kmeans:30", 30)):
+        model = open_model(word, ModelInput())
+        assert (model.name, model.network, model.untrained) == (word, None, None)
+        assert model.encoder_of(pictures, workers=0)([pictures[0]]).shape == (1, 4 * filters)
+    for filters in ("", "1", "many", "100000"):
+        with pytest.raises(ValueError, match="number of filters must be from 2"):
+            open_model(f"patch-kmeans:{filters}", ModelInput())
+
+
 def test_a_word_is_a_model_or_the_data(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name in ("run/config.yaml", "net/config.json", "weights.pth", "photos.tar"):
@@ -77,6 +89,7 @@ def test_a_word_is_a_model_or_the_data(tmp_path: Path) -> None:
     models = ("run", "net", "weights.pth")
     assert all(is_model(str(tmp_path / name)) for name in models)
     assert all(is_model(word) for word in ("random", "random:vit_tiny", "pixels", "resnet50"))
+    assert all(is_model(word) for word in ("patch-kmeans", "patch-kmeans:1600"))
     assert not any(is_model(str(tmp_path / name)) for name in ("photos", "photos.tar", "nowhere"))
     assert not any(is_model(word) for word in ("emoji", "cifar10:data", "photos/"))
 

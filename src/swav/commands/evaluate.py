@@ -27,13 +27,14 @@ def evaluate(
     allow_factory: Sequence[str] = (),
     json: bool = False,
 ) -> list[Result]:
-    """Measure backbones, with the untrained network and raw pixels beside each.
+    """Measure backbones, with the untrained network, raw pixels and patch k-means beside each.
 
     Prints a table (or JSON) and writes ``eval/NAME.json`` into every run folder, of a task or of
     its published protocol.
 
     Args:
-        models: run folders, timm names or folders, state dicts, ``random``, ``pixels``.
+        models: run folders, timm names or folders, state dicts, ``random``, ``pixels``,
+            ``patch-kmeans``.
         data: pictures; by default those of the training.
         tasks: names of ``swav list tasks``, or configurations of ``swav.evals``, also under names
             of your own; by default those that the labels allow of knn, linear, clusters and

@@ -36,6 +36,8 @@ class Stream(IntEnum):
     """The crops that a linear layer learns from; in place of the epoch, plus the pass."""
     PART_RETRIEVAL = 0x70617274
     """The part of a picture that it is looked up by; in place of the epoch."""
+    PATCH_KMEANS = 0x70617463
+    """Pictures and patches that patch k-means learns from; in place of the epoch."""
     ONLINE_EVALUATION = 0x70657269
     """The two views that are compared while a training goes on; in place of the epoch."""
 

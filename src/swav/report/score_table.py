@@ -1,4 +1,4 @@
-"""The table on the screen: every score beside the untrained network's and the pixels'."""
+"""The table on the screen: every score beside those of the baselines."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
@@ -10,6 +10,8 @@ from rich.table import Column, Table
 from swav.run_folder.result import Result
 
 WIDE = 200
+BASELINES = {"random": "untrained", "pixels": "pixels", "patch-kmeans": "patch\nk-means"}
+"""What the columns of baselines are called."""
 Groups = Mapping[str, Sequence[Sequence[Result]]]
 """The results of each model of a group, by what the group is called."""
 
@@ -24,8 +26,8 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
     sure = "95 %, +- runs" if repeated else "95 %"
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("task", "metric", *names)),
-        *(Column(name, no_wrap=True) for name in ("value", sure, "untrained", "pixels")),
+        *(Column(name, overflow="fold") for name in ("task", "metric", *names)),
+        *(Column(name, no_wrap=True) for name in ("value", sure, *BASELINES.values())),
         title=title,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -73,7 +75,7 @@ def _cells(results: Sequence[Result], metric: str) -> list[str]:
     if len(values) == 1 and low_high is not None:
         sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
     beside = []
-    for name in ("random", "pixels"):
+    for name in BASELINES:
         known = [
             result.baselines[name][metric]
             for result in results

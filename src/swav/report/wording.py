@@ -14,7 +14,11 @@ from swav.run_folder import layout
 from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
 
-BASELINES = {"random": "the untrained network", "pixels": "raw pixels"}
+BASELINES = {
+    "random": "the untrained network",
+    "pixels": "raw pixels",
+    "patch-kmeans": "patch k-means",
+}
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FOLDERS = re.compile(r"(?<![\w.~/…<])(?:/(?:[^/\s'\"<>]+/)+|[A-Za-z]:\\(?:[^\\\s'\"<>]+\\)+)")
@@ -144,7 +148,7 @@ def warning(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def scorecard(evaluation: Evaluation) -> Scorecard | None:
-    """Return the leading metric as bars: raw pixels, the untrained network, this run."""
+    """Return the leading metric as bars: the baselines, then this run."""
     metric = evaluation.lead
     if metric is None:
         return None

@@ -15,7 +15,7 @@ from swav.config import UsageError
 from swav.data.sources.open import SourceConfig
 from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import EvalConfig, Result
-from swav.evals.harness.baselines import Comparison, PixelBaseline
+from swav.evals.harness.baselines import Baselines, Comparison
 from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import EvalData, fit_and_score, fit_on_and_score_on
 from swav.evals.harness.subject import Subject, compute_rows
@@ -65,11 +65,13 @@ def evaluate(
     _check_networks(models, wanted or {})
 
     @cache  # once for all models that read pictures alike
-    def pixels_of(source: SourceConfig) -> PixelBaseline:
+    def baselines_of(source: SourceConfig) -> Baselines:
         eval_data = _open_data(source, data, split, fit_on, score_on)
-        return PixelBaseline(eval_data, workers=loading_workers("cpu"))
+        return Baselines(eval_data, workers=loading_workers("cpu"))
 
-    return [Measured(model, _evaluate(model, pixels_of(model.source), wanted)) for model in models]
+    return [
+        Measured(model, _evaluate(model, baselines_of(model.source), wanted)) for model in models
+    ]
 
 
 def measure(
@@ -139,13 +141,20 @@ def differing_settings(measured: Sequence[Measured]) -> dict[str, list[str]]:
 
 
 def _evaluate(
-    model: Model, pixels: PixelBaseline, wanted: Mapping[str, EvalConfig] | None
+    model: Model, baselines: Baselines, wanted: Mapping[str, EvalConfig] | None
 ) -> list[Result]:
-    eval_data = pixels.data
+    eval_data = baselines.data
     cache = compute_rows if model.folder is None else cached_in(model.folder / layout.FEATURES)
-    subject = Subject(eval_data, model.network, model.transform, model.clusters, cache)
+    subject = Subject(
+        eval_data,
+        model.network,
+        model.transform,
+        model.clusters,
+        cache,
+        encoder_of=model.encoder_of,
+    )
     subject = replace(subject, workers=loading_workers(subject.device))
-    comparison = Comparison(subject, model.untrained, model.seed, pixels)
+    comparison = Comparison(subject, model.untrained, model.seed, baselines)
     tasks = named_tasks(possible_tasks(eval_data)) if wanted is None else dict(wanted)
     tasks |= named_tasks(tasks_beside(tasks, eval_data))
     results, impossible = measure(
@@ -196,7 +205,7 @@ def _prepared(model: Model, device: str, crop_pct: float | None, out: str | Path
 
 
 def _check_networks(models: Sequence[Model], tasks: Mapping[str, EvalConfig]) -> None:
-    """Refuse raw pixels where a task trains a network, before any other model is measured."""
+    """Refuse what is no network where a task trains one, before any other model is measured."""
     without = [model.name for model in models if model.network is None]
     need = [name for name, task in tasks.items() if "pixels" not in task.baselines]
     if without and need:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig
-from swav.evals.harness.subject import Clusters
+from swav.evals.harness.baselines import WITHOUT_NETWORK
+from swav.evals.harness.extract import pixel_encoder
+from swav.evals.harness.patch_kmeans import MAX_FILTERS, patch_kmeans_encoder
+from swav.evals.harness.subject import Clusters, FitEncoder
 from swav.exchange.from_state_dict import ENDINGS, load_networks
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
@@ -26,8 +30,11 @@ a folder that timm opens (with config.json), such as a run's model/
 a timm name, for its published weights
 a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
 random (an untrained resnet18), or random:NAME
-pixels (no network at all)"""
+pixels (no network at all)
+patch-kmeans (k-means on whitened patches; 200 filters), or patch-kmeans:FILTERS"""
 UNTRAINED = "resnet18"
+NAMED = (*WITHOUT_NETWORK, "random")
+"""Models that are no files, alone or before a colon."""
 UNKNOWN: Mapping[str, Any] = {
     "input_size": (3, 224, 224),
     "mean": IMAGENET_DEFAULT_MEAN,
@@ -42,10 +49,12 @@ class Model:
 
     name: str
     network: nn.Module | None = None
-    """None for raw pixels."""
+    """None for pixels and patch-kmeans."""
     untrained: nn.Module | None = None
-    """The same network before training, None for raw pixels."""
+    """The same network before training, None without one."""
     transform: EvalTransform | None = None
+    encoder_of: FitEncoder = pixel_encoder
+    """What makes features without a network."""
     clusters: Clusters | None = None
     source: SourceConfig = field(default_factory=SourceConfig)
     seed: int = 0
@@ -70,7 +79,7 @@ def is_model(word: str) -> bool:
     if path.exists():
         settings = (path / layout.CONFIG, path / "config.json")
         return path.name.endswith(ENDINGS) or any(file.exists() for file in settings)
-    is_named = word == "pixels" or word.partition(":")[0] == "random" or timm.is_model(word)
+    is_named = word.partition(":")[0] in NAMED or timm.is_model(word)
     return is_named or "=" in word
 
 
@@ -89,8 +98,8 @@ def open_model(word: str, model_input: ModelInput, *, allow_factory: Collection[
         return _timm(f"local-dir:{path}", model_input, name=path.name)
     if equals or path.is_file():
         return _state_dict(Path(file) if equals else path, name if equals else None, model_input)
-    if word == "pixels":
-        return Model(name="pixels", source=SourceConfig(channels=model_input.channels))
+    if word in WITHOUT_NETWORK or kind == "patch-kmeans":
+        return _without_network(word, model_input)
     if kind == "random":
         return _random(network or UNTRAINED, model_input)
     if timm.is_model(word):
@@ -132,6 +141,20 @@ def _timm(address: str, model_input: ModelInput, *, name: str) -> Model:
     if is_folder:
         model_input = replace(model_input, channels=_settings(network)["input_size"][0])
     return _model(name, network, untrained, model_input)
+
+
+def _without_network(word: str, model_input: ModelInput) -> Model:
+    encoder_of = WITHOUT_NETWORK[word.partition(":")[0]]
+    _, colon, filters = word.partition(":")
+    if colon:
+        if not filters.isdecimal() or not 2 <= int(filters) <= MAX_FILTERS:
+            raise ValueError(
+                f"{word}: the number of filters must be from 2 to {MAX_FILTERS:,}, "
+                "as in patch-kmeans:1600"
+            )
+        encoder_of = partial(patch_kmeans_encoder, num_filters=int(filters))
+    source = SourceConfig(channels=model_input.channels)
+    return Model(name=word, encoder_of=encoder_of, source=source)
 
 
 def _random(name: str, model_input: ModelInput) -> Model:

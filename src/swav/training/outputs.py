@@ -15,7 +15,7 @@ from swav.data.views.multicrop import PictureBatch, make_byte_views, to_batch
 from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
 from swav.evals import extract
-from swav.evals.harness.baselines import Comparison, PixelBaseline
+from swav.evals.harness.baselines import Baselines, Comparison
 from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
 from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
@@ -199,8 +199,8 @@ def _evaluate(
     )
     num_images = len(eval_data.train)
     untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
-    pixels = PixelBaseline(eval_data, workers=subject.workers)
-    comparison = Comparison(subject, untrained, config.seed, pixels)
+    baselines = Baselines(eval_data, workers=subject.workers)
+    comparison = Comparison(subject, untrained, config.seed, baselines)
     model = folder.resolve().name
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:

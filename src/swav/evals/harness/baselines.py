@@ -1,5 +1,7 @@
-"""A network beside itself before training and beside raw pixels, on the same pictures."""
+"""A network beside itself before training and beside what needs none, on the same pictures."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -7,26 +9,62 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.evals.harness.eval_data import EvalData
+from swav.evals.harness.extract import pixel_encoder
 from swav.evals.harness.input import InputConfig
-from swav.evals.harness.subject import Subject
+from swav.evals.harness.patch_kmeans import patch_kmeans_encoder
+from swav.evals.harness.subject import FitEncoder, Subject
 from swav.evals.harness.task import Task
 from swav.run_folder.result import Result
 
+logger = logging.getLogger(__name__)
 
-class PixelBaseline:
-    """What raw pixels score, found once for all models that are shown the same pictures."""
+WITHOUT_NETWORK: Mapping[str, FitEncoder] = {
+    "pixels": pixel_encoder,
+    "patch-kmeans": patch_kmeans_encoder,
+}
+"""Baselines that need no network, by their names in results."""
+PATCH_KMEANS_UP_TO = 100_000
+"""Pictures; of more it takes minutes, and is measured if it is named as a model."""
+
+
+class Baselines:
+    """What features without a network score, found once for all models shown the same pictures."""
 
     def __init__(self, data: EvalData, *, workers: int = 0) -> None:
         self.data = data
-        self._subject = Subject(data, workers=workers)
-        self._results: dict[Task, Result] = {}
+        self._workers = workers
+        self._subjects: dict[FitEncoder, Subject] = {}
+        self._results: dict[tuple[FitEncoder, Task], Result] = {}
 
-    def run(self, config: Task) -> Result:
+    def run(self, config: Task, encoder_of: FitEncoder) -> Result:
         """Return the result of one task."""
-        # pixels do not change with the model: a comparison of ten runs measures them once
-        if config not in self._results:
-            self._results[config] = _result(config, self._subject)
-        return self._results[config]
+        # they do not change with the model: a comparison of ten runs measures them once
+        subject = self._subjects.setdefault(
+            encoder_of, Subject(self.data, encoder_of=encoder_of, workers=self._workers)
+        )
+        key = (encoder_of, config)
+        if key not in self._results:
+            self._results[key] = _result(config, subject)
+        return self._results[key]
+
+    def beside(self, config: Task) -> dict[str, Result]:
+        """Return the results that stand beside those of a network, by the names of baselines."""
+        return {
+            name: self.run(config, WITHOUT_NETWORK[name])
+            for name in config.baselines
+            if name in WITHOUT_NETWORK and (name != "patch-kmeans" or self._are_few)
+        }
+
+    @cached_property
+    def _are_few(self) -> bool:
+        number = len(self.data.train) + (0 if self.data.test is None else len(self.data.test))
+        if number > PATCH_KMEANS_UP_TO:
+            logger.warning(
+                "patch-kmeans is left out beside %s pictures, above %s: name it as a model",
+                f"{number:,}",
+                f"{PATCH_KMEANS_UP_TO:,}",
+            )
+        return number <= PATCH_KMEANS_UP_TO
 
 
 @dataclass(frozen=True)
@@ -35,9 +73,9 @@ class Comparison:
 
     subject: Subject
     untrained: nn.Module | None
-    """The subject's network before training; None for raw pixels."""
+    """The subject's network before training; None without a network."""
     seed: int
-    pixels: PixelBaseline
+    baselines: Baselines
 
     def run(self, config: Task) -> Result:
         """Return the result of one task, with those baselines that the task knows beside it.
@@ -47,7 +85,11 @@ class Comparison:
         """
         subject = self._with_input(config.input)
         is_network = subject.backbone is not None
-        own = _result(config, subject) if is_network else self.pixels.run(config)
+        own = (
+            _result(config, subject)
+            if is_network
+            else self.baselines.run(config, subject.encoder_of)
+        )
         result = replace(own, seeds=(self.seed,))
         if subject.transform is not None:
             details = {**result.details, "input": asdict(subject.transform)}
@@ -58,8 +100,8 @@ class Comparison:
             is_same = untrained.backbone is subject.backbone
             random = own if is_same else _result(config, untrained)
             result = result.with_baseline("random", random)
-        if "pixels" in config.baselines:
-            result = result.with_baseline("pixels", self.pixels.run(config))
+        for name, baseline in self.baselines.beside(config).items():
+            result = result.with_baseline(name, baseline)
         return result
 
     @cached_property

@@ -29,7 +29,8 @@ VERSIONS = ("swav", "torch", "torchvision", "timm", "pillow", "opencv-python-hea
 def cached_in(folder: Path) -> FeatureCache:
     """Return how a subject's features are read from ``folder``, or computed and written there.
 
-    Raw pixels are not kept: they cost less than a file.
+    What needs no network is not kept: pixels cost less than a file, and each command measures the
+    baselines once for all models.
     """
 
     def read_or_compute(

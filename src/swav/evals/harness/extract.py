@@ -94,11 +94,22 @@ def network_encoder(
 
 def pixel_encoder(fit: Pictures, *, size: int = PIXELS_SIZE, workers: int = 0) -> Encoder:
     """Return what makes pixels of pictures, each value standardised over ``fit``."""
-    resized = partial(_resized, size=size)
-    pixels = encode_all(Encoder(resized, lambda batch: batch), fit, workers=workers).values
-    deviation, mean = torch.std_mean(pixels, dim=0, correction=0)
-    deviation = deviation.where(deviation > 0, 1.0)  # a value that never changes says nothing
-    return Encoder(resized, lambda batch: (batch - mean) / deviation)
+    prepare = partial(resized, size=size)
+    pixels = encode_all(Encoder(prepare, lambda batch: batch), fit, workers=workers).values
+    return Encoder(prepare, standardised(lambda batch: batch, pixels))
+
+
+def standardised(
+    encode: Callable[[Tensor], Float[Tensor, "batch features"]],
+    fit: Float[Tensor, "images features"],
+) -> Callable[[Tensor], Float[Tensor, "batch features"]]:
+    """Return what makes the same features with the mean 0 and the deviation 1 they have in ``fit``.
+
+    Those that never change are only shifted: they say nothing.
+    """
+    deviation, mean = torch.std_mean(fit, dim=0, correction=0)
+    deviation = deviation.where(deviation > 0, 1.0)
+    return lambda batch: (encode(batch) - mean) / deviation
 
 
 def encode_all(
@@ -225,7 +236,7 @@ def evaluating(backbone: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _resized(pictures: Sequence[Picture], size: int) -> Float[Tensor, "batch features"]:
+def resized(pictures: Sequence[Picture], size: int) -> Float[Tensor, "batch features"]:
     """Return every picture at ``size`` x ``size``, flat, in [0, 1]."""
     if len({picture.shape for picture in pictures}) == 1:
         whole = resize(torch.stack(list(pictures)), [size, size], antialias=True)

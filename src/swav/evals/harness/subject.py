@@ -1,9 +1,10 @@
-"""What is evaluated: a network, or raw pixels, on pictures to fit on and pictures to score."""
+"""What is evaluated: a network, or what needs none, on pictures to fit on and to score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -52,9 +53,17 @@ def compute_rows(
     return compute()
 
 
+@runtime_checkable
+class FitEncoder(Protocol):
+    """What makes features without a network: fitted on pictures, the same each time."""
+
+    def __call__(self, fit: Pictures, /, *, workers: int) -> Encoder:
+        """Return the encoder of pictures like those of ``fit``."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A network or raw pixels, and the pictures; features are extracted when first asked for.
+    """A network or what needs none, and the pictures; features are extracted when first asked for.
 
     An evaluation that needs pictures takes ``data`` and ``encode``; one that trains the network
     takes a copy of ``backbone``, which is never changed, and ``transform``.
@@ -62,12 +71,14 @@ class Subject:
 
     data: EvalData
     backbone: nn.Module | None = None
-    """None for raw pixels."""
+    """None for features without a network, which ``encoder_of`` makes."""
     transform: EvalTransform | None = None
-    """From decoded pictures to the input of ``backbone``; None for raw pixels."""
+    """From decoded pictures to the input of ``backbone``; None without it."""
     clusters: Clusters | None = None
     """Of the method; None if it has none, and for a network that is a baseline."""
     cache: FeatureCache = compute_rows
+    encoder_of: FitEncoder = pixel_encoder
+    """Without a backbone: raw pixels, or another baseline; fitted on the pictures to learn from."""
     workers: int = 0
     """Processes that read pictures and make views; no number depends on it."""
 
@@ -119,12 +130,12 @@ class Subject:
 
     def _encoder(self, transform: EvalTransform | None) -> Encoder:
         if self.backbone is None or transform is None:
-            return self._pixels
+            return self._fitted
         return network_encoder(self.backbone, transform, device=self.device)
 
     @cached_property
-    def _pixels(self) -> Encoder:
-        return pixel_encoder(self.data.train, workers=self.workers)
+    def _fitted(self) -> Encoder:
+        return self.encoder_of(self.data.train, workers=self.workers)
 
 
 def assignment_of(
