@@ -347,6 +347,20 @@ def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys
     assert differing_settings(measured) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
 
 
+def test_numbers_stay_whole_on_a_narrow_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    metrics = {"duplicate_prototypes": 0.1234}
+    baselines = dict.fromkeys(("random", "pixels", "patch-kmeans"), metrics)
+    result = Result(task="part_retrieval", protocol={}, metrics=metrics, baselines=baselines)
+    result = replace(result, intervals={"duplicate_prototypes": (0.111, 0.222)})
+    print_table({"random:resnet10t": [[result]], "b": [[result]]}, title="narrow")
+    shown = capsys.readouterr().out
+    assert (shown.count("0.1234"), shown.count("0.111-0.222")) == (8, 2)
+
+
 def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(
     data: EvalData,
 ) -> None:

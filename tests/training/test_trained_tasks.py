@@ -1,6 +1,7 @@
 """Tasks that train, from the command's side: boxes are found in DATA, presets by their names."""
 
 import pytest
+from tiny import write_pictures
 from voc import write_voc
 
 from swav.commands.evaluate import evaluate
@@ -67,7 +68,7 @@ def test_options_of_a_task_change_its_presets_too():
 
 
 def test_a_result_bears_the_name_of_its_protocol(tmp_path):
-    common = {"data": "digits", "input_size": 32, "out": tmp_path}
+    common = {"data": write_pictures(tmp_path), "input_size": 32, "out": tmp_path}
     named = {"near": KNNConfig(k=(3,)), "knn": KNNConfig(k=(5,))}
     first, second = evaluate("pixels", tasks=named, **common)
     assert (first.task, first.name, first.label) == ("knn", "near", "near")
