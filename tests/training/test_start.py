@@ -194,9 +194,11 @@ def test_the_network_of_a_start_comes_along() -> None:
 
 def test_another_mean_than_that_of_the_weights_is_said() -> None:
     made = make_config("demo", init="lite0")
-    assert not check_start(made)
+    (worse,) = check_start(made)
+    assert "swav evaluate RUN lite0 DATA" in worse
+    assert not check_start(make_config("demo"))
     other = replace(made, views=make_config("demo").views)
-    (remark,) = check_start(other)
+    _, remark = check_start(other)
     assert "--views.mean 0.5 0.5 0.5 --views.std 0.5 0.5 0.5" in remark
 
 

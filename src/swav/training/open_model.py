@@ -17,7 +17,9 @@ from swav.evals.harness.baselines import WITHOUT_NETWORK
 from swav.evals.harness.extract import pixel_encoder
 from swav.evals.harness.patch_kmeans import MAX_FILTERS, patch_kmeans_encoder
 from swav.evals.harness.subject import Clusters, FitEncoder
+from swav.exchange import lite0
 from swav.exchange.from_state_dict import ENDINGS, load_networks
+from swav.exchange.weights import match
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
@@ -29,11 +31,12 @@ a run folder (the --out of a training)
 a folder that timm opens (with config.json), such as a run's model/
 a timm name, for its published weights
 a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
+lite0 (ImageNet weights of EfficientNet-Lite0, from the package of swav[lite0])
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)
 patch-kmeans (k-means on whitened patches; 200 filters), or patch-kmeans:FILTERS"""
 UNTRAINED = "resnet18"
-NAMED = (*WITHOUT_NETWORK, "random")
+NAMED = (*WITHOUT_NETWORK, "random", "lite0")
 """Models that are no files, alone or before a colon."""
 UNKNOWN: Mapping[str, Any] = {
     "input_size": (3, 224, 224),
@@ -102,6 +105,8 @@ def open_model(word: str, model_input: ModelInput, *, allow_factory: Collection[
         return _without_network(word, model_input)
     if kind == "random":
         return _random(network or UNTRAINED, model_input)
+    if word == "lite0":
+        return _lite0(model_input)
     if timm.is_model(word):
         return _timm(word, model_input, name=word)
     raise ValueError(
@@ -155,6 +160,17 @@ def _without_network(word: str, model_input: ModelInput) -> Model:
         encoder_of = partial(patch_kmeans_encoder, num_filters=int(filters))
     source = SourceConfig(channels=model_input.channels)
     return Model(name=word, encoder_of=encoder_of, source=source)
+
+
+def _lite0(model_input: ModelInput) -> Model:
+    """Return EfficientNet-Lite0 with the weights of its package, beside the untrained network."""
+    torch.manual_seed(0)
+    untrained, network = (
+        timm.create_model(lite0.NETWORK, num_classes=0, in_chans=model_input.channels)
+        for _ in range(2)
+    )
+    network.load_state_dict(match(network.state_dict(), lite0.read()).state)
+    return _model("lite0", network, untrained, model_input)
 
 
 def _random(name: str, model_input: ModelInput) -> Model:

@@ -96,17 +96,29 @@ def open_start(
 
 
 def check_start(config: TrainConfig) -> list[str]:
-    """Return what will hurt a start that is known to be of another mean or deviation."""
-    if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
+    """Return what may hurt a training that starts from weights, a sentence each."""
+    if config.init == RANDOM:
         return []
+    remarks = [] if layout.is_run(Path(config.init)) else [_may_get_worse(config.init)]
+    if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
+        return remarks
     own, given = with_start(config, config.init, config.backbone).views, config.views
     if len(own.mean) != len(given.mean) or (own.mean, own.std) == (given.mean, given.std):
-        return []
+        return remarks
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (own.mean, own.std))
     return [
+        *remarks,
         f"the weights of --init {config.init} were trained with another mean and deviation than "
-        f"pictures have here: --views.mean {mean} --views.std {std}"
+        f"pictures have here: --views.mean {mean} --views.std {std}",
     ]
+
+
+def _may_get_worse(init: str) -> str:
+    model = init if init != TIMM else "NAME"
+    return (
+        f"all weights of --init {init} are trained further, which can make features worse than "
+        f"they were (docs/log.md): compare with swav evaluate RUN {model} DATA"
+    )
 
 
 def transform_of_start(config: TrainConfig) -> EvalTransform:
