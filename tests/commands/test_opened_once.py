@@ -104,7 +104,7 @@ def test_a_program_trains_on_its_arrays_and_uses_the_run(tmp_path: Path) -> None
     assert read_train_config(folder / "config.yaml").data.data == "arrays"
     run = swav.load(folder)
     assert len(run.embed(pictures, to=tmp_path / "all.npz").names) == len(pictures)
-    assert run.cluster(pictures, to=tmp_path / "all.csv").path.exists()
+    assert run.cluster(pictures, to=tmp_path / "clusters.csv").path.exists()
     assert len(run.embed("digits", to=tmp_path / "digits.npz").names) == 1797
 
 

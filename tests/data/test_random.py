@@ -69,5 +69,6 @@ def test_the_number_of_a_stream_never_changes():
         "CLUSTERS": 1668052339,
         "LINEAR_SGD": 1818848768,
         "PART_RETRIEVAL": 1885434484,
+        "PATCH_KMEANS": 1885434979,
         "ONLINE_EVALUATION": 1885696617,
     }
