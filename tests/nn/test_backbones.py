@@ -161,3 +161,12 @@ def test_a_factory_that_is_not_allowed_is_not_imported(allowed):
         BackboneConfig(name="own_networks:recorder").build(allow_factory=allowed)
     with pytest.raises(ValueError, match=r"'torch\.hub:load' is a factory"):
         BackboneConfig(name="torch.hub:load", args={"repo_or_dir": "there"}).build()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"checkpoint_path": "weights.pth"}, {"pretrained_cfg": {"url": "http://localhost"}}],
+)
+def test_a_config_cannot_have_timm_read_a_file_or_an_address(args: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"--init"):
+        BackboneConfig(name="resnet10t", args=args)

@@ -19,6 +19,12 @@ OF_FIRST_WEIGHTS = ("zero_init_last",)
 """Arguments that say how a network begins, and not what it is."""
 
 
+LOADING = frozenset(
+    ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+)
+"""Arguments of ``timm.create_model`` by which weights are found and read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A network by timm name, or ``package.module:factory``; pooled features come out.
@@ -30,6 +36,14 @@ class BackboneConfig:
     name: str = "resnet50"
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the builder, as in ``timm.create_model``; kept in the exported model."""
+
+    def __post_init__(self) -> None:
+        loading = sorted(LOADING.intersection(self.args))
+        if loading:
+            raise ValueError(
+                f"backbone args {', '.join(loading)} would have timm read a file or an address "
+                "that a config names: leave them out, and give weights by --init"
+            )
 
     @property
     def title(self) -> str:
