@@ -192,8 +192,28 @@ def test_the_network_of_a_start_comes_along() -> None:
     assert named.views.mean == (0.485, 0.456, 0.406)
 
 
+def test_a_rate_at_which_weights_do_not_last_is_said() -> None:
+    made = make_config("demo", init="lite0")
+    (said,) = [remark for remark in check_start(made) if "learning-rate" in remark]
+    assert said.startswith(f"adamw at {made.optim.learning_rate:g} makes published weights")
+    assert "--optim.learning-rate 0.0001 or less" in said
+    for optimizer in ("lars", "sgd"):
+        other = replace(made, optim=replace(made.optim, optimizer=optimizer))
+        assert not any("learning-rate" in remark for remark in check_start(other))
+
+
+def test_more_stages_than_there_are_and_the_head_alone_are_refused() -> None:
+    made = make_config("demo", init="lite0")
+    with pytest.raises(ValueError, match="--tune last:9: there are 8 stages"):
+        check_start(replace(made, tune="last:9"))
+    with pytest.raises(ValueError, match="--tune head"):
+        check_start(replace(made, tune="head"))
+    assert check_start(replace(made, tune="last:8"))[0].startswith("weights of --init lite0")
+
+
 def test_another_mean_than_that_of_the_weights_is_said() -> None:
     made = make_config("demo", init="lite0")
+    made = replace(made, optim=replace(made.optim, learning_rate=1e-4))
     (worse,) = check_start(made)
     assert "swav evaluate RUN lite0 DATA" in worse
     assert not check_start(make_config("demo"))

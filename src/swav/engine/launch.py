@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from swav import distributed
 from swav.config import UsageError
+from swav.nn.batchnorm import convert_to_sync_batchnorm
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -87,8 +87,7 @@ def prepare_network(
 ) -> None:
     """Lay the network out for the device, before the optimiser is built."""
     if sync_batchnorm:
-        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-        convert(objective)  # in place: no objective is a BatchNorm itself
+        convert_to_sync_batchnorm(objective)  # in place: no objective is a BatchNorm itself
     # before the optimiser: it lays its state out as the weights are
     objective.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile_network:

@@ -63,6 +63,7 @@ def fit(
         objective.before_step(clock)
         output = _forward_backward(fabric, wrapped, objective, micro_batches, clock)
         objective.after_backward(clock)
+        _drop_early_gradients(optimizer, clock)
         # before the check and the clipping: both are about the true gradient
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -158,6 +159,14 @@ def _check_finite(fabric: "Fabric", objective: Objective, output: StepOutput, cl
         grad_norm=None if may_recover else _gradient_norm(objective),
         precision=fabric.strategy.precision.precision,
     )
+
+
+def _drop_early_gradients(optimizer: torch.optim.Optimizer, clock: Clock) -> None:
+    """Leave parameters alone until the step from which on they learn."""
+    for group in optimizer.param_groups:
+        if clock.step < group.get("from_step", 0):
+            for weight in group["params"]:
+                weight.grad = None  # not zero: decay and moments would begin
 
 
 def _gradient_norm(objective: Objective) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -11,6 +11,18 @@ from timm.optim.lars import Lars
 from torch import nn
 
 from swav.engine.objective import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateLayers:
+    """Parameters with learning rates of their own, which learn only from some step on."""
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """By their names, in multiples of the schedule's."""
+    from_step: int = 0
+
+
+EVERY_LAYER = LateLayers()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,10 @@ class OptimConfig:
     """Decay biases and normalisation layers too, as the reference does; adamw never does."""
     momentum: float = 0.9
     """Of lars and sgd."""
+    # of BEiT's and MAE's fine-tuning, which have 0.65 to 0.75, and timm's default
+    layer_decay: float = 0.75
+    """Learning rate of each layer of the backbone, in multiples of the next one's, the last having
+    as much of the head's; 1 is one rate for all. Only with a start other than random."""
     clip_norm: float | None = None
     """Scale gradients down to this global norm."""
 
@@ -46,9 +62,17 @@ class OptimConfig:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay {self.layer_decay} must be above 0 and at most 1: try 0.75, or 1 for "
+                "the same rate in all layers"
+            )
 
     def build(
-        self, module: nn.Module, lr_multipliers: Mapping[str, float] = MappingProxyType({})
+        self,
+        module: nn.Module,
+        lr_multipliers: Mapping[str, float] = MappingProxyType({}),
+        late: LateLayers = EVERY_LAYER,
     ) -> torch.optim.Optimizer:
         """Return the optimiser of all trainable parameters of ``module``.
 
@@ -56,26 +80,30 @@ class OptimConfig:
             module: what is trained.
             lr_multipliers: learning rates of parts of it by their names, in multiples of the
                 schedule's, which the groups of the optimiser have as ``rate``.
+            late: further multiples by the names of parameters, and the step from which on these
+                learn, which their groups have as ``from_step``.
         """
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
         for name, weight in module.named_parameters():
             if weight.requires_grad:
                 own = (
                     lr_multipliers[part] for part in lr_multipliers if name.startswith(f"{part}.")
                 )
-                rate = next(own, 1.0)
+                rate = next(own, 1.0) * late.rates.get(name, 1.0)
+                from_step = late.from_step if name in late.rates else 0
                 # the reference decays vectors too: it is apex's LARC without exclusions
                 decays = weight.ndim > 1 or (self.decay_vectors and self.optimizer != "adamw")
                 decay = self.weight_decay if decays else 0.0
-                groups.setdefault((rate, decay), []).append(weight)
+                groups.setdefault((rate, decay, from_step), []).append(weight)
         parts = [
             {
                 "params": weights,
                 "lr": self.learning_rate * rate,
                 "rate": rate,
+                "from_step": from_step,
                 "weight_decay": decay,
             }
-            for (rate, decay), weights in groups.items()
+            for (rate, decay, from_step), weights in groups.items()
         ]
         if self.optimizer == "lars":
             # equal to apex's LARC as SwAV uses it: every tensor adapted and decayed, no exclusions

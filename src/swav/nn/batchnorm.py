@@ -6,8 +6,44 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from swav import distributed
+
+
+class _Still(nn.Module):
+    """A BatchNorm that never enters training mode; its weight and bias are trained as ever."""
+
+    def train(self, _mode: bool = True) -> "_Still":
+        return super().train(False)
+
+
+def batchnorms(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield every BatchNorm within ``module``."""
+    return filter(is_batchnorm, module.modules())
+
+
+def is_batchnorm(module: nn.Module) -> bool:
+    """Return whether a module is a BatchNorm of any dimension, timm's included."""
+    return isinstance(module, _BatchNorm)
+
+
+def keep_statistics(batchnorm: nn.Module) -> None:
+    """Have a BatchNorm normalise by the statistics it has, for good, in its copies too."""
+    if isinstance(batchnorm, _Still):
+        return
+    # of another class, in place: a mode would be lost at the next train() of a module around it
+    own = type(batchnorm)
+    batchnorm.__class__ = type(f"Still{own.__name__}", (_Still, own), {})
+    batchnorm.eval()
+
+
+def convert_to_sync_batchnorm(module: nn.Module) -> None:
+    """Let every BatchNorm within ``module`` take its statistics over all ranks, if it takes any."""
+    still = [name for name, each in module.named_modules() if isinstance(each, _Still)]
+    nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    for name in still:  # a new module stands there now
+        keep_statistics(module.get_submodule(name))
 
 
 @contextmanager
@@ -27,10 +63,8 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 def synchronise_statistics(module: nn.Module) -> None:
     """Replace floating-point buffers by their mean over ranks, once training is done."""
     if distributed.world_size() > 1:
-        for buffer in module.buffers():
-            # the count of batches is an integer, and the same on all ranks
-            if buffer.is_floating_point():
-                buffer.copy_(distributed.all_reduce_mean(buffer))
+        for buffer in _own_statistics(module).values():
+            buffer.copy_(distributed.all_reduce_mean(buffer))
 
 
 @contextmanager
@@ -48,9 +82,7 @@ def statistics_of_ranks(module: nn.Module) -> dict[str, Float[Tensor, "ranks ...
     if distributed.world_size() == 1:
         return {}
     return {
-        name: distributed.all_gather(buffer)
-        for name, buffer in module.named_buffers()
-        if buffer.is_floating_point()
+        name: distributed.all_gather(buffer) for name, buffer in _own_statistics(module).items()
     }
 
 
@@ -63,3 +95,20 @@ def take_own_statistics(
     for name, statistics in by_rank.items():
         if len(statistics) == distributed.world_size():
             buffers[name].copy_(statistics[distributed.rank()])
+
+
+def _own_statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that may differ between ranks, by name."""
+    # those that stay are equal anyway, and the mean of three equal numbers may be another
+    still = {
+        id(buffer)
+        for each in module.modules()
+        if isinstance(each, _Still)
+        for buffer in each.buffers()
+    }
+    return {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        # the count of batches is an integer, and the same on all ranks
+        if buffer.is_floating_point() and id(buffer) not in still
+    }

@@ -12,6 +12,7 @@ from swav.data.views.crops import ViewsConfig
 from swav.engine.optim import OptimConfig
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
+from swav.recipes.tune import Tune
 from swav.run_folder.config_file import read_config
 
 
@@ -25,6 +26,9 @@ class TrainConfig:
     # an option of its own, which auto has to know first
     init: Annotated[str, Suppress] = "random"
     """Where the backbone's weights start: random, timm, lite0, a run folder or a weights file."""
+    tune: str = "all"
+    """What is trained further of weights that --init gives: all, last:N (the last N stages of the
+    network) or head."""
     method: MethodConfig
     optim: OptimConfig
     epochs: int
@@ -60,11 +64,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} must be at least 1")
+        if self.tuning.part != "all" and self.init == "random":
+            raise ValueError(
+                f"--tune {self.tune} keeps weights as they are, and random ones are not worth it: "
+                "say by --init what to start from, or leave out --tune"
+            )
         if self.views.num_views < self.method.min_views:
             raise ValueError(
                 f"views {self.views.description}: {self.method.name} compares at least "
                 f"{self.method.min_views} views of a picture, such as --views.groups.0.count 2"
             )
+
+    @property
+    def tuning(self) -> Tune:
+        """What ``tune`` says."""
+        return Tune.parse(self.tune)
 
 
 def read_train_config(path: Path) -> TrainConfig:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from swav.data.eval_transform import EvalTransform
 from swav.engine.objective import Objective, TrainingFacts
 from swav.recipes.train_config import TrainConfig
+from swav.training.adaptation import freeze
 
 
 def build_objective(
@@ -16,15 +17,25 @@ def build_objective(
     num_images: int,
     weights: Mapping[str, Tensor] | None = None,
     allow_factory: Collection[str] = (),
+    to_train: bool = False,
 ) -> Objective:
     """Return the method around a backbone, fresh (the same for the same seed) or with weights.
 
     Tensors of the backbone that are not among the weights stay fresh.
+
+    Args:
+        config: of the run.
+        num_images: pictures of the data.
+        weights: of the backbone.
+        allow_factory: names of factories that may build the backbone.
+        to_train: freeze what a training leaves as the weights were.
     """
     torch.manual_seed(config.seed)
     backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
     if weights is not None:
         backbone.load_state_dict({**backbone.state_dict(), **weights})
+    if to_train:
+        freeze(backbone, config)
     facts = TrainingFacts(
         feature_dim=int(backbone.num_features),  # type: ignore[arg-type]
         num_images=num_images,

@@ -43,6 +43,7 @@ def print_plan(
         num_images=facts.num_images,
         weights=None if start is None else start.tensors,
         allow_factory=allow_factory,
+        to_train=True,
     )
     steps_per_epoch = facts.num_images // config.optim.batch_size
     total_steps = steps_per_epoch * config.epochs

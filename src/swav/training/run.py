@@ -94,7 +94,11 @@ def train(
     )
     pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
     facts = pictures.facts()
-    remarks = [*check_plan(config, facts), *check_groups(config, pictures), *check_start(config)]
+    remarks = [
+        *check_plan(config, facts),
+        *check_groups(config, pictures),
+        *check_start(config, allow_factory),
+    ]
     opened = partial(open_start, config, allow_missing=allow_missing, allow_factory=allow_factory)
     start = starting(config, continued, opened)
     if dry_run:

@@ -33,6 +33,7 @@ from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
 from swav.training import machine
+from swav.training.adaptation import late_layers
 from swav.training.networks import build_objective
 from swav.training.outputs import draw_views
 from swav.training.start import StartWeights
@@ -107,6 +108,7 @@ def start_session(
         num_images=len(pictures),
         weights=None if start is None else start.tensors,
         allow_factory=allow_factory,
+        to_train=True,
     )
     prepare_network(
         objective,
@@ -134,7 +136,8 @@ def start_session(
         images=0,
         warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
     )
-    optimizer = optim.build(objective, objective.lr_multipliers)
+    late = late_layers(objective, config, total_steps=clock.total_steps)
+    optimizer = optim.build(objective, objective.lr_multipliers, late)
     session = Session(
         fabric,
         folder,

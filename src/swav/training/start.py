@@ -15,11 +15,13 @@ from swav.exchange import lite0
 from swav.exchange.published import published_file, published_settings
 from swav.exchange.weights import ForeignWeights, match, read_weights
 from swav.nn.backbones import BackboneConfig
+from swav.recipes.auto import PUBLISHED_LEARNING_RATE
 from swav.recipes.start_network import LITE0, LITE0_BACKBONE, RANDOM, TIMM, with_start
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import read_record
+from swav.training.adaptation import freeze
 from swav.training.networks import transform_of
 from swav.training.trained_run import load
 
@@ -95,11 +97,20 @@ def open_start(
     raise _unknown(init)
 
 
-def check_start(config: TrainConfig) -> list[str]:
-    """Return what may hurt a training that starts from weights, a sentence each."""
+def check_start(config: TrainConfig, allow_factory: Collection[str] = ()) -> list[str]:
+    """Return what may hurt a training that starts from weights, a sentence each.
+
+    Raises:
+        ValueError: if the network does not have what is to be trained.
+    """
     if config.init == RANDOM:
         return []
-    remarks = [] if layout.is_run(Path(config.init)) else [_may_get_worse(config.init)]
+    if config.tuning.part == "head":
+        raise ValueError("--tune head cannot be trained yet: use --tune last:N or all")
+    if config.tuning.part == "last":  # before there is a run folder
+        freeze(config.backbone.build(config.data.channels, allow_factory=allow_factory), config)
+    is_run = layout.is_run(Path(config.init))
+    remarks = [] if is_run else [_may_get_worse(config), *_too_fast(config)]
     if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
         return remarks
     own, given = with_start(config, config.init, config.backbone).views, config.views
@@ -113,12 +124,25 @@ def check_start(config: TrainConfig) -> list[str]:
     ]
 
 
-def _may_get_worse(init: str) -> str:
+def _may_get_worse(config: TrainConfig) -> str:
+    init = config.init
     model = init if init != TIMM else "NAME"
+    what = "all weights" if config.tuning.part == "all" else "weights"
     return (
-        f"all weights of --init {init} are trained further, which can make features worse than "
+        f"{what} of --init {init} are trained further, which can make features worse than "
         f"they were (docs/log.md): compare with swav evaluate RUN {model} DATA"
     )
+
+
+def _too_fast(config: TrainConfig) -> list[str]:
+    """Return a warning of a rate at which published weights do not last, of Adam's alone."""
+    rate = config.optim.learning_rate
+    if config.optim.optimizer != "adamw" or rate <= PUBLISHED_LEARNING_RATE:
+        return []
+    return [
+        f"adamw at {rate:g} makes published weights soon forget what they know: use "
+        f"--optim.learning-rate {PUBLISHED_LEARNING_RATE:g} or less"
+    ]
 
 
 def transform_of_start(config: TrainConfig) -> EvalTransform:
