@@ -34,6 +34,7 @@ from swav.training.run import StoppedBySignal
 
 STEPS = 4
 TINY = {cls.name: TINY_METHODS[cls] for cls in METHOD_CLASSES}
+TUNED = replace(tiny_config().optim, optimizer="sgd", learning_rate=0.05, warmup_epochs=0)
 CLOCK = Clock(step=0, epoch=0, steps_per_epoch=4, total_steps=STEPS, images=0)
 
 
@@ -143,6 +144,40 @@ def test_micro_batches_are_one_batch(accumulate: int, tmp_path: Path) -> None:
     torch.testing.assert_close(losses_there, losses, atol=1e-5, rtol=1e-4)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def tune_rank(rank: int, ranks: int, out: str, start: str) -> None:
+    """Do a run from weights, its last stages alone, as one of several ranks."""
+    config = tiny_config(
+        backbone=WITH_BATCHNORM, epochs=3, init=start, tune="last:2", optim=TUNED, workers=0
+    )
+    train_module.write_outputs = lambda *_, **__: None
+    with one_of(rank, ranks, out):
+        train_module.train(tiny_pictures(), config=config, out=out)
+
+
+@pytest.mark.ranks
+def test_two_ranks_are_one_where_statistics_and_stages_stay(tmp_path: Path) -> None:
+    """With BatchNorm, whose statistics are the same on all ranks here."""
+    torch.manual_seed(5)
+    start = WITH_BATCHNORM.build().state_dict()
+    torch.save(start, tmp_path / "start.pth")
+    ends = []
+    for ranks in (1, 2):
+        out = str(tmp_path / str(ranks))
+        weights = str(tmp_path / "start.pth")
+        on_ranks("contracts.test_ranks:tune_rank", out, weights, ranks=ranks, folder=tmp_path)
+        checkpoint = newest_checkpoint(Path(out))
+        assert checkpoint is not None
+        assert checkpoint.step == 12
+        ends.append(checkpoint.tensors)
+    one, two = ends
+    assert one.keys() == two.keys()
+    for name, tensor in start.items():
+        key = f"model/backbone.{name}"
+        torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=1e-3)
+        if not name.startswith(("layer3.", "layer4.")):
+            assert torch.equal(two[key], tensor), name
 
 
 @pytest.mark.ranks

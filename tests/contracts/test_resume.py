@@ -1,6 +1,7 @@
 """Stopping at any step and going on is the same, bit for bit, as never having stopped."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tiny import tiny_pictures as drawn_pictures
 from torch import Tensor
 
 from swav.engine import Clock, StepOutput, fit
-from swav.methods import MethodConfig, SwAVConfig
+from swav.methods import BYOLConfig, DeepClusterConfig, MethodConfig, MoCoConfig, SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder.checkpoint import newest_checkpoint
@@ -39,6 +40,9 @@ NOT_TO_ONE_PIXEL = BackboneConfig(
 )
 """On a CPU a convolution with a stride over one pixel leaves part of its gradient in bfloat16
 unwritten (oneDNN in torch 2.14)."""
+
+COPIES = ("backbone", "average.average", "target_backbone.average", "key_backbone.average")
+"""Of the network in an objective, itself and its teachers."""
 
 VARIANTS = {
     "queue, average, BatchNorm": tiny_config(method=QUEUE_AND_AVERAGE, backbone=WITH_BATCHNORM),
@@ -229,6 +233,49 @@ def test_loading_processes_may_differ_when_a_run_goes_on(
     assert found is not None
     assert_same(whole[TOTAL_STEPS], found.tensors, "at the end")
     assert losses(folder) == losses(tmp_path / "pieces")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        QUEUE_AND_AVERAGE,
+        *(TINY_METHODS[cls] for cls in (BYOLConfig, MoCoConfig, DeepClusterConfig)),
+    ],
+    ids=lambda method: method.name,
+)
+def test_a_run_that_tunes_the_last_stages_keeps_the_others_and_can_be_stopped(
+    method: MethodConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two of twenty steps the head learns alone; teachers keep what the network keeps."""
+    torch.manual_seed(5)
+    start = WITH_BATCHNORM.build().state_dict()
+    torch.save(start, tmp_path / "start.pth")
+    config = tiny_config(
+        method=method,
+        backbone=WITH_BATCHNORM,
+        init=str(tmp_path / "start.pth"),
+        tune="last:2",
+        optim=replace(tiny_config().optim, warmup_epochs=0, weight_decay=0.1),
+    )
+    with recorded(monkeypatch) as whole:
+        assert not run(config, tmp_path / "whole", 4, resume=False)
+    with recorded(monkeypatch) as pieces:
+        for steps in (1, 1, 2):
+            assert not run(config, tmp_path / "pieces", steps, resume=bool(pieces))
+    for step, state in whole.items():
+        assert_same(state, pieces[step], f"step {step}")
+        for name, tensor in start.items():
+            last = name.startswith(("layer3.", "layer4.")) and not re.search(
+                "running|tracked", name
+            )
+            copies = [f"model/{copy}.{name}" for copy in COPIES if f"model/{copy}.{name}" in state]
+            assert f"model/backbone.{name}" in copies
+            for key in copies:
+                assert torch.equal(state[key], tensor) != (last and step > 2), (step, key)
+    trained = {name for name in whole[4] if name.startswith("optimizer/backbone.")}
+    assert all(name.startswith("optimizer/backbone.layer") for name in trained)
+    assert trained
+    assert not any(name.startswith("optimizer/backbone.") for name in whole[2])
 
 
 def test_a_finished_run_is_not_trained_again(

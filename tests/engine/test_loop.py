@@ -15,7 +15,7 @@ from swav.engine.divergence import NotFiniteError
 from swav.engine.launch import launch
 from swav.engine.loop import due, fit
 from swav.engine.objective import Clock, Objective, StepOutput, TrainingFacts
-from swav.engine.optim import OptimConfig
+from swav.engine.optim import LateLayers, OptimConfig
 from swav.methods.swav import SwAV, SwAVConfig
 from swav.nn.heads import HeadConfig
 
@@ -159,6 +159,21 @@ def test_the_learning_rate_of_each_step_is_set():
         if clock.step == 1:
             assert torch.equal(objective.network.weight, before)
     assert rates == [0.0, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_late_layers_are_left_alone_until_their_step(name):
+    """Then they learn as if the training began there: no decay, no momentum from before."""
+    objective = Recorder()
+    config = OptimConfig(optimizer=name, weight_decay=0.1, learning_rate=0.1)
+    late = LateLayers(rates={"network.weight": 0.5}, from_step=2)
+    optimizer = config.build(objective, late=late)
+    before = objective.network.weight.detach().clone()
+    rate = config.learning_rate_at
+    for clock, _ in fit(objective, batches_of(4), optimizer, clock_of(4), learning_rate=rate):
+        assert torch.equal(objective.network.weight, before) == (clock.step <= 2)
+        assert bool(optimizer.state.get(objective.network.weight)) == (clock.step > 2)
+    assert optimizer.param_groups[0]["lr"] == 0.5 * rate(clock_of(4).at(3, global_batch=6))
 
 
 def test_the_gradient_is_clipped_to_a_global_norm():

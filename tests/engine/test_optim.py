@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from swav.engine.objective import Clock
-from swav.engine.optim import OptimConfig
+from swav.engine.optim import LateLayers, OptimConfig
 
 
 def published_schedule(config: OptimConfig, warmup: int, total: int) -> np.ndarray:
@@ -156,6 +156,8 @@ def test_adamw_decays_matrices_alone():
         ({"batch_size": 1}, "batch_size 1 must be at least 2"),
         ({"batch_size": 10, "accumulate": 3}, "multiple of accumulate 3"),
         ({"accumulate": 0}, "multiple of accumulate 0"),
+        ({"layer_decay": 0.0}, r"layer_decay 0\.0 must be above 0 and at most 1"),
+        ({"layer_decay": 1.5}, r"layer_decay 1\.5 must be above 0 and at most 1"),
         ({"learning_rate": 0.0}, r"learning_rate 0\.0 must be positive"),
     ],
 )
@@ -179,6 +181,25 @@ def test_a_part_may_have_a_rate_of_its_own(name):
     moved = {part: layer.weight.detach() - start for part, layer in network.items()}
     torch.testing.assert_close(moved["far"], 5 * moved["near"])
     assert config.build(network).param_groups[0]["rate"] == 1
+
+
+def test_rates_of_layers_and_of_parts_multiply():
+    network = nn.ModuleDict({"near": nn.Linear(3, 2), "far": nn.Linear(3, 2)})
+    late = LateLayers(rates={"far.weight": 0.5, "near.weight": 0.25}, from_step=7)
+    optimizer = OptimConfig(optimizer="sgd", learning_rate=1.0).build(network, {"far": 4.0}, late)
+    found = {
+        id(weight): (group["lr"], group["rate"], group["from_step"])
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    expected = {
+        "near.weight": (0.25, 0.25, 7),
+        "near.bias": (1.0, 1.0, 0),
+        "far.weight": (2.0, 2.0, 7),
+        "far.bias": (4.0, 4.0, 0),
+    }
+    for name, weight in network.named_parameters():
+        assert found[id(weight)] == expected[name]
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])

@@ -137,6 +137,16 @@ def published_start(values: Values) -> None:
         values.setdefault("init", "timm" if backbone.pop("pretrained") else "random")
 
 
+def tuning(values: Values) -> None:
+    """What is trained of starting weights is a setting; all was, at one rate in all layers."""
+    optim = _part(values, "optim")
+    if optim:
+        values.setdefault("tune", "all")
+        # of a random start the setting says nothing yet: it is there for what it may start
+        random = values.get("init", "random") == "random"
+        optim.setdefault("layer_decay", 0.75 if random else 1.0)
+
+
 CONFIG_STEPS: Mapping[int, tuple[Step, ...]] = {
     1: (
         views_settings,
@@ -145,6 +155,7 @@ CONFIG_STEPS: Mapping[int, tuple[Step, ...]] = {
         prior_settings,
         vectors_decay,
         published_start,
+        tuning,
     ),
 }
 """What leads from each schema to the next."""
