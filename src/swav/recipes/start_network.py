@@ -1,5 +1,6 @@
 """What a start brings along: its network, and the mean and deviation that it was trained on."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from timm.models import get_pretrained_cfg, is_model
 
+from swav.data.views.crops import ViewsConfig
 from swav.exchange import lite0
 from swav.exchange.from_state_dict import guess_network
 from swav.exchange.weights import read_weights
@@ -26,6 +28,8 @@ def is_published(init: str) -> bool:
 def with_start(config: TrainConfig, init: str, backbone: BackboneConfig | None) -> TrainConfig:
     """Return ``config`` with another start, its network, and the mean and deviation of both.
 
+    Crops for a network of patches have sizes of whole patches.
+
     Args:
         config: of a recipe.
         init: as ``--init`` has it.
@@ -37,7 +41,25 @@ def with_start(config: TrainConfig, init: str, backbone: BackboneConfig | None) 
     views = config.views
     if start.mean is not None and start.std is not None:
         views = replace(views, mean=start.mean, std=start.std)
-    return replace(config, init=init, views=views, backbone=backbone or start.backbone)
+    network = backbone or start.backbone
+    views = _of_whole_patches(views, network.name)
+    return replace(config, init=init, views=views, backbone=network)
+
+
+def _of_whole_patches(views: ViewsConfig, network: str) -> ViewsConfig:
+    """Return views whose sizes are multiples of a transformer's patch, which its name tells."""
+    found = re.search(r"^(?:vit|deit|eva02|beit).*_patch(\d+)", network)
+    if found is None:
+        return views
+    patch = int(found[1])
+
+    def whole(side: int) -> int:
+        return max(side // patch, 1) * patch
+
+    groups = (
+        replace(group, size=(whole(group.size[0]), whole(group.size[1]))) for group in views.groups
+    )
+    return replace(views, groups=tuple(groups))
 
 
 @dataclass(frozen=True)
