@@ -58,7 +58,7 @@ def test_every_task_tells_what_it_needs() -> None:
     for config in (task() for task in TASKS.values()):
         assert isinstance(config.needs_labels, bool)
         assert config.title
-        assert set(config.baselines) <= {"random", "pixels", "patch-kmeans"}
+        assert set(config.baselines) <= {"start", "random", "pixels", "patch-kmeans"}
         assert type(config).__doc__
 
 

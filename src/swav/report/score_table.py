@@ -10,7 +10,12 @@ from rich.table import Column, Table
 from swav.run_folder.result import Result
 
 WIDE = 200
-BASELINES = {"random": "untrained", "pixels": "pixels", "patch-kmeans": "patch\nk-means"}
+BASELINES = {
+    "start": "start,\nfrozen",
+    "random": "untrained",
+    "pixels": "pixels",
+    "patch-kmeans": "patch\nk-means",
+}
 """What the columns of baselines are called."""
 Groups = Mapping[str, Sequence[Sequence[Result]]]
 """The results of each model of a group, by what the group is called."""
@@ -25,9 +30,20 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     repeated = any(len(runs) > 1 for runs in groups.values())
     names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
     sure = "95 %, +- runs" if repeated else "95 %"
+    known = {
+        name
+        for runs in groups.values()
+        for results in runs
+        for result in results
+        for name in result.baselines
+    }
+    beside = [name for name in BASELINES if name in known]
     table = Table(
         *(Column(name, overflow="fold") for name in ("task", "metric", *names)),
-        *(Column(name, no_wrap=True) for name in ("value", sure, *BASELINES.values())),
+        *(
+            Column(name, no_wrap=True)
+            for name in ("value", sure, *map(BASELINES.__getitem__, beside))
+        ),
         title=title,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -46,7 +62,7 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
             named = {"model": label, "runs": str(len(measured))}
             first = "" if task == previous else task
             table.add_row(
-                first, metric, *(named[name] for name in names), *_cells(measured, metric)
+                first, metric, *(named[name] for name in names), *_cells(measured, metric, beside)
             )
             previous = task
     console = Console(stderr=stderr)
@@ -68,14 +84,14 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
     )
 
 
-def _cells(results: Sequence[Result], metric: str) -> list[str]:
+def _cells(results: Sequence[Result], metric: str, baselines: Sequence[str]) -> list[str]:
     values = [result.metrics[metric] for result in results]
     sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
     low_high = results[0].intervals.get(metric)
     if len(values) == 1 and low_high is not None:
         sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
     beside = []
-    for name in BASELINES:
+    for name in baselines:
         known = [
             result.baselines[name][metric]
             for result in results
