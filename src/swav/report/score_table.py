@@ -1,6 +1,7 @@
 """The table on the screen: every score beside those of the baselines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from statistics import mean, stdev
 
 from rich import box
@@ -30,20 +31,10 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     repeated = any(len(runs) > 1 for runs in groups.values())
     names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
     sure = "95 %, +- runs" if repeated else "95 %"
-    known = {
-        name
-        for runs in groups.values()
-        for results in runs
-        for result in results
-        for name in result.baselines
-    }
-    beside = [name for name in BASELINES if name in known]
+    beside = _baselines(groups)
     table = Table(
         *(Column(name, overflow="fold") for name in ("task", "metric", *names)),
-        *(
-            Column(name, no_wrap=True)
-            for name in ("value", sure, *map(BASELINES.__getitem__, beside))
-        ),
+        *(Column(name, no_wrap=True) for name in ("value", sure, *beside.values())),
         title=title,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -84,7 +75,14 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
     )
 
 
-def _cells(results: Sequence[Result], metric: str, baselines: Sequence[str]) -> list[str]:
+def _baselines(groups: Groups) -> dict[str, str]:
+    """Return the baselines that any result has, and what their columns are called."""
+    results = chain.from_iterable(chain.from_iterable(groups.values()))
+    known = set(chain.from_iterable(result.baselines for result in results))
+    return {name: title for name, title in BASELINES.items() if name in known}
+
+
+def _cells(results: Sequence[Result], metric: str, baselines: Collection[str]) -> list[str]:
     values = [result.metrics[metric] for result in results]
     sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
     low_high = results[0].intervals.get(metric)

@@ -180,19 +180,20 @@ def frozen_start(
         return None
     try:
         weights = _as_recorded(config, folder, allow_factory)
+        transform = transform_of_start(config)
     except (OSError, ValueError) as error:
         logger.warning("what %s started from is not beside its scores: %s", folder, error)
         return None
     objective = build_objective(
         config, num_images=num_images, weights=weights.tensors, allow_factory=allow_factory
     )
-    return Shown(objective.encoder, transform_of_start(config))
+    return Shown(objective.encoder, transform)
 
 
 def _as_recorded(config: TrainConfig, folder: Path, allow_factory: Collection[str]) -> StartWeights:
     """Return the start of a run that has begun; raises a ValueError if it is gone or another."""
     if config.init not in (TIMM, LITE0) and not Path(config.init).exists():
-        raise ValueError(f"{Path(config.init).absolute()} is not there any more")
+        raise ValueError(f"{Path(config.init).absolute()} is not there")
     # the training was allowed to leave some random if there are any
     start = open_start(config, allow_missing=True, allow_factory=allow_factory)
     assert start is not None, "it is not random"
