@@ -78,7 +78,7 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
 def _baselines(groups: Groups) -> dict[str, str]:
     """Return the baselines that any result has, and what their columns are called."""
     results = chain.from_iterable(chain.from_iterable(groups.values()))
-    known = set(chain.from_iterable(result.baselines for result in results))
+    known = {name for result in results for name, metrics in result.baselines.items() if metrics}
     return {name: title for name, title in BASELINES.items() if name in known}
 
 

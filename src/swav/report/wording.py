@@ -93,7 +93,7 @@ def baselines_of(evaluations: Sequence[Evaluation]) -> list[str]:
     return [
         name
         for name in BASELINES
-        if any(name in evaluation.baselines for evaluation in evaluations)
+        if any(evaluation.baselines.get(name) for evaluation in evaluations)
     ]
 
 

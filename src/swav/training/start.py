@@ -129,12 +129,10 @@ def check_start(config: TrainConfig, allow_factory: Collection[str] = ()) -> lis
 
 
 def _may_get_worse(config: TrainConfig) -> str:
-    init = config.init
-    model = init if init != TIMM else "NAME"
     what = "all weights" if config.tuning.part == "all" else "weights"
     return (
-        f"{what} of --init {init} are trained further, which can make features worse than "
-        f"they were (docs/log.md): compare with swav evaluate RUN {model} DATA"
+        f"{what} of --init {config.init} are trained further, which can make features worse than "
+        "they were (docs/log.md): the start stands, frozen, beside the scores of the run"
     )
 
 
