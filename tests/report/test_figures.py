@@ -72,6 +72,9 @@ def test_labels_do_not_touch_and_keep_their_order(heights: list[float]) -> None:
 def test_the_probe_of_each_stage_is_drawn_beside_its_baselines(tmp_path: Path) -> None:
     metrics = {"stage1": 0.3, "stage2": 0.45, "stage3": 0.525, "top1": 0.525}
     baselines = {"random": {"stage1": 0.3, "stage2": 0.31, "stage3": 0.25}, "pixels": {"top1": 0.4}}
+    started = stages(metrics, {**baselines, "start": {"stage1": 0.2, "stage2": 0.6}})
+    assert started is not None
+    assert "at the last: this run 52.5, start, frozen 60.0, untrained 25.0" in started.svg
     picture = stages(metrics, baselines)
     assert picture is not None
     for label in ("52.5", "25.0", "40.0", "this run", "untrained", "raw pixels"):

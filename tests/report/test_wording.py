@@ -1,5 +1,7 @@
 """The sentences say what the numbers say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,31 @@ def test_a_difference_inside_the_interval_is_not_called_one(untrained: float, sa
     ((value, sentence),) = findings([knn(0.613, low=0.591, high=0.635, random=untrained)])
     assert value == "61.3\u00a0%"
     assert sentence.endswith(f": {said}.")
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (0.574, "better than where it began, 3.9 points above the start, frozen (57.4\u00a0%)"),
+        (0.655, "not better than where it began, 4.2 points below the start, frozen (65.5\u00a0%)"),
+        (0.600, "not better than where it began, not clearly different from the start, frozen"),
+    ],
+)
+def test_where_a_run_began_is_said_first(start: float, said: str) -> None:
+    evaluation = knn(0.613, low=0.591, high=0.635, pixels=0.2, random=0.3, start=start)
+    ((_, sentence),) = findings([evaluation])
+    assert f": {said}" in sentence
+    assert sentence.index("began") < sentence.index("the untrained network")
+    card = scorecard(evaluation)
+    assert card is not None
+    assert [bar.label for bar in card.bars[-2:]] == ["Start, frozen", "This run"]
+
+
+def test_less_is_better_than_where_a_run_began_where_less_is_better() -> None:
+    evaluation = knn(0.613, low=0.591, high=0.635, start=0.7)
+    about = {"top1_k10": replace(evaluation.about["top1_k10"], higher_is_better=False)}
+    ((_, sentence),) = findings([replace(evaluation, about=about)])
+    assert ": better than where it began" in sentence
 
 
 def test_the_leading_metric_is_not_the_luckiest() -> None:

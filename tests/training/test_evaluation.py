@@ -58,7 +58,8 @@ def test_every_task_tells_what_it_needs() -> None:
     for config in (task() for task in TASKS.values()):
         assert isinstance(config.needs_labels, bool)
         assert config.title
-        assert set(config.baselines) <= {"random", "pixels", "patch-kmeans"}
+        assert set(config.baselines) <= {"start", "random", "pixels", "patch-kmeans"}
+        assert ("start" in config.baselines) == ("random" in config.baselines)
         assert type(config).__doc__
 
 
@@ -353,12 +354,12 @@ def test_numbers_stay_whole_on_a_narrow_screen(
     for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "80")):
         monkeypatch.setenv(name, value)
     metrics = {"duplicate_prototypes": 0.1234}
-    baselines = dict.fromkeys(("random", "pixels", "patch-kmeans"), metrics)
+    baselines = dict.fromkeys(("start", "random", "pixels", "patch-kmeans"), metrics)
     result = Result(task="part_retrieval", protocol={}, metrics=metrics, baselines=baselines)
     result = replace(result, intervals={"duplicate_prototypes": (0.111, 0.222)})
     print_table({"random:resnet10t": [[result]], "b": [[result]]}, title="narrow")
     shown = capsys.readouterr().out
-    assert (shown.count("0.1234"), shown.count("0.111-0.222")) == (8, 2)
+    assert (shown.count("0.1234"), shown.count("0.111-0.222")) == (10, 2)
 
 
 def test_scores_while_training_are_those_of_the_network_and_of_the_same_crops(

@@ -215,7 +215,7 @@ def test_another_mean_than_that_of_the_weights_is_said() -> None:
     made = make_config("demo", init="lite0")
     made = replace(made, optim=replace(made.optim, learning_rate=1e-4))
     (worse,) = check_start(made)
-    assert "swav evaluate RUN lite0 DATA" in worse
+    assert "frozen, beside the scores" in worse
     assert not check_start(make_config("demo"))
     other = replace(made, views=make_config("demo").views)
     _, remark = check_start(other)

@@ -82,7 +82,7 @@ class ClustersConfig:
     name: ClassVar[str] = "clusters"
     title: ClassVar[str] = "Clusters"
     needs_labels: ClassVar[bool] = False
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels", "patch-kmeans")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels", "patch-kmeans")
     input: ClassVar[InputConfig] = AS_THE_MODEL
     num_clusters: int | None = None
     """Of k-means; None: as many as there are classes, without labels the root of the number of

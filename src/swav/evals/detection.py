@@ -48,7 +48,10 @@ class DetectionConfig:
     name: ClassVar[str] = "detection"
     title: ClassVar[str] = "Detection"
     needs_labels: ClassVar[bool] = False
-    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    baselines: ClassVar[tuple[str, ...]] = (
+        "start",
+        "random",
+    )
     input: ClassVar[InputConfig] = AS_THE_MODEL
     detector: Literal["faster-rcnn", "retinanet"] = "faster-rcnn"
     frozen: bool = False

@@ -33,7 +33,7 @@ class KNNConfig:
     title: ClassVar[str] = "Nearest neighbours"
     finding: ClassVar[str] = "of the pictures get their right label from their nearest neighbours"
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels", "patch-kmeans")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels", "patch-kmeans")
     k: tuple[int, ...] = (5, 10, 20, 100, 200)
     """Numbers of neighbours; those the set is too small for are left out."""
     temperature: float = 0.07

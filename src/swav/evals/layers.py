@@ -43,7 +43,7 @@ class LayersConfig:
     name: ClassVar[str] = "layers"
     title: ClassVar[str] = "Layer by layer"
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels")
     input: ClassVar[InputConfig] = AS_THE_MODEL
     max_features: int = 1024
     """A map is averaged over a grid of cells, as fine as gives so many numbers at most; one cell

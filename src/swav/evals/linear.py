@@ -39,7 +39,7 @@ class LinearConfig:
         "of the pictures get their right label from a linear classifier on frozen features"
     )
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels", "patch-kmeans")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels", "patch-kmeans")
     input: ClassVar[InputConfig] = AS_THE_MODEL
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
     """Weights of half the squared norm against the mean loss of a picture."""

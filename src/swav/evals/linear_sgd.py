@@ -43,7 +43,7 @@ class LinearSGDConfig:
     name: ClassVar[str] = "linear_sgd"
     title: ClassVar[str] = "Linear classifier by SGD"
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels")
     epochs: int = 100
     passes: int = 4
     """Times that new views are drawn and encoded, which the epochs then take in turn; as many as

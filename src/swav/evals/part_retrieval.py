@@ -39,7 +39,7 @@ class PartRetrievalConfig:
         "of the pictures are found again, first among all, from an unseen part of them"
     )
     needs_labels: ClassVar[bool] = False
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels")
     input: ClassVar[InputConfig] = AS_THE_MODEL
     area: tuple[float, float] = (0.1, 0.3)
     """Share of the picture that a part shows."""

@@ -35,7 +35,7 @@ class RetrievalConfig:
     name: ClassVar[str] = "retrieval"
     title: ClassVar[str] = "Retrieval"
     needs_labels: ClassVar[bool] = False
-    baselines: ClassVar[tuple[str, ...]] = ("random", "pixels", "patch-kmeans")
+    baselines: ClassVar[tuple[str, ...]] = ("start", "random", "pixels", "patch-kmeans")
     input: ClassVar[InputConfig] = AS_THE_MODEL
     k: tuple[int, ...] = (1, 5, 10)
     """Of the recall: how many answers are looked at."""

@@ -41,7 +41,10 @@ class SemisupConfig:
     name: ClassVar[str] = "semisup"
     title: ClassVar[str] = "Few labels"
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    baselines: ClassVar[tuple[str, ...]] = (
+        "start",
+        "random",
+    )
     fractions: tuple[float, ...] = ()
     """Shares of every class, at least one picture each; 1.0 is the supervised ceiling. Without
     any, and without ``per_class``, 1 % and 10 %."""

@@ -53,7 +53,10 @@ class TransferConfig:
     name: ClassVar[str] = "transfer"
     title: ClassVar[str] = "Transfer"
     needs_labels: ClassVar[bool] = True
-    baselines: ClassVar[tuple[str, ...]] = ("random",)
+    baselines: ClassVar[tuple[str, ...]] = (
+        "start",
+        "random",
+    )
     ways: tuple[Literal["linear", "finetune"], ...] = ("linear", "finetune")
     """With one class a picture: which of the two trainings are run."""
     linear: FineTuneConfig = field(

@@ -193,6 +193,7 @@ def _draw_stages(
 ) -> tuple[Figure, str]:
     """Return the figure, and what it says in words."""
     lines = {"this run": (_stage_values(metrics), ACCENT, False)}
+    lines["start, frozen"] = (_stage_values(baselines.get("start", {})), WARM, False)
     lines["untrained"] = (_stage_values(baselines.get("random", {})), COOL, False)
     pixels = baselines.get("pixels", {}).get("top1")
     trained = lines["this run"][0]

@@ -73,12 +73,12 @@ def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
     return target
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """Return the cells of one evaluation's part of the table."""
+def evaluation_table(evaluation: Evaluation, baselines: Sequence[str]) -> Table:
+    """Return the cells of one evaluation's part of the table, a column for each baseline."""
     return Table(
         title=wording.evaluation_title(evaluation),
         protocol=tuple(flat(evaluation.protocol)),
-        rows=tuple(_row(evaluation, metric) for metric in evaluation.metrics),
+        rows=tuple(_row(evaluation, metric, baselines) for metric in evaluation.metrics),
     )
 
 
@@ -106,6 +106,7 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
     embeddings = _or_absent(lambda: read_embeddings(run_folder))
     rows = None if isinstance(embeddings, Absent) else embeddings
     cards = map(wording.scorecard, evaluations)
+    baselines = wording.baselines_of(evaluations)
     return {
         "name": wording.printable(run_folder.resolve().name),
         "headline": wording.headline(known),
@@ -113,10 +114,10 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
         "warning": "" if isinstance(columns, Absent) else wording.warning(columns),
         "facts": _facts(known, {} if isinstance(columns, Absent) else columns),
         "cards": [card for card in cards if card is not None],
-        "baselines": [wording.baseline_title(name) for name in wording.BASELINES],
+        "baselines": [wording.baseline_title(name) for name in baselines],
         "tables": evaluated
         if isinstance(evaluated, Absent)
-        else [evaluation_table(evaluation) for evaluation in evaluations],
+        else [evaluation_table(evaluation, baselines) for evaluation in evaluations],
         "stages": _stages(evaluations),
         "unreadable": []
         if isinstance(evaluated, Absent)
@@ -164,9 +165,9 @@ def _facts(run: Mapping[str, Any], columns: Mapping[str, Any]) -> list[tuple[str
     return facts
 
 
-def _row(evaluation: Evaluation, metric: str) -> Row:
+def _row(evaluation: Evaluation, metric: str, baselines: Sequence[str]) -> Row:
     value, about = evaluation.metrics[metric], evaluation.about[metric]
-    baselines = [evaluation.baselines.get(name, {}).get(metric) for name in wording.BASELINES]
+    beside = [evaluation.baselines.get(name, {}).get(metric) for name in baselines]
     interval = ""
     if metric in evaluation.intervals:
         low, high = evaluation.intervals[metric]
@@ -176,9 +177,9 @@ def _row(evaluation: Evaluation, metric: str) -> Row:
         value=wording.score(about, value),
         interval=interval,
         baselines=tuple(
-            "" if baseline is None else wording.score(about, baseline) for baseline in baselines
+            "" if baseline is None else wording.score(about, baseline) for baseline in beside
         ),
-        best=_is_best(about, value, [baseline for baseline in baselines if baseline is not None]),
+        best=_is_best(about, value, [baseline for baseline in beside if baseline is not None]),
     )
 
 

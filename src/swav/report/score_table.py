@@ -1,6 +1,7 @@
 """The table on the screen: every score beside those of the baselines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from statistics import mean, stdev
 
 from rich import box
@@ -10,7 +11,12 @@ from rich.table import Column, Table
 from swav.run_folder.result import Result
 
 WIDE = 200
-BASELINES = {"random": "untrained", "pixels": "pixels", "patch-kmeans": "patch\nk-means"}
+BASELINES = {
+    "start": "start,\nfrozen",
+    "random": "untrained",
+    "pixels": "pixels",
+    "patch-kmeans": "patch\nk-means",
+}
 """What the columns of baselines are called."""
 Groups = Mapping[str, Sequence[Sequence[Result]]]
 """The results of each model of a group, by what the group is called."""
@@ -25,9 +31,10 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
     repeated = any(len(runs) > 1 for runs in groups.values())
     names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
     sure = "95 %, +- runs" if repeated else "95 %"
+    beside = _baselines(groups)
     table = Table(
         *(Column(name, overflow="fold") for name in ("task", "metric", *names)),
-        *(Column(name, no_wrap=True) for name in ("value", sure, *BASELINES.values())),
+        *(Column(name, no_wrap=True) for name in ("value", sure, *beside.values())),
         title=title,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -46,7 +53,7 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
             named = {"model": label, "runs": str(len(measured))}
             first = "" if task == previous else task
             table.add_row(
-                first, metric, *(named[name] for name in names), *_cells(measured, metric)
+                first, metric, *(named[name] for name in names), *_cells(measured, metric, beside)
             )
             previous = task
     console = Console(stderr=stderr)
@@ -68,14 +75,21 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
     )
 
 
-def _cells(results: Sequence[Result], metric: str) -> list[str]:
+def _baselines(groups: Groups) -> dict[str, str]:
+    """Return the baselines that any result has, and what their columns are called."""
+    results = chain.from_iterable(chain.from_iterable(groups.values()))
+    known = {name for result in results for name, metrics in result.baselines.items() if metrics}
+    return {name: title for name, title in BASELINES.items() if name in known}
+
+
+def _cells(results: Sequence[Result], metric: str, baselines: Collection[str]) -> list[str]:
     values = [result.metrics[metric] for result in results]
     sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
     low_high = results[0].intervals.get(metric)
     if len(values) == 1 and low_high is not None:
         sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
     beside = []
-    for name in BASELINES:
+    for name in baselines:
         known = [
             result.baselines[name][metric]
             for result in results

@@ -15,6 +15,7 @@ from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
 
 BASELINES = {
+    "start": "the start, frozen",
     "random": "the untrained network",
     "pixels": "raw pixels",
     "patch-kmeans": "patch k-means",
@@ -85,6 +86,15 @@ def evaluation_title(evaluation: Evaluation) -> str:
 def baseline_title(baseline: str) -> str:
     """Return a baseline's name for a column or a bar."""
     return BASELINES[baseline].removeprefix("the ").capitalize()
+
+
+def baselines_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the baselines that any of the evaluations has, in the order of columns."""
+    return [
+        name
+        for name in BASELINES
+        if any(evaluation.baselines.get(name) for evaluation in evaluations)
+    ]
 
 
 def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -180,11 +190,14 @@ def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
     low, high = evaluation.intervals.get(metric, (value, value))
     about = evaluation.about[metric]
     name = f"{BASELINES[baseline]} ({score(about, reference)})"
+    is_better = reference < low if about.higher_is_better else reference > high
+    began = f"{'' if is_better else 'not '}better than where it began, "
+    first = began if baseline == "start" and about.higher_is_better is not None else ""
     # within the interval of the pictures, a difference is not claimed
     if low <= reference <= high:
-        return f"not clearly different from {name}"
+        return f"{first}not clearly different from {name}"
     gap = f"{100 * abs(value - reference):.1f} points" if about.is_share else "clearly"
-    return f"{gap} {'above' if value > reference else 'below'} {name}"
+    return f"{first}{gap} {'above' if value > reference else 'below'} {name}"
 
 
 def _percent(value: float, full: float) -> float:

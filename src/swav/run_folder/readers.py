@@ -41,8 +41,8 @@ class Evaluation:
     """What follows the value of the leading metric in a sentence, if it can be said in one."""
     intervals: Mapping[str, tuple[float, float]]
     baselines: Mapping[str, Mapping[str, float]]
-    """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``,
-    ``patch-kmeans``."""
+    """Metrics of other features under the same protocol: ``start`` (what the run started from,
+    frozen), ``random`` (untrained), ``pixels``, ``patch-kmeans``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,8 +60,8 @@ class Result:
     """95 % over the pictures that were scored: Wilson's of shares, the usual one of means,
     a jackknife's of what only a whole set has."""
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Metrics of other features under the same protocol: ``random`` (untrained), ``pixels``,
-    ``patch-kmeans``."""
+    """Metrics of other features under the same protocol: ``start`` (what the run started from,
+    frozen), ``random`` (untrained), ``pixels``, ``patch-kmeans``."""
     seeds: tuple[int, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

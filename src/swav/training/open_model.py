@@ -16,7 +16,7 @@ from swav.data.sources.open import SourceConfig
 from swav.evals.harness.baselines import WITHOUT_NETWORK
 from swav.evals.harness.extract import pixel_encoder
 from swav.evals.harness.patch_kmeans import MAX_FILTERS, patch_kmeans_encoder
-from swav.evals.harness.subject import Clusters, FitEncoder
+from swav.evals.harness.subject import Clusters, FitEncoder, Shown
 from swav.exchange import lite0
 from swav.exchange.from_state_dict import ENDINGS, load_networks
 from swav.exchange.weights import match
@@ -55,6 +55,8 @@ class Model:
     """None for pixels and patch-kmeans."""
     untrained: nn.Module | None = None
     """The same network before training, None without one."""
+    start: Shown | None = None
+    """What the training of a run started from; None if that was random."""
     transform: EvalTransform | None = None
     encoder_of: FitEncoder = pixel_encoder
     """What makes features without a network."""
@@ -121,6 +123,7 @@ def _run(path: Path, allow_factory: Collection[str]) -> Model:
         name=path.resolve().name,
         network=run.backbone,
         untrained=run.untrained(),
+        start=run.start(),
         transform=run.transform,
         clusters=clusters_of_method(run.objective),
         source=run.config.data,

@@ -31,6 +31,7 @@ from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method, write_assignment
 from swav.training.evaluation import measure
 from swav.training.networks import transform_of, untrained_network
+from swav.training.start import frozen_start
 from swav.training.trained_run import write_features
 
 SHOWN_PICTURES = 6
@@ -199,8 +200,11 @@ def _evaluate(
     )
     num_images = len(eval_data.train)
     untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
+    start = frozen_start(config, folder, num_images=num_images, allow_factory=allow_factory)
+    if start is not None:
+        start.network.to(subject.device)
     baselines = Baselines(eval_data, workers=subject.workers)
-    comparison = Comparison(subject, untrained, config.seed, baselines)
+    comparison = Comparison(subject, untrained, config.seed, baselines, start)
     model = folder.resolve().name
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:

@@ -1,6 +1,7 @@
 """Where the weights of a run start: opened, checked against its backbone, and recorded."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from swav.config import UnknownNameError
 from swav.data.eval_transform import EvalTransform
+from swav.evals.harness.subject import Shown
 from swav.exchange import lite0
 from swav.exchange.published import published_file, published_settings
 from swav.exchange.weights import ForeignWeights, match, read_weights
@@ -22,8 +24,10 @@ from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import read_record
 from swav.training.adaptation import freeze
-from swav.training.networks import transform_of
+from swav.training.networks import build_objective, transform_of
 from swav.training.trained_run import load
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +129,10 @@ def check_start(config: TrainConfig, allow_factory: Collection[str] = ()) -> lis
 
 
 def _may_get_worse(config: TrainConfig) -> str:
-    init = config.init
-    model = init if init != TIMM else "NAME"
     what = "all weights" if config.tuning.part == "all" else "weights"
     return (
-        f"{what} of --init {init} are trained further, which can make features worse than "
-        f"they were (docs/log.md): compare with swav evaluate RUN {model} DATA"
+        f"{what} of --init {config.init} are trained further, which can make features worse than "
+        "they were (docs/log.md): the start stands, frozen, beside the scores of the run"
     )
 
 
@@ -157,6 +159,48 @@ def transform_of_start(config: TrainConfig) -> EvalTransform:
     if config.init == RANDOM or settings is None or config.data.channels != 3:
         return transform_of(config)
     return EvalTransform.from_timm(asdict(settings))
+
+
+def frozen_start(
+    config: TrainConfig, folder: Path, *, num_images: int, allow_factory: Collection[str] = ()
+) -> Shown | None:
+    """Return the network that a run started from, with the input that its weights know.
+
+    None for a random one, and with a warning for one that cannot be opened any more.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        num_images: pictures it was trained on.
+        allow_factory: names of factories that may build its network.
+    """
+    if config.init == RANDOM:
+        return None
+    try:
+        weights = _as_recorded(config, folder, allow_factory)
+        transform = transform_of_start(config)
+    except (OSError, ValueError) as error:
+        logger.warning("what %s started from is not beside its scores: %s", folder, error)
+        return None
+    objective = build_objective(
+        config, num_images=num_images, weights=weights.tensors, allow_factory=allow_factory
+    )
+    return Shown(objective.encoder, transform)
+
+
+def _as_recorded(config: TrainConfig, folder: Path, allow_factory: Collection[str]) -> StartWeights:
+    """Return the start of a run that has begun; raises a ValueError if it is gone or another."""
+    if config.init not in (TIMM, LITE0) and not Path(config.init).exists():
+        raise ValueError(f"{Path(config.init).absolute()} is not there")
+    # the training was allowed to leave some random if there are any
+    start = open_start(config, allow_missing=True, allow_factory=allow_factory)
+    assert start is not None, "it is not random"
+    before = (read_record(folder).get("start") or {}).get("sha256", start.sha256)
+    if start.sha256 != before:
+        raise ValueError(
+            f"--init {config.init} now has other weights (sha256 {before}, now {start.sha256})"
+        )
+    return start
 
 
 def starting(

@@ -15,6 +15,7 @@ from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
 from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import Features, extract
+from swav.evals.harness.subject import Shown
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
@@ -134,6 +135,20 @@ class TrainedRun:
         """Return the same network with random weights."""
         return untrained_network(
             self.config, num_images=self.num_images, allow_factory=self.allow_factory
+        )
+
+    def start(self) -> Shown | None:
+        """Return the network that the training started from, with the input its weights know.
+
+        None for a random one, and with a warning for one that cannot be opened any more.
+        """
+        from swav.training.start import frozen_start  # which opens runs, since they are starts too
+
+        return frozen_start(
+            self.config,
+            self.folder,
+            num_images=self.num_images,
+            allow_factory=self.allow_factory,
         )
 
 

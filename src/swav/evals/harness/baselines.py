@@ -8,11 +8,12 @@ from functools import cached_property
 from torch import nn
 
 from swav.data.eval_transform import EvalTransform
+from swav.evals.harness.cache import weights_digest
 from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.extract import pixel_encoder
 from swav.evals.harness.input import InputConfig
 from swav.evals.harness.patch_kmeans import patch_kmeans_encoder
-from swav.evals.harness.subject import FitEncoder, Subject
+from swav.evals.harness.subject import FitEncoder, Shown, Subject
 from swav.evals.harness.task import Task
 from swav.run_folder.result import Result
 
@@ -76,6 +77,8 @@ class Comparison:
     """The subject's network before training; None without a network."""
     seed: int
     baselines: Baselines
+    start: Shown | None = None
+    """What the training of the subject's network started from; None if that was random."""
 
     def run(self, config: Task) -> Result:
         """Return the result of one task, with those baselines that the task knows beside it.
@@ -94,28 +97,43 @@ class Comparison:
         if subject.transform is not None:
             details = {**result.details, "input": asdict(subject.transform)}
             result = replace(result, details=details)
-        if "random" in config.baselines and self.untrained is not None:
-            untrained = self._with_input(config.input, random=True)
+        for name in (name for name in self._networks if name in config.baselines):
+            beside = self._with_input(config.input, name)
             # an untrained network is its own baseline and is not measured twice
-            is_same = untrained.backbone is subject.backbone
-            random = own if is_same else _result(config, untrained)
-            result = result.with_baseline("random", random)
+            is_same = beside.backbone is subject.backbone and beside.transform == subject.transform
+            result = result.with_baseline(name, own if is_same else _result(config, beside))
         for name, baseline in self.baselines.beside(config).items():
             result = result.with_baseline(name, baseline)
         return result
 
     @cached_property
-    def _subjects(self) -> dict[tuple[EvalTransform | None, bool], Subject]:
+    def _networks(self) -> dict[str, Shown]:
+        """Networks that stand beside the subject's, by the names of baselines."""
+        own, transform = self.subject.backbone, self.subject.transform
+        if own is None or transform is None:
+            return {}
+        networks = {}
+        if self.start is not None:
+            is_own = weights_digest(self.start.network) == weights_digest(own)
+            networks["start"] = self.start._replace(network=own) if is_own else self.start
+        if self.untrained is not None:
+            networks["random"] = Shown(self.untrained, transform)
+        return networks
+
+    @cached_property
+    def _subjects(self) -> dict[tuple[EvalTransform | None, str], Subject]:
         """Subjects by what they are shown, so that tasks with one input share features."""
         return {}
 
-    def _with_input(self, config: InputConfig, *, random: bool = False) -> Subject:
-        """Return the subject, or its network before training, shown what a task asks for."""
-        transform = self.subject.transform and config.applied(self.subject.transform)
-        subject = replace(self.subject, transform=transform)
-        if random:
-            subject = replace(subject, backbone=self.untrained, clusters=None)
-        return self._subjects.setdefault((transform, random), subject)
+    def _with_input(self, config: InputConfig, beside: str = "") -> Subject:
+        """Return the subject, or the network beside it of a name, shown what a task asks for."""
+        subject = self.subject
+        if beside:
+            network, transform = self._networks[beside]
+            subject = replace(subject, backbone=network, transform=transform, clusters=None)
+        if subject.transform is not None:
+            subject = replace(subject, transform=config.applied(subject.transform))
+        return self._subjects.setdefault((subject.transform, beside), subject)
 
 
 def _result(config: Task, subject: Subject) -> Result:

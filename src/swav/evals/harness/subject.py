@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,6 +22,13 @@ from swav.evals.harness.extract import (
     network_encoder,
     pixel_encoder,
 )
+
+
+class Shown(NamedTuple):
+    """A network and how it is shown pictures."""
+
+    network: nn.Module
+    transform: EvalTransform
 
 
 class Clusters(ABC):

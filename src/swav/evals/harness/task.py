@@ -15,7 +15,7 @@ class Task(Hashable, Protocol):
 
     name: ClassVar[str]
     baselines: ClassVar[tuple[str, ...]]
-    """Of ``random``, ``pixels`` and ``patch-kmeans`` those that can stand beside it."""
+    """Of ``start``, ``random``, ``pixels`` and ``patch-kmeans`` those that can stand beside it."""
 
     @property
     def input(self) -> InputConfig:
