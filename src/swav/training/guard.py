@@ -12,6 +12,7 @@ from torch import nn
 
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
+from swav.engine import Objective
 from swav.engine.launch import loading_workers
 from swav.evals import label_free
 from swav.evals.label_free import Measures
@@ -67,6 +68,7 @@ def decide(
     loses unless it finds pictures by their parts clearly better; an untrained start is no place
     to stay near.
     """
+    name_of_start = "the weights it started from" if start_is_trained else "the untrained network"
     faults = [
         f"{name} fell from {before:.2f} to {after:.2f}"
         for name, before, after, margin in (
@@ -90,10 +92,13 @@ def decide(
     if start_is_trained and overlap < LEAST_OVERLAP and not gained:
         faults.append(f"only {overlap:.0%} of the nearest neighbours of the start are left")
     if faults:
-        return "start", f"The network is worse than its start: {'; '.join(faults)}."
+        return "start", (
+            f"The trained network is worse than {name_of_start}, told without labels: "
+            f"{'; '.join(faults)}."
+        )
     return "trained", (
-        "The trained network is no worse than its start: agreement of neighbours under "
-        f"augmentation {start.agreement:.2f} before, {trained.agreement:.2f} now."
+        f"The trained network is no worse than {name_of_start}, told without labels: agreement of "
+        f"neighbours under augmentation {start.agreement:.2f} before, {trained.agreement:.2f} now."
     )
 
 
@@ -118,6 +123,71 @@ def compare(start: Shown, trained: Shown, pictures: Pictures, *, start_is_traine
         trained=after,
         overlap=overlap,
         num_images=number,
+    )
+
+
+def judged(
+    config: TrainConfig,
+    objective: Objective,
+    pictures: Pictures,
+    record: Mapping[str, Any],
+    *,
+    allow_factory: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return what ``run.json`` keeps of the comparison, with ``skipped`` where there is none.
+
+    It is made where ``evaluate_at_end`` is false too: that leaves out scores, and this is about
+    what the run hands out. It costs six passes of at most 2,000 pictures, less than an epoch.
+
+    Args:
+        config: of the run.
+        objective: trained.
+        pictures: that it was trained on.
+        record: of the run.
+        allow_factory: names of factories that may build the network that it started from.
+    """
+    try:
+        start = start_of(config, record, num_images=len(pictures), allow_factory=allow_factory)
+        start.network.to(next(objective.encoder.parameters()).device)
+        trained = Shown(objective.encoder, transform_of(config))
+        verdict = compare(start, trained, pictures, start_is_trained=config.init != RANDOM)
+    except (OSError, ValueError) as error:  # the start may be a file that has gone since
+        logger.warning("the network is not compared with its start: %s", error)
+        return {"skipped": str(error), "remedy": remedy(config)}
+    return {**verdict.record, "remedy": remedy(config)}
+
+
+def hand_out(objective: Objective, guard: Mapping[str, Any]) -> Objective:
+    """Return what the outputs of a run are made of: the trained network, also where it lost.
+
+    Of a run from scratch that stays so, since an untrained network is no result.
+
+    Args:
+        objective: trained.
+        guard: of the run's record.
+    """
+    del guard
+    return objective
+
+
+def remedy(config: TrainConfig) -> str:
+    """Return what to do about a trained network that lost, in a sentence or two."""
+    kept = "The run's model is the trained network all the same."
+    if config.init != RANDOM:
+        return (
+            f"{kept} Take the weights of --init {config.init} as they are, or train them less: "
+            "a lower --optim.learning-rate, fewer --epochs."
+        )
+    # published weights are of pictures in colour
+    published = (
+        f"`swav train {config.data.data} --init lite0` (or `--init timm`) starts from published "
+        "weights; from scratch"
+        if config.data.channels == 3
+        else "From scratch"
+    )
+    return (
+        f"{kept} {published}, more --epochs or weaker changes of colour "
+        "(--views.augment.jitter 0.4) may help."
     )
 
 
