@@ -24,9 +24,14 @@ from swav.training.start import open_start, transform_of_start
 logger = logging.getLogger(__name__)
 
 # provisional, until docs/guard.md has the numbers of its study
-AGREEMENT_MARGIN = 0.02
-STABILITY_MARGIN = 0.05
-PART_MARGIN = 0.02
+MARGINS: Mapping[str, tuple[str, float]] = {
+    "agreement": ("agreement of neighbours under augmentation", 0.02),
+    "stability": ("stability of clusters", 0.05),
+    "part_retrieval": ("retrieval from a part", 0.02),
+}
+"""In words, and how far each measure may fall."""
+GAIN = 0.02
+"""Of retrieval from a part, which excuses that neighbours are others."""
 LEAST_OVERLAP = 0.3
 
 Winner = Literal["start", "trained"]
@@ -69,26 +74,13 @@ def decide(
     to stay near.
     """
     name_of_start = "the weights it started from" if start_is_trained else "the untrained network"
+    before, after = asdict(start), asdict(trained)
     faults = [
-        f"{name} fell from {before:.2f} to {after:.2f}"
-        for name, before, after, margin in (
-            (
-                "agreement of neighbours under augmentation",
-                start.agreement,
-                trained.agreement,
-                AGREEMENT_MARGIN,
-            ),
-            ("stability of clusters", start.stability, trained.stability, STABILITY_MARGIN),
-            (
-                "retrieval from a part",
-                start.part_retrieval,
-                trained.part_retrieval,
-                PART_MARGIN,
-            ),
-        )
-        if after < before - margin
+        f"{title} fell from {before[name]:.2f} to {after[name]:.2f}"
+        for name, (title, margin) in MARGINS.items()
+        if after[name] < before[name] - margin
     ]
-    gained = trained.part_retrieval > start.part_retrieval + PART_MARGIN
+    gained = trained.part_retrieval > start.part_retrieval + GAIN
     if start_is_trained and overlap < LEAST_OVERLAP and not gained:
         faults.append(f"only {overlap:.0%} of the nearest neighbours of the start are left")
     if faults:

@@ -65,7 +65,7 @@ def write_outputs(
         allow_factory: names of factories that may build the untrained network beside it.
     """
     before, outdated = _present(folder), read_record(folder).get("outputs_outdated", False)
-    is_judged = _judge(folder, config, objective, pictures, allow_factory, outdated=outdated)
+    _judge(folder, config, objective, pictures, allow_factory, outdated=outdated)
     objective = hand_out(objective, read_record(folder)["guard"])
     if (outdated or not (folder / layout.MODEL).exists()) and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
@@ -77,8 +77,6 @@ def write_outputs(
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
     _warn_in_readme(folder)
-    if outdated or is_judged:
-        (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
         write_record(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
@@ -104,14 +102,14 @@ def _judge(
     allow_factory: Collection[str],
     *,
     outdated: bool,
-) -> bool:
-    """Compare the network with its start, unless the record says so already; return whether."""
+) -> None:
+    """Compare the network with its start, unless that is recorded; a report is older then."""
     record = read_record(folder)
     if "guard" in record and not outdated:
-        return False
+        return
     guard = judged(config, objective, pictures, record, allow_factory=allow_factory)
+    (folder / layout.REPORT).unlink(missing_ok=True)
     write_record(folder, guard=guard)
-    return True
 
 
 def _warn_in_readme(folder: Path) -> None:
