@@ -23,10 +23,10 @@ from typing import NamedTuple
 from swav.data.sources.pictures import Pictures
 from swav.evals import KNNConfig, LinearConfig, extract, knn, linear
 from swav.evals.harness.eval_data import EvalData, fit_and_score
-from swav.evals.label_free import Measures, some
+from swav.evals.label_free import Measures, Told, some
 from swav.recipes.start_network import RANDOM
 from swav.run_folder.record import read_record
-from swav.training.guard import Shown, compare, decide, start_of
+from swav.training.guard import Shown, decide, start_of, tell, verdict_on
 from swav.training.trained_run import load
 
 MOST_SCORED = 2000
@@ -36,7 +36,7 @@ TRUTHS = ("knn", "linear")
 COLUMNS = (
     *("run", "data", "init", "method", "seed", "epochs", "images"),
     *(f"{when}_{name}" for name in (*MEASURES, *TRUTHS) for when in ("start", "trained")),
-    *("overlap", "compared", "measure_seconds", "seconds"),
+    *("overlap", "compared", "seconds"),
 )
 
 Row = Mapping[str, str]
@@ -63,12 +63,13 @@ def main() -> None:
 def study(pairs: Sequence[tuple[str, str]], target: Path, device: str = "cpu") -> list[str]:
     """Append the rows that are missing, and return the runs that failed."""
     failed = []
+    starts: Starts = {}
     done = {(row["run"], row["data"]) for row in read_rows(target)}
     for run, data in pairs:
         if (run, data) in done:
             continue
         try:
-            row = measured(run, data, device)
+            row = measured(run, data, device, starts)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"{run}: {error}", file=sys.stderr)
             failed.append(run)
@@ -79,17 +80,32 @@ def study(pairs: Sequence[tuple[str, str]], target: Path, device: str = "cpu") -
     return failed
 
 
-def measured(run: str, data: str, device: str) -> dict[str, object]:
+class Known(NamedTuple):
+    """What a network is judged by, and its truth."""
+
+    told: Told
+    truth: dict[str, float]
+
+
+Starts = dict[str, Known]
+"""Of networks that several runs started from, by what they and their pictures are."""
+
+
+def measured(run: str, data: str, device: str, starts: Starts) -> dict[str, object]:
     """Return the row of one run."""
     started = time.monotonic()
     trained_run = load(run, device=device)
     config = trained_run.config
-    start = start_of(config, read_record(Path(run)), num_images=trained_run.num_images)
-    start.network.to(next(trained_run.backbone.parameters()).device)
     trained = Shown(trained_run.backbone, trained_run.transform)
+    start = start_of(config, read_record(Path(run)), num_images=trained_run.num_images)
+    start.network.to(next(trained.network.parameters()).device)
     parts = fit_and_score(replace(config.data, data=data, split=None))
-    verdict = compare(start, trained, parts.train, start_is_trained=config.init != RANDOM)
-    compared = time.monotonic() - started
+    seed = config.seed if config.init == RANDOM else None
+    key = (data, config.init, seed, config.backbone, start.transform)
+    if repr(key) not in starts:
+        starts[repr(key)] = known(start, parts)
+    before, after = starts[repr(key)], known(trained, parts)
+    verdict = verdict_on(before.told, after.told, start_is_trained=config.init != RANDOM)
     row: dict[str, object] = {
         "run": run,
         "data": data,
@@ -100,15 +116,17 @@ def measured(run: str, data: str, device: str) -> dict[str, object]:
         "images": trained_run.num_images,
         "overlap": verdict.overlap,
         "compared": verdict.num_images,
-        "measure_seconds": round(compared, 1),
     }
-    for when, shown, told in (
-        ("start", start, verdict.start),
-        ("trained", trained, verdict.trained),
+    for when, values in (
+        ("start", asdict(verdict.start) | before.truth),
+        ("trained", asdict(verdict.trained) | after.truth),
     ):
-        values = {**asdict(told), **truth(shown, parts)}
         row |= {f"{when}_{name}": value for name, value in values.items()}
     return row | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def known(shown: Shown, parts: EvalData) -> Known:
+    return Known(tell(shown, some(parts.train)), truth(shown, parts))
 
 
 def truth(shown: Shown, parts: EvalData) -> dict[str, float]:

@@ -15,7 +15,7 @@ from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
 from swav.engine.launch import loading_workers
 from swav.evals import label_free
-from swav.evals.label_free import Measures
+from swav.evals.label_free import Measures, Told
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig
 from swav.training.networks import build_objective, transform_of, untrained_network
@@ -101,12 +101,32 @@ def compare(start: Shown, trained: Shown, pictures: Pictures, *, start_is_traine
         ValueError: if the pictures are too few.
     """
     chosen = label_free.some(pictures)
-    told = [_told(each, chosen) for each in (start, trained)]
-    number = len(told[0].whole)
+    return verdict_on(tell(start, chosen), tell(trained, chosen), start_is_trained=start_is_trained)
+
+
+def tell(shown: Shown, pictures: Pictures) -> Told:
+    """Return the features that a network is judged by."""
+    device = next(shown.network.parameters()).device
+    return label_free.encoded(
+        shown.network,
+        shown.transform,
+        pictures,
+        device=device,
+        workers=loading_workers(device),
+    )
+
+
+def verdict_on(start: Told, trained: Told, *, start_is_trained: bool) -> Verdict:
+    """Return the verdict by features of the same pictures.
+
+    Raises:
+        ValueError: if the pictures are too few.
+    """
+    number = len(start.whole)
     if number < label_free.FEWEST_PICTURES:
         raise ValueError(f"{number} readable pictures are fewer than {label_free.FEWEST_PICTURES}")
-    before, after = (label_free.measures(each) for each in told)
-    overlap = label_free.overlap(told[0].whole, told[1].whole)
+    before, after = label_free.measures(start), label_free.measures(trained)
+    overlap = label_free.overlap(start.whole, trained.whole)
     winner, reason = decide(before, after, overlap, start_is_trained=start_is_trained)
     return Verdict(
         winner=winner,
@@ -216,14 +236,3 @@ def start_of(
         config, num_images=num_images, weights=start.tensors, allow_factory=allow_factory
     )
     return Shown(objective.encoder, transform_of_start(config))
-
-
-def _told(shown: Shown, pictures: Pictures) -> label_free.Told:
-    device = next(shown.network.parameters()).device
-    return label_free.encoded(
-        shown.network,
-        shown.transform,
-        pictures,
-        device=device,
-        workers=loading_workers(device),
-    )
