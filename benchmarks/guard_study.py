@@ -213,6 +213,16 @@ def costs(rows: Sequence[Row], truth_name: str) -> list[float]:
     ]
 
 
+def overlaps(rows: Sequence[Row], truth_name: str, better: str) -> str:
+    """Return the range of overlaps where one of both networks is better."""
+    found = [
+        float(row["overlap"])
+        for row in rows
+        if (gain(row, truth_name) > 0) == (better == "trained")
+    ]
+    return f"{min(found):.2f} to {max(found):.2f}" if found else "no rows"
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Return what the rows say: all, and apart by whether the start was trained."""
     kinds = {
@@ -235,8 +245,12 @@ def _of_kind(kind: str, rows: Sequence[Row]) -> str:
         lines.append(f"| {measure} | {tallies} |")
     for name in TRUTHS:
         counts, lost = confusion(rows, name), costs(rows, name)
+        near = {better: overlaps(rows, name, better) for better in ("trained", "start")}
         mean = sum(lost) / len(lost) if lost else 0.0
         lines += [
+            "",
+            f"Overlap by {name}, lowest to highest: {near['trained']} where the trained network is "
+            f"better, {near['start']} elsewhere",
             "",
             f"The rule, by {name}: {len(lost)} of {len(rows)} wrong, "
             f"{mean:.1f} points each on average, {sum(lost) / len(rows):.1f} over all runs",

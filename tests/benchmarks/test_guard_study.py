@@ -61,6 +61,7 @@ def test_the_summary_counts_signs_and_the_rules_mistakes(study: ModuleType, tmp_
     text = study.summary(rows)
     assert "| agreement | 2 of 4 (50%) | 4 of 4 (100%) |" in text
     assert "by knn: 2 of 4 wrong, 4.0 points each on average, 2.0 over all runs" in text
+    assert "Overlap by knn, lowest to highest: 0.90 to 0.90 where" in text
     assert "untrained starts (n = 2)" in text
 
 
