@@ -77,6 +77,8 @@ def write_outputs(
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
     _warn_in_readme(folder)
+    if outdated:
+        (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
         write_record(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
@@ -108,7 +110,8 @@ def _judge(
     if "guard" in record and not outdated:
         return
     guard = judged(config, objective, pictures, record, allow_factory=allow_factory)
-    (folder / layout.REPORT).unlink(missing_ok=True)
+    if not outdated:  # then it stays until there is a newer one
+        (folder / layout.REPORT).unlink(missing_ok=True)
     write_record(folder, guard=guard)
 
 
