@@ -71,4 +71,5 @@ def test_the_number_of_a_stream_never_changes():
         "PART_RETRIEVAL": 1885434484,
         "PATCH_KMEANS": 1885434979,
         "ONLINE_EVALUATION": 1885696617,
+        "LABEL_FREE": 1818321510,
     }

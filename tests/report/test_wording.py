@@ -7,6 +7,7 @@ import pytest
 
 from swav.report.wording import (
     count,
+    drawbacks,
     duration,
     findings,
     headline,
@@ -14,10 +15,13 @@ from swav.report.wording import (
     private,
     score,
     scorecard,
+    verdict,
     warning,
 )
 from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
+
+SCRIPT = "<script>"
 
 
 def knn(value: float, *, low: float, high: float, **baselines: float) -> Evaluation:
@@ -133,3 +137,28 @@ def test_durations_and_counts_read_well() -> None:
         "1 h 03 min",
     ]
     assert [count(each, "picture") for each in (1, 1906)] == ["1 picture", "1,906 pictures"]
+
+
+LOST = {"guard": {"winner": "start", "reason": "It is worse.", "remedy": "Do better."}}
+WON = {"guard": {"winner": "trained", "reason": "It is no worse.", "remedy": "Do better."}}
+
+
+def test_a_network_that_won_and_beats_its_baselines_has_no_drawbacks() -> None:
+    good = knn(0.613, low=0.591, high=0.635, random=0.574, pixels=0.634, **{"patch-kmeans": 0.8})
+    assert drawbacks(WON, [good]) == []
+    assert verdict(WON) == "It is no worse."
+    assert drawbacks({}, []) == drawbacks({"guard": SCRIPT}, []) == []
+    assert verdict({}) == verdict({"guard": {"skipped": "too few", "remedy": "Do better."}}) == ""
+
+
+def test_the_guard_and_labels_speak_each_for_themselves_and_the_remedy_comes_last() -> None:
+    assert drawbacks(LOST, []) == ["It is worse.", "Do better."]
+    bad = knn(0.263, low=0.249, high=0.277, random=0.36, pixels=0.393)
+    by_labels = (
+        "By labels, 26.3\u00a0% of the pictures get their right label from their nearest "
+        "neighbours: fewer than with the untrained network (36.0\u00a0%) and raw pixels "
+        "(39.3\u00a0%)."
+    )
+    assert drawbacks(LOST, [bad]) == ["It is worse.", by_labels, "Do better."]
+    assert drawbacks(WON, [bad]) == [by_labels, "Do better."]
+    assert drawbacks({}, [bad]) == [by_labels]

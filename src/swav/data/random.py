@@ -40,6 +40,8 @@ class Stream(IntEnum):
     """Pictures and patches that patch k-means learns from; in place of the epoch."""
     ONLINE_EVALUATION = 0x70657269
     """The two views that are compared while a training goes on; in place of the epoch."""
+    LABEL_FREE = 0x6C616266
+    """The views by which two networks are compared without labels; in place of the epoch."""
 
 
 def philox(

@@ -67,3 +67,11 @@ def nearest(
         empty = keys.new_empty(0, num_neighbours)
         return Neighbours(empty, empty.long())
     return Neighbours(torch.cat(similarities), torch.cat(indices))
+
+
+def shared_neighbours(
+    first: Int64[Tensor, "batch neighbours"], second: Int64[Tensor, "batch neighbours"]
+) -> float:
+    """Return the mean share of a query's neighbours that are in both lists, in any order."""
+    shared = (first[:, :, None] == second[:, None, :]).any(dim=2)
+    return float(shared.double().mean())

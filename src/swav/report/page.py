@@ -110,6 +110,8 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
     return {
         "name": wording.printable(run_folder.resolve().name),
         "headline": wording.headline(known),
+        "drawbacks": [wording.private(line) for line in wording.drawbacks(known, evaluations)],
+        "verdict": wording.verdict(known),
         "findings": wording.findings(evaluations),
         "warning": "" if isinstance(columns, Absent) else wording.warning(columns),
         "facts": _facts(known, {} if isinstance(columns, Absent) else columns),

@@ -157,6 +157,27 @@ def warning(curves: Mapping[str, np.ndarray]) -> str:
     return ""
 
 
+def verdict(run: Mapping[str, Any]) -> str:
+    """Return what the comparison of a run with its start said, nothing if there is none."""
+    return printable(_guard(run).get("reason", ""))
+
+
+def drawbacks(run: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return why the trained network is no result, a sentence each, and what to do about it last.
+
+    It lost to its start without labels, or has fewer right nearest neighbours than what needs no
+    training, by more than the interval of the pictures.
+    """
+    guard = _guard(run)
+    found = [verdict(run)] if guard.get("winner") == "start" else []
+    found += [
+        sentence
+        for evaluation in evaluations
+        if evaluation.task == "knn" and (sentence := _below_baselines(evaluation))
+    ]
+    return [*found, printable(guard["remedy"])] if found and "remedy" in guard else found
+
+
 def scorecard(evaluation: Evaluation) -> Scorecard | None:
     """Return the leading metric as bars: the baselines, then this run."""
     metric = evaluation.lead
@@ -183,6 +204,32 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
     ]
     title = evaluation_title(evaluation)
     return Scorecard(title=title, metric=printable(about.title), bars=tuple(bars))
+
+
+def _guard(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    guard = run.get("guard")
+    return guard if isinstance(guard, dict) else {}
+
+
+def _below_baselines(evaluation: Evaluation) -> str:
+    """Return that an evaluation is below what needs no training, the empty string if it is not."""
+    metric = evaluation.lead
+    if metric is None:
+        return ""
+    value, about = evaluation.metrics[metric], evaluation.about[metric]
+    _, high = evaluation.intervals.get(metric, (value, value))
+    # patch k-means is fitted on the pictures, and stronger
+    above = [
+        f"{title} ({score(about, evaluation.baselines[name][metric])})"
+        for name, title in BASELINES.items()
+        if name != "patch-kmeans" and evaluation.baselines.get(name, {}).get(metric, 0.0) > high
+    ]
+    if not above:
+        return ""
+    return (
+        f"By labels, {score(about, value)} {printable(evaluation.finding)}: fewer than with "
+        f"{' and '.join(above)}."
+    )
 
 
 def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:

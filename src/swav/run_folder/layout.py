@@ -20,6 +20,8 @@ STEP, REPLACED, DAMAGED = "step-", ".old", ".bad"
 
 MODEL = "model"
 """The exported backbone, a folder that timm opens."""
+MODEL_README = "README.md"
+"""In it, what it says of itself."""
 EMBEDDINGS = "embeddings.npz"
 CLUSTERS = "clusters.csv"
 CLUSTER_PROBABILITIES = "clusters.npz"

@@ -25,11 +25,15 @@ from swav.nn.backbones import is_own
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
+from swav.report.wording import drawbacks
 from swav.run_folder import layout
+from swav.run_folder.atomic import write_atomically
+from swav.run_folder.readers import Absent, read_evaluations
 from swav.run_folder.record import read_record, write_record
 from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method, write_assignment
 from swav.training.evaluation import measure
+from swav.training.guard import hand_out, judged
 from swav.training.networks import transform_of, untrained_network
 from swav.training.start import frozen_start
 from swav.training.trained_run import write_features
@@ -62,6 +66,8 @@ def write_outputs(
         allow_factory: names of factories that may build the untrained network beside it.
     """
     before, outdated = _present(folder), read_record(folder).get("outputs_outdated", False)
+    _judge(folder, config, objective, pictures, allow_factory, outdated=outdated)
+    objective = hand_out(objective, read_record(folder)["guard"])
     if (outdated or not (folder / layout.MODEL).exists()) and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures, outdated=outdated)
@@ -71,6 +77,7 @@ def write_outputs(
         source = pictures.source
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
+    _warn_in_readme(folder)
     if outdated:
         (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
@@ -79,6 +86,42 @@ def write_outputs(
         )
     if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
+
+
+def drawbacks_of(folder: Path) -> list[str]:
+    """Return why the network of a run is no result, and what to do about it; nothing if it is."""
+    try:
+        evaluations, _ = read_evaluations(folder)
+    except Absent:
+        evaluations = []
+    return drawbacks(read_record(folder), evaluations)
+
+
+def _judge(
+    folder: Path,
+    config: TrainConfig,
+    objective: Objective,
+    pictures: Pictures,
+    allow_factory: Collection[str],
+    *,
+    outdated: bool,
+) -> None:
+    """Compare the network with its start, unless that is recorded; a report is older then."""
+    record = read_record(folder)
+    if "guard" in record and not outdated:
+        return
+    guard = judged(config, objective, pictures, record, allow_factory=allow_factory)
+    if not outdated:  # then it stays until there is a newer one
+        (folder / layout.REPORT).unlink(missing_ok=True)
+    write_record(folder, guard=guard)
+
+
+def _warn_in_readme(folder: Path) -> None:
+    """Have the folder of the model begin with what speaks against it."""
+    path = folder / layout.MODEL / layout.MODEL_README
+    warning = " ".join(drawbacks_of(folder))
+    if warning and path.exists() and warning not in (text := path.read_text("utf-8")):
+        write_atomically(path, f"> **Warning.** {warning}\n\n{text}")
 
 
 def _remove_scores(folder: Path) -> None:

@@ -21,10 +21,11 @@ from swav.nn.batchnorm import synchronise_statistics, synchronised_statistics
 from swav.recipes import explain, make_config
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.report.wording import verdict
 from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
 from swav.run_folder.lock import RunLock
-from swav.run_folder.record import write_record
+from swav.run_folder.record import read_record, write_record
 from swav.run_folder.text_log import RunLog
 from swav.run_folder.upgrade import upgrade
 from swav.training.checks import check_groups, check_plan, check_views
@@ -32,7 +33,7 @@ from swav.training.continuation import check_folder
 from swav.training.machine import num_threads, num_workers
 from swav.training.networks import transform_of
 from swav.training.online_evaluation import PeriodicEvaluation
-from swav.training.outputs import write_outputs
+from swav.training.outputs import drawbacks_of, write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
 from swav.training.session import Session, on_any_rank, save, start_session
@@ -296,6 +297,11 @@ def _finish(session: Session) -> None:
         seconds=round(session.seconds, 1),
         allow_factory=session.allow_factory,
     )
+    found = drawbacks_of(folder)
+    for sentence in found:  # last of all, where nobody can miss it
+        logger.warning(sentence)
+    if not found:
+        logger.info(verdict(read_record(folder)))
 
 
 def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:
