@@ -1,17 +1,19 @@
 """What a start brings along: its network, and the mean and deviation that it was trained on."""
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from timm.models import get_pretrained_cfg, is_model
 
+from swav.data.eval_transform import EvalTransform
 from swav.exchange import lite0
 from swav.exchange.from_state_dict import guess_network
 from swav.exchange.weights import read_weights
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.recipes.tune import Tune
 from swav.run_folder import layout
 
 RANDOM, TIMM, LITE0 = "random", "timm", "lite0"
@@ -23,21 +25,31 @@ def is_published(init: str) -> bool:
     return init != RANDOM and not layout.is_run(Path(init))
 
 
-def with_start(config: TrainConfig, init: str, backbone: BackboneConfig | None) -> TrainConfig:
+def with_start(
+    config: TrainConfig, init: str, tune: str, backbone: BackboneConfig | None
+) -> TrainConfig:
     """Return ``config`` with another start, its network, and the mean and deviation of both.
 
     Args:
         config: of a recipe.
         init: as ``--init`` has it.
+        tune: as ``--tune`` has it.
         backbone: that was asked for; None: what the start is of, or that of the recipe.
     """
     if init == RANDOM:
-        return config if backbone is None else replace(config, backbone=backbone)
+        return replace(config, tune=tune, backbone=backbone or config.backbone)
     start = _network_of(init, backbone or _guessed(init) or config.backbone)
     views = config.views
     if start.mean is not None and start.std is not None:
         views = replace(views, mean=start.mean, std=start.std)
-    return replace(config, init=init, views=views, backbone=backbone or start.backbone)
+    return replace(
+        config,
+        init=init,
+        tune=tune,
+        views=views,
+        input=start.input if Tune.parse(tune).part == "head" else None,
+        backbone=backbone or start.backbone,
+    )
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class _StartNetwork:
     backbone: BackboneConfig
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    input: EvalTransform | None = None
+    """What its weights were trained and published with."""
 
 
 def _guessed(init: str) -> BackboneConfig | None:
@@ -68,9 +82,14 @@ def _network_of(init: str, usual: BackboneConfig) -> _StartNetwork:
     """Return the network of a start, as far as it says one."""
     if layout.is_run(Path(init)):
         run = read_train_config(Path(init) / layout.CONFIG)
-        return _StartNetwork(run.backbone, run.views.mean, run.views.std)
+        views, size = run.views, run.views.groups[0].size
+        shown = run.input or EvalTransform(
+            input_size=(run.data.channels, *size), mean=views.mean, std=views.std
+        )
+        return _StartNetwork(run.backbone, views.mean, views.std, shown)
     backbone = LITE0_BACKBONE if init == LITE0 else usual
     settings = get_pretrained_cfg(backbone.name) if is_model(backbone.name) else None
     if settings is None:
         return _StartNetwork(backbone)
-    return _StartNetwork(backbone, settings.mean, settings.std)
+    shown = EvalTransform.from_timm(asdict(settings))
+    return _StartNetwork(backbone, settings.mean, settings.std, shown)
