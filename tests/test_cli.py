@@ -114,8 +114,9 @@ def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             "data.data",
             "backbone.args",
             "init",
-            "views.time_window",
-        ):  # needs views.group
+            "tune",  # needs --init
+            "views.time_window",  # needs views.group
+        ):
             yield path, kinds[field.name], member
 
 
@@ -199,6 +200,12 @@ def test_options_of_several_kinds_change_their_fields_in_every_recipe(
 def test_without_options_the_recipe_is_as_it_is(trained: Recorder) -> None:
     assert cli.main(["train", "digits", "--recipe", "cifar10"]) == 0
     assert changes("cifar10", trained.config) == {}
+
+
+def test_what_is_tuned_of_a_start_is_an_option(trained: Recorder, tmp_path: Path) -> None:
+    words = ["--recipe", "demo", "--init", str(tmp_path), "--tune", "last:2"]
+    assert cli.main(["train", "digits", *words, "--optim.layer-decay", "0.9"]) == 0
+    assert (trained.config.tune, trained.config.optim.layer_decay) == ("last:2", 0.9)
 
 
 def test_options_for_several_fields(trained: Recorder, tmp_path: Path) -> None:

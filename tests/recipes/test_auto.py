@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from swav.data.sources.pictures import DataFacts
 from swav.engine import TrainingFacts
+from swav.nn.backbones import BackboneConfig
 from swav.recipes import explain, make_config
 from swav.recipes.auto import CPU_SECONDS, _cpu_row
 
@@ -124,6 +126,23 @@ def test_a_published_start_has_its_network_and_sizes_it_knows(
     text = "\n".join(explain(made, facts(300, side)))
     assert "as given" not in text
     assert f"backbone {expected[init]}: it has the weights to start from ({init})" in text
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_published_transformer_sees_whole_patches(name: str, device: str) -> None:
+    backbone = BackboneConfig(name=name)
+    made = make_config("auto", facts(300, 120), device, init="timm", backbone=backbone)
+    patch = int(name.split("patch")[1][:2])
+    sizes = [side for group in made.views.groups for side in group.size]
+    assert not any(side % patch for side in sizes)
+    assert min(sizes) >= 42
+    if device == "cpu":
+        network = backbone.build()
+        assert network(torch.zeros(1, 3, *made.views.groups[1].size)).shape == (
+            1,
+            network.num_features,
+        )
 
 
 def test_a_cut_down_network_is_explained_as_such() -> None:

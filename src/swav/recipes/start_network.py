@@ -1,5 +1,6 @@
 """What a start brings along: its network, and the mean and deviation that it was trained on."""
 
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -8,12 +9,12 @@ from pathlib import Path
 from timm.models import get_pretrained_cfg, is_model
 
 from swav.data.eval_transform import EvalTransform
+from swav.data.views.crops import ViewsConfig
 from swav.exchange import lite0
 from swav.exchange.from_state_dict import guess_network
 from swav.exchange.weights import read_weights
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig, read_train_config
-from swav.recipes.tune import Tune
 from swav.run_folder import layout
 
 RANDOM, TIMM, LITE0 = "random", "timm", "lite0"
@@ -30,6 +31,8 @@ def with_start(
 ) -> TrainConfig:
     """Return ``config`` with another start, its network, and the mean and deviation of both.
 
+    Crops for a network of patches have sizes of whole patches.
+
     Args:
         config: of a recipe.
         init: as ``--init`` has it.
@@ -42,14 +45,31 @@ def with_start(
     views = config.views
     if start.mean is not None and start.std is not None:
         views = replace(views, mean=start.mean, std=start.std)
+    network = backbone or start.backbone
     return replace(
         config,
         init=init,
         tune=tune,
-        views=views,
-        input=start.input if Tune.parse(tune).part == "head" else None,
-        backbone=backbone or start.backbone,
+        views=_of_whole_patches(views, network.name),
+        input=start.input,
+        backbone=network,
     )
+
+
+def _of_whole_patches(views: ViewsConfig, network: str) -> ViewsConfig:
+    """Return views whose sizes are multiples of a transformer's patch, which its name tells."""
+    found = re.search(r"^(?:vit|deit|eva02|beit).*_patch(\d+)", network)
+    if found is None:
+        return views
+    patch = int(found[1])
+
+    def whole(side: int) -> int:
+        return max(side // patch, 1) * patch
+
+    groups = (
+        replace(group, size=(whole(group.size[0]), whole(group.size[1]))) for group in views.groups
+    )
+    return replace(views, groups=tuple(groups))
 
 
 @dataclass(frozen=True)

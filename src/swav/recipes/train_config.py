@@ -33,7 +33,7 @@ class TrainConfig:
     network) or head."""
     # what the start's weights were published with
     input: Annotated[EvalTransform | None, Suppress] = None
-    """What the frozen network of --tune head is shown; by default pictures of the target size."""
+    """What the trained network is shown when it is used; by default pictures of the target size."""
     method: MethodConfig
     optim: OptimConfig
     epochs: int
