@@ -231,6 +231,8 @@ def _parse_scalar(expected: Any, value: Any, path: str) -> Any:
 def _parse_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     classes = {_tag(member): member for member in members if dataclasses.is_dataclass(member)}
     if classes and isinstance(value, Mapping):
+        if list(classes) == [None]:  # one class or none
+            return _parse_dataclass(classes[None], value, path)
         if value.get("name") not in classes:
             names = [str(name) for name in classes]
             raise ValueError(f"{path}: {UnknownNameError('name', value.get('name'), names)}")

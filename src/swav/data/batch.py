@@ -1,9 +1,11 @@
-"""A batch of views: what a method sees of the data, labels never among it."""
+"""A batch of views, or of their features: what a method sees of the data, never a label."""
 
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+
+from swav.nn.backbones import encode_views
 
 
 class Batch(NamedTuple):
@@ -25,6 +27,10 @@ class Batch(NamedTuple):
     """What the views have to predict, ``targets[head][view]``, where it was made over all
     micro-batches of a step; None to make it of this batch alone."""
 
+    def encode(self, backbone: nn.Module) -> list[Float[Tensor, "batch features"]]:
+        """Return the features of every view."""
+        return encode_views(backbone, self.views)
+
     @property
     def answers(self) -> Int[Tensor, "batch ..."]:
         """What a pretext task has to name.
@@ -37,3 +43,28 @@ class Batch(NamedTuple):
                 "a batch without answers: make it with StepViews(..., pretext=config.pretext)"
             )
         return self.pretext
+
+
+class FeatureBatch(NamedTuple):
+    """Features of several views of the same pictures, by a backbone that is not trained.
+
+    Row ``i`` of every view stands for picture ``indices[i]``; it may be of another picture that
+    counts as a view of it.
+    """
+
+    views: tuple[Float[Tensor, "batch features"], ...]
+    """Not normalised."""
+    num_targets: int
+    """The first ``num_targets`` views give codes; all views are scored."""
+    indices: Int[Tensor, " batch"]
+    """Positions in the data set."""
+    targets: tuple[Float[Tensor, "targets batch _"], ...] | None = None
+    """As a ``Batch`` has them."""
+
+    def encode(self, _backbone: nn.Module) -> list[Float[Tensor, "batch features"]]:
+        """Return the features, which the backbone has made already."""
+        return list(self.views)
+
+
+AnyBatch = Batch | FeatureBatch
+"""What a method that needs no more than features can learn from."""

@@ -8,10 +8,11 @@ bit of a sum may differ), and resuming needs no replay.
 import atexit
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -21,14 +22,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swav import distributed
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch, Batch
 from swav.data.eval_transform import Picture
 from swav.data.random import Stream
 from swav.data.sources.decode import Decoded, UnreadablePicture
 from swav.data.sources.groups import ImageGroups
 from swav.data.sources.listing import BadFile
 from swav.data.sources.pictures import Pictures
-from swav.data.views.crops import Pipeline, ViewsConfig
+from swav.data.views.crops import CropGroup, Pipeline, ViewsConfig
 from swav.data.views.multicrop import ByteViews, PictureBatch, make_byte_views, reduction, to_batch
 from swav.data.views.pretext_tasks import Pretext
 
@@ -48,7 +49,48 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     return generator.permutation(num_images)
 
 
-class StepViews(Dataset[ByteViews | Batch]):
+class Steps(Dataset[Item], Generic[Item]):
+    """Micro-batch number ``n`` of a run, this rank's share of it."""
+
+    def __init__(
+        self, num_images: int, *, global_batch: int, accumulate: int = 1, seed: int = 0
+    ) -> None:
+        num_rank_batches = accumulate * distributed.world_size()
+        if global_batch % num_rank_batches:
+            raise ValueError(
+                f"batch size {global_batch} must be a multiple of accumulate x ranks = "
+                f"{num_rank_batches}: "
+                f"try {max(global_batch // num_rank_batches, 1) * num_rank_batches}"
+            )
+        if num_images < global_batch:
+            most = max(num_images // num_rank_batches, 1) * num_rank_batches
+            raise ValueError(
+                f"{num_images} pictures are fewer than one batch of {global_batch}: "
+                f"use --optim.batch-size {most} or less, or more pictures"
+            )
+        self.num_images = num_images
+        self.seed = seed
+        self.steps_per_epoch = num_images // global_batch
+        self.accumulate = accumulate
+        self._global_batch = global_batch
+        self._rank = distributed.rank()
+        self._rank_batch = global_batch // num_rank_batches
+        self._micro_batch = global_batch // accumulate
+
+    def positions(self, number: int) -> tuple[int, Int64[np.ndarray, " batch"]]:
+        """Return the epoch of micro-batch ``number`` and its places in the epoch's order."""
+        step, micro = divmod(number, self.accumulate)
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        # by place in the global batch, so that ranks and micro-batches may change and a step not
+        start = step_in_epoch * self._global_batch + micro * self._micro_batch
+        return epoch, start + self._rank * self._rank_batch + np.arange(self._rank_batch)
+
+    def to_batch(self, item: Item, device: torch.device | None = None) -> AnyBatch:
+        """Return what a method gets of an item of this set, on a device."""
+        raise NotImplementedError
+
+
+class StepViews(Steps[ByteViews | Batch]):
     """The views of micro-batch number ``n`` of a run, those of this rank."""
 
     def __init__(
@@ -64,42 +106,15 @@ class StepViews(Dataset[ByteViews | Batch]):
         pretext: Pretext | None = None,
         image_groups: ImageGroups | None = None,
     ) -> None:
-        num_rank_batches = accumulate * distributed.world_size()
-        if global_batch % num_rank_batches:
-            raise ValueError(
-                f"batch size {global_batch} must be a multiple of accumulate x ranks = "
-                f"{num_rank_batches}: "
-                f"try {max(global_batch // num_rank_batches, 1) * num_rank_batches}"
-            )
-        if len(pictures) < global_batch:
-            most = max(len(pictures) // num_rank_batches, 1) * num_rank_batches
-            raise ValueError(
-                f"{len(pictures)} pictures are fewer than one batch of {global_batch}: "
-                f"use --optim.batch-size {most} or less, or more pictures"
-            )
+        super().__init__(len(pictures), global_batch=global_batch, accumulate=accumulate, seed=seed)
         self.pictures = pictures
         self.views = views
-        self.seed = seed
         self.pipeline: Pipeline = pipeline
         self._on_bad_file = on_bad_file
         self.pretext = pretext
         self.image_groups = image_groups
         if pretext is not None:
             pretext.check(views)
-        self.steps_per_epoch = len(pictures) // global_batch
-        self.accumulate = accumulate
-        self._global_batch = global_batch
-        self._rank = distributed.rank()
-        self._rank_batch = global_batch // num_rank_batches
-        self._micro_batch = global_batch // accumulate
-
-    def positions(self, number: int) -> tuple[int, Int64[np.ndarray, " batch"]]:
-        """Return the epoch of micro-batch ``number`` and its places in the epoch's order."""
-        step, micro = divmod(number, self.accumulate)
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        # by place in the global batch, so that ranks and micro-batches may change and a step not
-        start = step_in_epoch * self._global_batch + micro * self._micro_batch
-        return epoch, start + self._rank * self._rank_batch + np.arange(self._rank_batch)
 
     def __getitem__(self, number: int) -> ByteViews | Batch:
         """Return micro-batch ``number``, counted from the start of the run, for ``to_batch``.
@@ -129,6 +144,18 @@ class StepViews(Dataset[ByteViews | Batch]):
     def batch(self, number: int) -> Batch:
         """Return micro-batch ``number`` as the objective gets it."""
         return self.to_batch(self[number])
+
+    def of_groups(self, groups: tuple[CropGroup, ...]) -> "StepViews":
+        """Return the same steps with these groups of views alone; files are not noted again."""
+        return StepViews(
+            self.pictures,
+            replace(self.views, groups=groups),
+            global_batch=self._global_batch,
+            accumulate=self.accumulate,
+            seed=self.seed,
+            pipeline=self.pipeline,
+            image_groups=self.image_groups,
+        )
 
     def _read(
         self, order: Int64[np.ndarray, " images"], positions: Int64[np.ndarray, " batch"]
@@ -193,13 +220,13 @@ def next_readable(
 
 
 def loader(
-    dataset: StepViews,
+    dataset: Steps[Any],
     *,
     start_step: int,
     total_steps: int,
     workers: int,
     device: torch.device | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[AnyBatch]:
     """Yield the micro-batches from ``start_step`` (optimiser steps) on, to the end of the run."""
     numbers = range(start_step * dataset.accumulate, total_steps * dataset.accumulate)
     # only from pinned memory does a copy to the device run beside the network

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from swav import distributed
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.engine.divergence import check_finite
 from swav.engine.launch import loss_scaler
 from swav.engine.objective import Clock, Objective, StepOutput
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # slow to import, and a config needs none
 
 def fit(
     objective: Objective,
-    batches: Iterable[Batch],
+    batches: Iterable[AnyBatch],
     optimizer: torch.optim.Optimizer,
     clock: Clock,
     *,
@@ -117,7 +117,7 @@ def _forward_backward(
     fabric: "Fabric",
     wrapped: "_FabricModule",
     objective: Objective,
-    micro_batches: Sequence[Batch],
+    micro_batches: Sequence[AnyBatch],
     clock: Clock,
 ) -> StepOutput:
     """Add up the gradients of all micro-batches; return their mean loss and metrics."""

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch, Batch
 from swav.data.views.pretext_tasks import Pretext
 
 
@@ -64,6 +64,8 @@ class ObjectiveConfig(ABC):
     """Whether every other picture counts as different, one that shows the same thing too."""
     has_clusters: ClassVar[bool] = False
     """Whether ``Objective.cluster`` has an answer."""
+    learns_from_features: ClassVar[bool] = False
+    """Whether its head learns from a ``FeatureBatch`` too, without the pictures."""
     collapse_remedies: ClassVar[tuple[str, ...]] = ()
     """Options of its own to change when its codes collapse, the likeliest first."""
     needs_whole_batch: ClassVar[str] = ""
@@ -117,7 +119,7 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch, clock: Clock, /) -> StepOutput:
         """Return the loss of one micro-batch, for ``batch.targets`` if it has them."""
 
-    def with_targets(self, batches: Sequence[Batch], _clock: Clock, /) -> Sequence[Batch]:
+    def with_targets(self, batches: Sequence[AnyBatch], _clock: Clock, /) -> Sequence[AnyBatch]:
         """Return the micro-batches of a step with targets made over all of them (SwAV)."""
         return batches
 
@@ -127,7 +129,7 @@ class Objective(nn.Module, ABC):
         """Return the probability of each of the method's clusters, or None if it has none."""
         return None
 
-    def prepare(self, batches: Iterable[Batch], /) -> None:
+    def prepare(self, batches: Iterable[AnyBatch], /) -> None:
         """Fill memory banks before the first step.
 
         ``batches`` are the target views of one epoch, made only if someone asks for them.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.engine.divergence import FEWER_PROTOTYPES
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -32,6 +32,7 @@ class ClusterPredictionConfig(ProjectedConfig):
     """The settings that both methods have."""
 
     has_clusters: ClassVar[bool] = True
+    learns_from_features: ClassVar[bool] = True
     collapse_remedies: ClassVar[tuple[str, ...]] = (FEWER_PROTOTYPES,)
 
     num_prototypes: tuple[int, ...] = ()
@@ -95,7 +96,7 @@ class ClusterPrediction(Projected[Config]):
         """Return the cluster of each of ``clusters.rows(head)``, by every head."""
 
     @torch.no_grad()
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[AnyBatch]) -> None:
         """Fill the bank with embeddings of the untrained network, so that epoch 0 has clusters."""
         for batch in batches:
             # in train mode, as the reference does: BatchNorm has no statistics of the data yet
@@ -107,7 +108,7 @@ class ClusterPrediction(Projected[Config]):
         """Give every picture in the bank its cluster of the epoch."""
         self.clusters.assign(self.assignments(clock))
 
-    def forward(self, batch: Batch, _clock: Clock) -> StepOutput:
+    def forward(self, batch: AnyBatch, _clock: Clock) -> StepOutput:
         """Return the cross-entropy of all views with the cluster of their picture."""
         embeddings = self.embed(batch)
         # of the training pass: embeddings of now would need a pass over all pictures more

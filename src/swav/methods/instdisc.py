@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch, Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.heads import HeadConfig
@@ -70,7 +70,7 @@ class InstDisc(Projected[InstDiscConfig]):
         self._waiting: list[tuple[Tensor, Tensor]] = []  # of the micro-batches of this step
 
     @torch.no_grad()
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[AnyBatch]) -> None:
         """Estimate Z, then replace the random rows by embeddings: epoch 0 learns no noise.
 
         Z is that of the random rows, as in the paper (sec. 3.2), and kept. The embeddings of an
@@ -115,7 +115,7 @@ class InstDisc(Projected[InstDiscConfig]):
         return StepOutput(torch.stack(losses).mean())
 
     def _mean_of_targets(
-        self, embeddings: Float[Tensor, "views batch embed"], batch: Batch
+        self, embeddings: Float[Tensor, "views batch embed"], batch: AnyBatch
     ) -> Float[Tensor, "1 batch embed"]:
         return embeddings.detach()[: batch.num_targets].mean(dim=0, keepdim=True)
 

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.engine.objective import Objective, ObjectiveConfig, TrainingFacts
 from swav.nn.heads import HeadConfig, unit_embeddings
 
@@ -35,6 +35,6 @@ class Projected(Objective, Generic[Config]):
         """The backbone that is trained; a teacher only helps it."""
         return self.backbone
 
-    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
+    def embed(self, batch: AnyBatch) -> Float[Tensor, "views batch embed"]:
         """Return unit embeddings of all views."""
-        return unit_embeddings(self.backbone, self.projector, batch.views)
+        return unit_embeddings(self.projector, batch.encode(self.backbone))

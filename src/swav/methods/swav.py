@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
 from swav.nn.batchnorm import frozen_statistics
@@ -33,6 +33,7 @@ class SwAVConfig(ObjectiveConfig):
     name: ClassVar[str] = "swav"
     title: ClassVar[str] = "SwAV"
     has_clusters: ClassVar[bool] = True
+    learns_from_features: ClassVar[bool] = True
     collapse_remedies: ClassVar[tuple[str, ...]] = (SHARPER_CODES, FEWER_PROTOTYPES)
 
     num_prototypes: tuple[int, ...] = (3000,)
@@ -128,7 +129,7 @@ class SwAV(Objective):
         """The backbone, or its moving average."""
         return self.backbone if self.average is None else self.average.average
 
-    def forward(self, batch: Batch, clock: Clock) -> StepOutput:
+    def forward(self, batch: AnyBatch, clock: Clock) -> StepOutput:
         """Return the swapped prediction loss, the mean over heads, targets and predictions."""
         num_views = len(batch.views)
         # one pass of the head over all views: its BatchNorm sees all crops together, as in the
@@ -155,13 +156,13 @@ class SwAV(Objective):
         # a mean over targets and predictions, as the code has it; eq. 1 of the paper is a sum
         return StepOutput(torch.stack(losses).mean(), metrics)
 
-    def embed(self, batch: Batch) -> Float[Tensor, "views batch embed"]:
+    def embed(self, batch: AnyBatch) -> Float[Tensor, "views batch embed"]:
         """Return unit embeddings of all views."""
-        return unit_embeddings(self.backbone, self.projector, batch.views)
+        return unit_embeddings(self.projector, batch.encode(self.backbone))
 
     @torch.no_grad()
     def _coded_embeddings(
-        self, batch: Batch, embeddings: Float[Tensor, "views batch embed"]
+        self, batch: AnyBatch, embeddings: Float[Tensor, "views batch embed"]
     ) -> Float[Tensor, "targets batch embed"]:
         """Return what codes are made of: embeddings of the target views, by the teacher if any."""
         if self.config.codes_from == "network":
@@ -169,8 +170,8 @@ class SwAV(Objective):
             return embeddings[: batch.num_targets].detach()
         assert self.average is not None
         assert self.head_average is not None
-        targets = batch.views[: batch.num_targets]
-        return unit_embeddings(self.average.average, self.head_average.average, targets)
+        targets = batch._replace(views=batch.views[: batch.num_targets])
+        return unit_embeddings(self.head_average.average, targets.encode(self.average.average))
 
     @torch.no_grad()
     def _codes(
@@ -191,7 +192,7 @@ class SwAV(Objective):
         return tuple(torch.stack(views) for views in zip(*by_target, strict=True))
 
     @torch.no_grad()
-    def with_targets(self, batches: Sequence[Batch], clock: Clock) -> Sequence[Batch]:
+    def with_targets(self, batches: Sequence[AnyBatch], clock: Clock) -> Sequence[AnyBatch]:
         """Return the micro-batches with codes from one assignment of the effective batch."""
         # this pass is for the codes alone: forward makes it again and updates BatchNorm then
         with frozen_statistics(self):

@@ -71,13 +71,20 @@ def embed_views(
     if per_view:
         # BYOL's, Barlow Twins' and VICReg's code calls the network once for each view
         return torch.cat([embed_views(backbone, head, [view]) for view in views])
+    return embed_features(head, encode_views(backbone, views))
+
+
+def embed_features(
+    head: nn.Module, features: Sequence[Float[Tensor, "batch features"]]
+) -> Float[Tensor, "views batch embed"]:
+    """Return the embeddings of the features of all views, not normalised, in float32."""
     # head BatchNorm sees all crops together, as in the reference (rows: view after view)
-    embeddings: Tensor = head(torch.cat(encode_views(backbone, views)))
-    return embeddings.float().view(len(views), -1, embeddings.shape[1])
+    embeddings: Tensor = head(torch.cat(list(features)))
+    return embeddings.float().view(len(features), -1, embeddings.shape[1])
 
 
 def unit_embeddings(
-    backbone: nn.Module, head: nn.Module, views: Sequence[Float[Tensor, "batch channels _ _"]]
+    head: nn.Module, features: Sequence[Float[Tensor, "batch features"]]
 ) -> Float[Tensor, "views batch embed"]:
-    """Return the embeddings of all views on the unit sphere."""
-    return F.normalize(embed_views(backbone, head, views), dim=2)
+    """Return the embeddings of the features of all views on the unit sphere."""
+    return F.normalize(embed_features(head, features), dim=2)

@@ -23,8 +23,9 @@ class Recipe:
     name: str
     description: str
     """What it is in a line, then source, hardware and result."""
-    build: Callable[[DataFacts | None, str, str], TrainConfig]
-    """From what is known of the pictures (None: nothing), a device and a start."""
+    build: Callable[[DataFacts | None, str, str, str | None], TrainConfig]
+    """From what is known of the pictures (None: nothing), a device, a start and what is trained of
+    it (None: what the recipe chooses)."""
     reads_data: bool = False
     """Whether ``build`` needs to know the pictures."""
 
@@ -40,6 +41,7 @@ def make_config(
     device: str = "auto",
     *,
     init: str = RANDOM,
+    tune: str | None = None,
     backbone: BackboneConfig | None = None,
 ) -> TrainConfig:
     """Return a recipe's config for these pictures, this device and this start.
@@ -49,6 +51,7 @@ def make_config(
         pictures: that are known.
         device: to train on.
         init: what the weights start from, as ``--init`` has it.
+        tune: what is trained of these weights; None: what the recipe chooses.
         backbone: in place of the recipe's, or that of the start.
 
     Raises:
@@ -58,8 +61,8 @@ def make_config(
     facts = pictures.facts() if isinstance(pictures, Pictures) else pictures
     if facts is None and recipe.reads_data:
         raise ValueError(f"recipe {name!r} chooses by the pictures: give some")
-    config = replace(recipe.build(facts, device, init), device=device)
-    config = with_start(config, init, backbone)
+    config = replace(recipe.build(facts, device, init, tune), device=device)
+    config = with_start(config, init, tune or config.tune, backbone)
     return config if facts is None else with_channels(config, facts.channels)
 
 
@@ -83,7 +86,8 @@ def with_channels(config: TrainConfig, channels: int) -> TrainConfig:
         mean = sum(views.mean) / len(views.mean)
         std = sum(views.std) / len(views.std)
         views = replace(views, mean=(mean,) * channels, std=(std,) * channels)
-    return replace(config, data=data, views=views)
+    shown = config.input if config.input and config.input.input_size[0] == channels else None
+    return replace(config, data=data, views=views, input=shown)
 
 
 def _recipes_of(module: ModuleType) -> Iterator[Recipe]:
@@ -99,13 +103,13 @@ def _fixed(function: Callable[[], TrainConfig]) -> Recipe:
     return Recipe(
         name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function) or "",
-        build=lambda facts, device, init: function(),  # noqa: ARG005
+        build=lambda facts, device, init, tune: function(),  # noqa: ARG005
     )
 
 
-def _auto(facts: DataFacts | None, device: str, init: str) -> TrainConfig:
+def _auto(facts: DataFacts | None, device: str, init: str, tune: str | None) -> TrainConfig:
     assert facts is not None, "make_config has checked this"
-    return auto(facts, device, init)
+    return auto(facts, device, init, tune)
 
 
 RECIPES: dict[str, Recipe] = {

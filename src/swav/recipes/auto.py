@@ -69,17 +69,36 @@ PUBLISHED_LEARNING_RATE = 1e-4
 """At most, from published weights: with more they are soon forgotten."""
 ENLARGEMENT = 8
 """Crops are at most this times as large as the pictures."""
+HEAD_UP_TO = 20_000
+"""Pictures up to which published weights stay as they are and prototypes alone learn: training on
+from them made features worse on all sets of this size (benchmarks/)."""
+HEAD_STEPS = 300
+HEAD_BATCH = 512
+HEAD_LEARNING_RATE = 1e-3
 MANY_IMAGES = 100_000
 """From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
 
 
-def auto(facts: DataFacts, device: str = "auto", init: str = RANDOM) -> TrainConfig:
+def auto(
+    facts: DataFacts, device: str = "auto", init: str = RANDOM, tune: str | None = None
+) -> TrainConfig:
     """Choose everything from the number and size of the pictures, CPU or GPU, and the start.
+
+    With published weights and up to 20,000 pictures the network stays as it is, and prototypes
+    alone learn from its features (``--tune head``).
 
     Source: our own tables; with 100,000 pictures or more on a GPU, the paper's small-batch run.
     Hardware: a CPU (ten minutes at most) or one GPU.
     Result: see ``benchmarks/``.
     """
+    if tune is None:
+        tune = "head" if is_published(init) and facts.num_images <= HEAD_UP_TO else "all"
+    config = _network_trained(facts, device, init)
+    return _head_trained(config, facts) if tune == "head" else replace(config, tune=tune)
+
+
+def _network_trained(facts: DataFacts, device: str, init: str) -> TrainConfig:
+    """Return the settings that train all of the network."""
     on_gpu = is_gpu(device)
     many = on_gpu and facts.num_images >= MANY_IMAGES
     batch_size = _batch_size(facts.num_images, on_gpu=on_gpu)
@@ -111,13 +130,40 @@ def auto(facts: DataFacts, device: str = "auto", init: str = RANDOM) -> TrainCon
     )
 
 
+def _head_trained(config: TrainConfig, facts: DataFacts) -> TrainConfig:
+    """Return the settings that train prototypes alone, on features made once."""
+    batch_size = min(HEAD_BATCH, _quarter(facts.num_images))
+    steps_per_epoch = max(facts.num_images // batch_size, 1)
+    epochs = -(-HEAD_STEPS // steps_per_epoch)
+    return replace(
+        config,
+        tune="head",
+        method=SwAVConfig(
+            num_prototypes=(_num_prototypes(facts.num_images),),
+            head=HeadConfig(hidden_dim=512),
+            freeze_steps=HEAD_STEPS // 10,
+            queue_length="auto",
+        ),
+        optim=OptimConfig(
+            optimizer="adamw",
+            batch_size=batch_size,
+            learning_rate=HEAD_LEARNING_RATE,
+            warmup_epochs=epochs / 10,
+            weight_decay=1e-4,
+        ),
+        epochs=epochs,
+        precision="32-true",
+    )
+
+
 def _is_tiny(facts: DataFacts) -> bool:
     return min(facts.height, facts.width) < TINY_SIDE
 
 
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
-    usual = with_start(auto(facts, config.device, config.init), config.init, None)
+    usual = auto(facts, config.device, config.init, config.tune)
+    usual = with_start(usual, config.init, config.tune, None)
     if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
         usual = replace(usual, method=config.method)
     changed = differences(usual, config)
@@ -141,14 +187,12 @@ class _Choice(NamedTuple):
 
 def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     """Yield what the settings of a config are in words, and why ``auto`` takes them."""
-    many = config.optim.optimizer == "lars"
+    many, head = config.optim.optimizer == "lars", config.tuning.part == "head"
     method, optim = config.method, config.optim
     side = min(facts.height, facts.width)
     yield _Choice(
-        ("views.",),
-        f"crops {config.views.description}",
-        f"the shorter side of the pictures is about {side} pixels"
-        + ", and published weights know none much smaller" * is_published(config.init),
+        ("views.", "tune"),
+        *_shown(config, side),
     )
     yield _Choice(
         ("backbone.",),
@@ -156,16 +200,33 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
         _why_backbone(config.init, many=many),
     )
     if isinstance(method, SwAVConfig):
-        yield from _choices_of_swav(method, facts, many=many)
+        yield from _choices_of_swav(method, facts, many=many, head=head)
     yield _Choice(
         ("optim.",),
         f"{optim.optimizer} at {optim.learning_rate:g}, batch {optim.batch_size}",
-        _why_optim(config.init, many=many),
+        _why_optim(config.init, many=many, head=head),
     )
     yield _Choice(("epochs",), f"{config.epochs} epochs", _why_epochs(config, facts))
 
 
-def _choices_of_swav(method: SwAVConfig, facts: DataFacts, *, many: bool) -> Iterator[_Choice]:
+def _shown(config: TrainConfig, side: int) -> tuple[str, str]:
+    """Return what is trained on, and why."""
+    if config.tuning.part == "head":
+        _, height, width = config.input.input_size if config.input else (0, 0, 0)
+        seen = f" at {height}x{width}" if config.input else ""
+        return (
+            f"prototypes alone, on features of the frozen network{seen}",
+            "so few pictures teach published weights nothing",
+        )
+    why = f"the shorter side of the pictures is about {side} pixels"
+    if is_published(config.init):
+        why += ", and published weights know none much smaller"
+    return f"crops {config.views.description}", why
+
+
+def _choices_of_swav(
+    method: SwAVConfig, facts: DataFacts, *, many: bool, head: bool
+) -> Iterator[_Choice]:
     prototypes = " + ".join(str(number) for number in method.num_prototypes)
     yield _Choice(
         ("method.num_prototypes",),
@@ -175,7 +236,7 @@ def _choices_of_swav(method: SwAVConfig, facts: DataFacts, *, many: bool) -> Ite
     yield _Choice(
         ("method.epsilon",),
         f"epsilon {method.epsilon:g}",
-        _why_epsilon(facts, many=many),
+        _why_epsilon(facts, many=many, head=head),
     )
 
 
@@ -185,7 +246,9 @@ def _why_backbone(init: str, *, many: bool) -> str:
     return "enough pictures for a large network" if many else "small, for the time and the data"
 
 
-def _why_optim(init: str, *, many: bool) -> str:
+def _why_optim(init: str, *, many: bool, head: bool) -> str:
+    if head:
+        return "a head learns fast from features that stay"
     if many:
         return "as published for this batch"
     if is_published(init):
@@ -193,13 +256,15 @@ def _why_optim(init: str, *, many: bool) -> str:
     return "a short run learns faster with AdamW"
 
 
-def _why_epsilon(facts: DataFacts, *, many: bool) -> str:
-    if many:
+def _why_epsilon(facts: DataFacts, *, many: bool, head: bool) -> str:
+    if many or head:
         return "as published"
     return f"{'tiny' if _is_tiny(facts) else 'few'} pictures learn faster from sharp codes"
 
 
 def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:
+    if config.tuning.part == "head":
+        return f"about {HEAD_STEPS} steps, seconds beside the one pass of the network"
     if is_gpu(config.device):
         return f"by a table of the number of pictures, {facts.num_images:,}"
     row = _cpu_row(facts, published=is_published(config.init))
@@ -251,8 +316,12 @@ def _backbone(*, many: bool, on_gpu: bool, published: bool) -> BackboneConfig:
 def _batch_size(num_images: int, *, on_gpu: bool) -> int:
     """Return a power of two that leaves at least four steps an epoch."""
     wanted = 256 if on_gpu else 128 if num_images >= 4096 else 64
-    most = 1 << int(math.log2(max(num_images // 4, 2)))
-    return min(wanted, most)
+    return min(wanted, _quarter(num_images))
+
+
+def _quarter(num_images: int) -> int:
+    """Return the largest power of two that is at most a quarter."""
+    return 1 << int(math.log2(max(num_images // 4, 2)))
 
 
 def _num_prototypes(num_images: int) -> int:

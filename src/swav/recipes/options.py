@@ -41,6 +41,9 @@ class Start:
     init: str | None = None
     """Weights of the backbone to start from: random (the default), timm (published ones of the
     backbone), lite0 (of EfficientNet-Lite0), a run folder or a weights file."""
+    tune: str | None = None
+    """What is trained of the weights of --init: head (nothing of the network: prototypes, on its
+    features), last:N (the last N stages) or all; by default what the recipe chooses."""
     allow_missing: bool = False
     """Start even if weights of the backbone are missing in what --init names: they are random."""
     dry_run: bool = False
@@ -110,12 +113,16 @@ class Start:
         else:
             backbone = None if self.backbone is None else BackboneConfig(name=self.backbone)
             init = self.init or RANDOM
-            config = make_config(self.recipe_name, facts, device, init=init, backbone=backbone)
+            config = make_config(
+                self.recipe_name, facts, device, init=init, tune=self.tune, backbone=backbone
+            )
         return self._with_shorthands(config)
 
     def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
         if self.init is not None:
             config = replace(config, init=self.init)
+        if self.tune is not None:
+            config = replace(config, tune=self.tune)
         if self.backbone is not None:
             config = replace(config, backbone=BackboneConfig(name=self.backbone))
         if self.crops is not None:

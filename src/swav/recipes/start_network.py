@@ -2,12 +2,13 @@
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from timm.models import get_pretrained_cfg, is_model
 
+from swav.data.eval_transform import EvalTransform
 from swav.data.views.crops import ViewsConfig
 from swav.exchange import lite0
 from swav.exchange.from_state_dict import guess_network
@@ -25,7 +26,9 @@ def is_published(init: str) -> bool:
     return init != RANDOM and not layout.is_run(Path(init))
 
 
-def with_start(config: TrainConfig, init: str, backbone: BackboneConfig | None) -> TrainConfig:
+def with_start(
+    config: TrainConfig, init: str, tune: str, backbone: BackboneConfig | None
+) -> TrainConfig:
     """Return ``config`` with another start, its network, and the mean and deviation of both.
 
     Crops for a network of patches have sizes of whole patches.
@@ -33,17 +36,24 @@ def with_start(config: TrainConfig, init: str, backbone: BackboneConfig | None) 
     Args:
         config: of a recipe.
         init: as ``--init`` has it.
+        tune: as ``--tune`` has it.
         backbone: that was asked for; None: what the start is of, or that of the recipe.
     """
     if init == RANDOM:
-        return config if backbone is None else replace(config, backbone=backbone)
+        return replace(config, tune=tune, backbone=backbone or config.backbone)
     start = _network_of(init, backbone or _guessed(init) or config.backbone)
     views = config.views
     if start.mean is not None and start.std is not None:
         views = replace(views, mean=start.mean, std=start.std)
     network = backbone or start.backbone
-    views = _of_whole_patches(views, network.name)
-    return replace(config, init=init, views=views, backbone=network)
+    return replace(
+        config,
+        init=init,
+        tune=tune,
+        views=_of_whole_patches(views, network.name),
+        input=start.input,
+        backbone=network,
+    )
 
 
 def _of_whole_patches(views: ViewsConfig, network: str) -> ViewsConfig:
@@ -67,6 +77,8 @@ class _StartNetwork:
     backbone: BackboneConfig
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    input: EvalTransform | None = None
+    """What its weights were trained and published with."""
 
 
 def _guessed(init: str) -> BackboneConfig | None:
@@ -90,9 +102,14 @@ def _network_of(init: str, usual: BackboneConfig) -> _StartNetwork:
     """Return the network of a start, as far as it says one."""
     if layout.is_run(Path(init)):
         run = read_train_config(Path(init) / layout.CONFIG)
-        return _StartNetwork(run.backbone, run.views.mean, run.views.std)
+        views, size = run.views, run.views.groups[0].size
+        shown = run.input or EvalTransform(
+            input_size=(run.data.channels, *size), mean=views.mean, std=views.std
+        )
+        return _StartNetwork(run.backbone, views.mean, views.std, shown)
     backbone = LITE0_BACKBONE if init == LITE0 else usual
     settings = get_pretrained_cfg(backbone.name) if is_model(backbone.name) else None
     if settings is None:
         return _StartNetwork(backbone)
-    return _StartNetwork(backbone, settings.mean, settings.std)
+    shown = EvalTransform.from_timm(asdict(settings))
+    return _StartNetwork(backbone, settings.mean, settings.std, shown)

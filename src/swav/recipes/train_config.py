@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Suppress
 
 from swav.config import from_dict
+from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig
 from swav.data.views.crops import ViewsConfig
 from swav.engine.optim import OptimConfig
@@ -26,9 +27,13 @@ class TrainConfig:
     # an option of its own, which auto has to know first
     init: Annotated[str, Suppress] = "random"
     """Where the backbone's weights start: random, timm, lite0, a run folder or a weights file."""
-    tune: str = "all"
+    # auto has to know this too
+    tune: Annotated[str, Suppress] = "all"
     """What is trained further of weights that --init gives: all, last:N (the last N stages of the
     network) or head."""
+    # what the start's weights were published with
+    input: Annotated[EvalTransform | None, Suppress] = None
+    """What the trained network is shown when it is used; by default pictures of the target size."""
     method: MethodConfig
     optim: OptimConfig
     epochs: int

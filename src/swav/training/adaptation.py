@@ -30,12 +30,14 @@ def freeze(backbone: nn.Module, config: TrainConfig) -> None:
     """
     if config.init == RANDOM:
         return
+    if config.tuning.part == "head":
+        backbone.requires_grad_(requires_grad=False)
     if config.tuning.part == "last":
         try:
             freeze_all_but(backbone, config.tuning.num_stages)
         except ValueError as error:
             raise ValueError(f"--tune {config.tuning}: {error}") from error
-    if config.optim.batch_size < BATCH_FOR_STATISTICS:
+    if config.tuning.part == "head" or config.optim.batch_size < BATCH_FOR_STATISTICS:
         for module in batchnorms(backbone):
             keep_statistics(module)
 
@@ -46,7 +48,7 @@ def late_layers(objective: Objective, config: TrainConfig, *, total_steps: int) 
     A run of one's own counts as much as published weights: its head is not taken over, so the new
     one is as random, and its first layers are as general.
     """
-    if config.init == RANDOM:
+    if config.init == RANDOM or config.tuning.part == "head":
         return LateLayers()
     # every method calls it so, and its copies of it are not trained
     backbone = objective.get_submodule("backbone")

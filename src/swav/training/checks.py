@@ -23,7 +23,8 @@ def check_plan(config: TrainConfig, facts: DataFacts) -> list[str]:
     Raises:
         ValueError: for what makes it pointless.
     """
-    _check_crops(config, facts)
+    if config.tuning.part != "head":  # which has no views
+        _check_crops(config, facts)
     if config.method.pretext is not None:
         config.method.pretext.check(config.views)
     batch, method = config.optim.batch_size, config.method
@@ -79,7 +80,8 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
 def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:
     """Return what to know of views that are too much alike to learn from, in a sentence."""
     large = config.views.groups[0]
-    if config.method.pretext is not None or config.views.group is not None or large.count < 2:
+    is_compared = config.method.pretext is None and config.tuning.part != "head"
+    if not is_compared or config.views.group is not None or large.count < 2:
         return []
     apart = distance_within(pictures, large, seed=config.seed)
     if apart < ALIKE:

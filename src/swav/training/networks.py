@@ -59,7 +59,12 @@ def untrained_network(
 
 
 def transform_of(config: TrainConfig) -> EvalTransform:
-    """Return the evaluation transform of a training: target size, its mean and deviation."""
+    """Return the evaluation transform of a training: target size, its mean and deviation.
+
+    A frozen network is shown what it was trained on.
+    """
+    if config.input is not None:
+        return config.input
     return EvalTransform(
         input_size=(config.data.channels, *config.views.groups[0].size),
         mean=config.views.mean,

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from swav import distributed
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.data.loader import StepViews, loader
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
@@ -57,6 +57,7 @@ def train(
     config: TrainConfig | None = None,
     resume: bool = False,
     init: str | Path | None = None,
+    tune: str | None = None,
     allow_missing: bool = False,
     dry_run: bool = False,
     allow_factory: Collection[str] = (),
@@ -72,6 +73,9 @@ def train(
         resume: continue the interrupted run in ``out``.
         init: weights of the backbone to start from: ``random``, ``timm`` (published), ``lite0``,
             a run folder or a weights file; by default what ``config`` says, or ``random``.
+        tune: what is trained of these weights: ``head`` (nothing: prototypes alone, on features of
+            the frozen network), ``last:N`` stages or ``all``; by default what ``config`` says, or
+            what ``recipe`` chooses.
         allow_missing: start even if ``init`` lacks weights of the backbone, which are random then.
         dry_run: print the plan, with time and memory, and stop.
         allow_factory: ``package.module:function`` that a config or run may name as its backbone.
@@ -87,8 +91,13 @@ def train(
         raise ValueError("--resume needs the run folder to continue: give --out")
     continued = Path(out) if resume and out else None
     if config is None:
-        config, data = _config(data, recipe, continued, init=str(init or RANDOM))
-    config = replace(config, data=_source(data, config.data), init=str(init or config.init))
+        config, data = _config(data, recipe, continued, init=str(init or RANDOM), tune=tune)
+    config = replace(
+        config,
+        data=_source(data, config.data),
+        init=str(init or config.init),
+        tune=tune or config.tune,
+    )
     config.backbone.check_factory(allow_factory)
     check_machine(
         device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
@@ -140,15 +149,20 @@ def train(
 
 
 def _config(
-    data: str | Pictures, recipe: str, continued: Path | None, *, init: str
+    data: str | Pictures,
+    recipe: str,
+    continued: Path | None,
+    *,
+    init: str,
+    tune: str | None,
 ) -> tuple[TrainConfig, str | Pictures]:
     """Return the settings of the run to continue, or else of the recipe for the opened pictures."""
     if continued is not None and layout.is_run(continued):
         return read_train_config(continued / layout.CONFIG), data
     if isinstance(data, Pictures):
-        return make_config(recipe, data, init=init), data
+        return make_config(recipe, data, init=init, tune=tune), data
     opened = SourceConfig(data=data).build()
-    config = make_config(recipe, opened, init=init)
+    config = make_config(recipe, opened, init=init, tune=tune)
     source = _source(data, config.data)  # of the recipe, which may read the pictures in another way
     return config, opened if source == opened.source else data
 
@@ -205,17 +219,11 @@ def _run(session: Session, stop: StopSignal) -> None:
     session.seconds = log.seconds
 
 
-def _first_pass(session: Session, stop: StopSignal) -> Iterator[Batch]:
+def _first_pass(session: Session, stop: StopSignal) -> Iterator[AnyBatch]:
     """Yield the target views of one epoch, for the method that asks for them."""
-    targets = StepViews(
-        session.pictures,
-        replace(session.config.views, groups=session.config.views.groups[:1]),
-        global_batch=session.config.optim.batch_size,
-        accumulate=session.config.optim.accumulate,
-        seed=session.config.seed,
-        pipeline=session.config.views.pipeline,
-        image_groups=session.views.image_groups,
-    )
+    targets = session.views
+    if isinstance(targets, StepViews):
+        targets = targets.of_groups(session.config.views.groups[:1])
     number = targets.steps_per_epoch
     workers = num_workers(session.config)
     device = session.fabric.device

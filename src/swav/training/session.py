@@ -15,7 +15,7 @@ from torch import Tensor
 
 import swav.config
 from swav import distributed
-from swav.data.loader import StepViews
+from swav.data.loader import Steps, StepViews
 from swav.data.sources.pictures import Pictures
 from swav.engine import Clock, Objective
 from swav.engine.launch import loss_scaler, prepare_network
@@ -34,6 +34,7 @@ from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
 from swav.training import machine
 from swav.training.adaptation import late_layers
+from swav.training.frozen_features import step_features
 from swav.training.networks import build_objective
 from swav.training.outputs import draw_views
 from swav.training.start import StartWeights
@@ -55,7 +56,8 @@ class Session:
     pictures: Pictures
     objective: Objective
     optimizer: torch.optim.Optimizer
-    views: StepViews
+    views: Steps[Any]
+    """Batches of views, or of features of a network that stays as it is."""
     clock: Clock
     num_listed: int
     """Pictures of the source, those left out as unreadable included."""
@@ -117,16 +119,10 @@ def start_session(
         compile_network=machine.compiles(config, fabric),
     )
     optim = config.optim
-    views = StepViews(
-        pictures,
-        config.views,
-        global_batch=optim.batch_size,
-        accumulate=optim.accumulate,
-        seed=config.seed,
-        pipeline=config.views.pipeline,
-        on_bad_file=partial(append_bad_file, folder),
-        pretext=config.method.pretext,
-        image_groups=config.views.image_groups(pictures),
+    views = (
+        step_features(objective.encoder, pictures, config, folder)
+        if config.tuning.part == "head"
+        else _step_views(pictures, config, folder)
     )
     clock = Clock(
         step=0,
@@ -155,6 +151,20 @@ def start_session(
     if fabric.is_global_zero:
         _write_start(session, recipe, start)
     return session
+
+
+def _step_views(pictures: Pictures, config: TrainConfig, folder: Path) -> StepViews:
+    return StepViews(
+        pictures,
+        config.views,
+        global_batch=config.optim.batch_size,
+        accumulate=config.optim.accumulate,
+        seed=config.seed,
+        pipeline=config.views.pipeline,
+        on_bad_file=partial(append_bad_file, folder),
+        pretext=config.method.pretext,
+        image_groups=config.views.image_groups(pictures),
+    )
 
 
 def save(session: Session, seconds: float) -> bool:
@@ -272,4 +282,5 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
     if not session.is_trained:
         write_record(folder, status="running", outputs_outdated=True)
         write_bad_files(folder, session.pictures.bad_files)
-        draw_views(folder, session.pictures, config)
+        if isinstance(session.views, StepViews):
+            draw_views(folder, session.pictures, config)

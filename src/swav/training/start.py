@@ -24,6 +24,7 @@ from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import read_record
 from swav.training.adaptation import freeze
+from swav.training.frozen_features import check_head
 from swav.training.networks import build_objective, transform_of
 from swav.training.trained_run import load
 
@@ -110,14 +111,15 @@ def check_start(config: TrainConfig, allow_factory: Collection[str] = ()) -> lis
     if config.init == RANDOM:
         return []
     if config.tuning.part == "head":
-        raise ValueError("--tune head cannot be trained yet: use --tune last:N or all")
+        check_head(config)
+        return []
     if config.tuning.part == "last":  # before there is a run folder
         freeze(config.backbone.build(config.data.channels, allow_factory=allow_factory), config)
     is_run = layout.is_run(Path(config.init))
     remarks = [] if is_run else [_may_get_worse(config), *_too_fast(config)]
     if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
         return remarks
-    own, given = with_start(config, config.init, config.backbone).views, config.views
+    own, given = with_start(config, config.init, config.tune, config.backbone).views, config.views
     if len(own.mean) != len(given.mean) or (own.mean, own.std) == (given.mean, given.std):
         return remarks
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (own.mean, own.std))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from swav.data.batch import Batch
+from swav.data.batch import AnyBatch
 from swav.engine import Clock, Objective, fit
 from swav.engine.launch import launch
 from swav.engine.loop import due
@@ -22,7 +22,7 @@ SAVES_PER_TRAINING = 20
 def train_objective(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Callable[[int], Iterable[AnyBatch]],
     rates: Callable[[Clock], Sequence[float]],
     *,
     steps_per_epoch: int,
