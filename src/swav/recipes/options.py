@@ -164,7 +164,9 @@ def complete(
     config = start.read()  # for a recipe that needs pictures, of typical ones
     given = changed(config)
     if not given.data.data:
-        raise UsageError("no pictures: give a folder, an archive, an array, emoji or digits")
+        raise UsageError(
+            "no pictures: give a folder, an archive, an array, clothes, emoji or digits"
+        )
     opened = None
     if start.needs_pictures:
         opened = given.data.build()

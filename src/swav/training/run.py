@@ -65,8 +65,8 @@ def train(
     """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
 
     Args:
-        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``; or an
-            opened set, such as ``swav.from_arrays`` returns.
+        data: folder, list, archive, array file, ``clothes``, ``emoji``, ``digits`` or
+            ``NAME:FOLDER``; or an opened set, such as ``swav.from_arrays`` returns.
         recipe: settings to start from; ``auto`` chooses by the pictures and the device.
         out: run folder; by default a new one under ``runs/``.
         config: complete settings, in place of ``recipe``.

@@ -11,8 +11,7 @@ from swav.data.sources.arrays import array_reader, numbered_names, to_labels
 from swav.data.sources.listing import PackedNames, number
 from swav.data.sources.readers import Archive, Contents
 
-BUILT_IN = ("emoji", "digits")
-_EMOJI = Path(__file__).with_name("emoji.zip")
+BUILT_IN = ("clothes", "emoji", "digits")
 
 
 class NamedSet(NamedTuple):
@@ -33,17 +32,21 @@ TORCHVISION = {
 
 
 def open_built_in(name: str, *, channels: int) -> Contents:
-    """Return the emoji (64 pixels, 9 categories) or scikit-learn's digits (8 pixels)."""
-    return _open_emoji() if name == "emoji" else _open_digits(channels)
+    """Return photos of clothes, Noto emoji or scikit-learn's digits.
+
+    They have 96 (the shorter side), 64 and 8 pixels, in 10, 9 and 10 classes.
+    """
+    return _open_digits(channels) if name == "digits" else _open_beside(f"{name}.zip")
 
 
-def _open_emoji() -> Contents:
-    """Return Noto emoji; ``Category/subcategory/name.webp``, labelled by category."""
-    index = archives.list_archive(_EMOJI, max_bytes=0)
+def _open_beside(archive: str) -> Contents:
+    """Return the pictures of an archive in this folder, labelled by their first folder."""
+    path = Path(__file__).with_name(archive)
+    index = archives.list_archive(path, max_bytes=0)
     assert not index.bad_files
     names = [member.name for member in index.members]
     labelled = number([name.partition("/")[0] for name in names])
-    return Contents(Archive(_EMOJI, index), PackedNames(names), labelled)
+    return Contents(Archive(path, index), PackedNames(names), labelled)
 
 
 def _open_digits(channels: int) -> Contents:

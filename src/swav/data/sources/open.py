@@ -1,5 +1,6 @@
 """From DATA as people type it, or arrays that a program holds, to a set of pictures."""
 
+import logging
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,8 +19,9 @@ a folder of pictures (flat, nested, one folder a class, or with train/ and test/
 a list of paths ({", ".join(lists.SUFFIXES)}; in a table the columns 'path' and 'label')
 an archive ({", ".join(archives.SUFFIXES)})
 arrays ({", ".join(arrays.SUFFIXES)})
-emoji or digits, which are built in
+clothes, emoji or digits, which are built in
 a set of torchvision as NAME:FOLDER ({", ".join(named.TORCHVISION)}), or imagenet:FOLDER"""
+_log = logging.getLogger(__name__)
 _NAMES = (*named.BUILT_IN, *named.TORCHVISION, "imagenet")
 
 
@@ -28,7 +30,7 @@ class SourceConfig:
     """The pictures that a run reads."""
 
     data: str = ""
-    """A folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``."""
+    """A folder, list, archive, array file, built-in set (``clothes``, ...) or ``NAME:FOLDER``."""
     channels: int = 3
     """1 is grey, 3 is colour; anything else must be what the files hold."""
     split: str | None = None
@@ -84,6 +86,10 @@ def open_source(config: SourceConfig) -> Pictures:
     """
     name, folder = _named(config.data)
     if name in named.BUILT_IN:
+        if Path(name).exists():
+            _log.warning(
+                "%s is the built-in set; what lies here under this name is ./%s", name, name
+            )
         check_split(config.data, config.split, ())
         contents = named.open_built_in(name, channels=config.channels)
     elif name in named.TORCHVISION:
