@@ -1,6 +1,7 @@
 """The networks of a run, from its configuration: the method around a backbone, and its input."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from swav.data.eval_transform import EvalTransform
 from swav.engine.objective import Objective, TrainingFacts
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder import layout
+from swav.run_folder.record import read_record
 
 
 def build_objective(
@@ -54,3 +57,21 @@ def transform_of(config: TrainConfig) -> EvalTransform:
         mean=config.views.mean,
         std=config.views.std,
     )
+
+
+def transform_of_run(folder: Path, config: TrainConfig) -> EvalTransform:
+    """Return the evaluation transform of a run: its training's, or that of imported weights.
+
+    Raises:
+        ValueError: if what the record says of the latter is damaged.
+    """
+    kept = read_record(folder).get("transform")
+    if kept is None:
+        return transform_of(config)
+    try:
+        return EvalTransform.from_timm(kept)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / layout.RECORD} does not say how pictures are shown ({error!r}): restore it "
+            "from a backup, or import the weights again"
+        ) from error
