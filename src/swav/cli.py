@@ -173,7 +173,8 @@ def _import(words: Sequence[str]) -> Action:
     """Return the import that the words ask for."""
     words, arguments = _without_arguments(words)
     action: Callable[..., Any] = _read(_options("import"), words, prog="swav import")
-    return partial(action, backbone_args=arguments)
+    given = {path.removeprefix("backbone.args."): value for path, value in arguments.items()}
+    return partial(action, backbone_args=given)
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:
