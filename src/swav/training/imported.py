@@ -202,16 +202,7 @@ def open_import(
     else:
         init, network = word, backbone or _guessed(foreign)
     config = _config(init, network, foreign, method)
-    try:
-        start = (
-            of_others(config, foreign, allow_missing=allow_missing)
-            if foreign is not None
-            else open_start(config)
-        )
-    except ValueError as error:  # of what speaks of the option of swav train
-        text = str(error).replace("--init timm: ", "").replace("--init ", "")
-        raise ValueError(text) from error
-    assert start is not None, "what is random has no name here"
+    start = _start(config, foreign, allow_missing=allow_missing)
     objective = build_objective(config, num_images=0, weights=start.tensors).eval()
     has_clusters = isinstance(config.method, SwAVConfig | ClusterPredictionConfig)
     is_guessed = foreign is not None and backbone is None
@@ -225,6 +216,21 @@ def open_import(
         num_head_tensors=fill_heads(objective, foreign) if foreign and foreign.head else 0,
         left_out=0 if has_clusters or foreign is None else sum(map(len, foreign.prototypes)),
     )
+
+
+def _start(
+    config: TrainConfig, foreign: ForeignWeights | None, *, allow_missing: bool
+) -> StartWeights:
+    """Return the weights of the backbone; errors do not speak of the option of swav train."""
+    try:
+        if foreign is not None:
+            return of_others(config, foreign, allow_missing=allow_missing)
+        start = open_start(config)
+    except ValueError as error:
+        text = str(error).replace("--init timm: ", "").replace("--init ", "")
+        raise ValueError(text) from error
+    assert start is not None, "what is random has no name here"
+    return start
 
 
 def _published(word: str, backbone: BackboneConfig | None) -> tuple[str, BackboneConfig]:
