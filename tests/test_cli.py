@@ -306,6 +306,7 @@ def test_a_config_file_in_place_of_a_recipe(trained: Recorder, tmp_path: Path) -
         ("train nowhere", 1, "nowhere"),
         ("train digits --config nowhere.yaml", 1, "No such file or directory: nowhere.yaml"),
         ("list recipe", 2, "'recipes'"),
+        ("import lite0", 2, "name it with --out"),
         ("list", 2, "{methods,backbones,recipes,tasks}"),
     ],
 )

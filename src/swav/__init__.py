@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from swav.commands.evaluate import evaluate
     from swav.data.sources.open import from_arrays
     from swav.report import write_report
+    from swav.training.imported import import_weights
     from swav.training.run import train
     from swav.training.trained_run import load
 
@@ -20,6 +21,7 @@ __all__ = [
     "embed",
     "evaluate",
     "from_arrays",
+    "import_weights",
     "load",
     "train",
     "write_report",
@@ -30,6 +32,7 @@ _HOMES = {
     "embed": "swav.commands.embed",
     "evaluate": "swav.commands.evaluate",
     "from_arrays": "swav.data.sources.open",
+    "import_weights": "swav.training.imported",
     "load": "swav.training.trained_run",
     "train": "swav.training.run",
     "write_report": "swav.report",

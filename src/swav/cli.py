@@ -55,6 +55,7 @@ VERBS = {
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
+    "import": "Make a run folder of the weights of others, which all verbs take.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }
@@ -106,6 +107,8 @@ def _action(words: list[str]) -> Action:
             return _train(rest)
         case ["evaluate", *rest]:
             return _evaluate(rest)
+        case ["import", *rest]:
+            return _import(rest)
         case [verb, *rest] if verb in VERBS:
             action: Action = _read(_options(verb), rest, prog=f"swav {verb}")
             return partial(_to_the_end, action) if verb == "demo" else action
@@ -162,8 +165,16 @@ def _options(verb: str) -> Options:
             return _train_options(Start().read())
         case "evaluate":
             return _evaluate_options()
-    name = "list_" if verb == "list" else verb  # as list is a name of Python
+    name = f"{verb}_" if verb in ("list", "import") else verb  # which are words of Python
     return _kept(vars(import_module(f"swav.commands.{name}"))[name])
+
+
+def _import(words: Sequence[str]) -> Action:
+    """Return the import that the words ask for."""
+    words, arguments = _without_arguments(words)
+    action: Callable[..., Any] = _read(_options("import"), words, prog="swav import")
+    given = {path.removeprefix("backbone.args."): value for path, value in arguments.items()}
+    return partial(action, backbone_args=given)
 
 
 def _to_the_end(run: Callable[[], Path]) -> int:

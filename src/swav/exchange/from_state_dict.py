@@ -72,8 +72,8 @@ def load_networks(path: Path, name: str | None, channels: int) -> tuple[nn.Modul
         untrained = build()
         problem = _fill(network, replace(foreign, backbone=fitting(network)))
         if not problem:
-            if _is_torchvision(name) and not (is_named and hasattr(network, "pretrained_cfg")):
-                settings: Any = _published_input(name, path.name)
+            if is_torchvision(name) and not (is_named and hasattr(network, "pretrained_cfg")):
+                settings: Any = published_input(name, path.name)
                 network.pretrained_cfg = untrained.pretrained_cfg = settings
             return network, untrained
         problems.append(problem)
@@ -92,7 +92,7 @@ def _candidates(name: str, tensors: Mapping[str, Tensor], channels: int) -> Iter
         if "conv1.weight" in tensors:
             channels = tensors["conv1.weight"].shape[1]
         yield lambda: config.build(channels), lambda _: dict(tensors)
-    if _is_torchvision(name):
+    if is_torchvision(name):
         yield (
             lambda: torchvision_network(name),
             lambda network: _without_last_layer(network, tensors),
@@ -119,7 +119,7 @@ def guess_network(tensors: Mapping[str, Tensor], path: Path) -> str:
     if blocks == (3, 4, 6, 3) and middle == (stem, stem) and middle in WIDER_RESNET50:
         return WIDER_RESNET50[middle]
     named, _, _ = path.name.partition("-")
-    if _is_torchvision(named.partition(".")[0]):
+    if is_torchvision(named.partition(".")[0]):
         return named.partition(".")[0]
     raise ValueError(
         f"{path} is no ResNet and not called after a network of torchvision (as in "
@@ -145,11 +145,12 @@ def torchvision_network(name: str) -> nn.Module:
     return network
 
 
-def _is_torchvision(name: str) -> bool:
+def is_torchvision(name: str) -> bool:
+    """Return whether torchvision has a network of this name that can be built here."""
     return name not in AUXILIARY and name in torchvision.models.list_models(torchvision.models)
 
 
-def _published_input(name: str, file: str) -> dict[str, Any]:
+def published_input(name: str, file: str) -> dict[str, Any]:
     """Return what torchvision's weights in this file are evaluated on, or its first of that name.
 
     The first of a ResNet are shown 224 of 256 pixels, as those of most papers are.

@@ -32,6 +32,10 @@ class InputSettings(Protocol):
     def interpolation(self) -> str:
         """Of the resize to the input size."""
 
+    @property
+    def crop_pct(self) -> float:
+        """Share of the resized shorter side that the centre crop keeps."""
+
 
 def save_timm(
     backbone: nn.Module,
@@ -98,8 +102,7 @@ def _write(model: nn.Module, folder: Path, transform: InputSettings) -> None:
         "mean": transform.mean,
         "std": transform.std,
         "interpolation": transform.interpolation,
-        # features of a run are of whole pictures; timm's default would crop to 0.875
-        "crop_pct": 1.0,
+        "crop_pct": transform.crop_pct,
         "crop_mode": "center",
     }
     not_ours = dict.fromkeys(("tag", "license", "origin_url", "paper_ids"))  # of timm's weights

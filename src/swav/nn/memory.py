@@ -33,7 +33,7 @@ class MemoryBank(nn.Module):
         """Draw the first rows.
 
         Args:
-            num_images: pictures of the data.
+            num_images: pictures of the data; 0 where none are known.
             embed_dim: size of an embedding.
             num_banks: rows of each picture, such as one for each target view.
             momentum: share of the old row in the new one; 0 repictures it.
@@ -152,7 +152,7 @@ class MemoryBank(nn.Module):
 
     def _drawn(self, num_banks: int, embed_dim: int) -> Float[Tensor, "banks rows embed"]:
         """Return this rank's random unit rows."""
-        parts: list[Tensor] = []
+        parts = [torch.empty(0, num_banks, embed_dim)]  # all there is without pictures
         rank, ranks = distributed.rank(), distributed.world_size()
         for start in range(0, self.num_images, CHUNK_ROWS):
             # drawn whole and cut after: no rank depends on how many there are

@@ -13,7 +13,7 @@ from swav.recipes import find_recipe, make_config, with_channels
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
-from swav.run_folder.record import read_record
+from swav.run_folder.record import check_continuable, read_record
 
 METHODS: dict[str, type[MethodConfig]] = {
     cls.name: cls for cls in get_args(MethodConfig) or (MethodConfig,)
@@ -104,6 +104,7 @@ class Start:
         if self.config is not None:
             config = read_train_config(self.config)
         elif self.stored is not None:
+            check_continuable(self.stored.parent)
             if self.recipe is not None and self._stored_recipe not in (None, self.recipe_name):
                 raise ValueError(
                     f"{self.out} was started with recipe {self._stored_recipe}, not "

@@ -16,14 +16,15 @@ from swav.exchange.weights import read_weights
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
+from swav.run_folder.record import is_imported
 
 RANDOM, TIMM, LITE0 = "random", "timm", "lite0"
 LITE0_BACKBONE = BackboneConfig(name=lite0.NETWORK)
 
 
 def is_published(init: str) -> bool:
-    """Return whether a start is weights of others: neither random nor of a run."""
-    return init != RANDOM and not layout.is_run(Path(init))
+    """Return whether a start is weights of others: neither random nor of a training."""
+    return init != RANDOM and (not layout.is_run(Path(init)) or is_imported(Path(init)))
 
 
 def with_start(

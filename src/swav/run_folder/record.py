@@ -9,6 +9,9 @@ from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
 from swav.run_folder.migrations import SCHEMA, migrate_record
 
+IMPORTED = "imported"
+"""Status of a folder made of the weights of others: what they were trained on is not there."""
+
 
 def read_record(run_folder: Path) -> dict[str, Any]:
     """Return ``run.json`` in the present form, or nothing where there is none yet.
@@ -29,6 +32,20 @@ def read_record(run_folder: Path) -> dict[str, Any]:
         return migrate_record(record)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def is_imported(run_folder: Path) -> bool:
+    """Return whether a folder was made of the weights of others, without a training."""
+    return read_record(run_folder).get("status") == IMPORTED
+
+
+def check_continuable(run_folder: Path) -> None:
+    """Raise a ValueError if there is no training in a folder that could go on."""
+    if is_imported(run_folder):
+        raise ValueError(
+            f"{run_folder} was imported: there is no training in it to continue. Start one from "
+            f"its weights: swav train DATA --init {run_folder}"
+        )
 
 
 def damaged_record(run_folder: Path, fault: str) -> ValueError:

@@ -242,11 +242,15 @@ def _check_networks(models: Sequence[Model], tasks: Mapping[str, EvalConfig]) ->
 
 
 def _common_data(models: Sequence[Model], fit_on: str | None) -> str:
-    """Return the pictures that the runs were trained on."""
-    trained_on = sorted({model.source.data for model in models if model.config is not None})
+    """Return the pictures that the runs were trained on; imported ones do not know theirs."""
+    trained_on = sorted({model.source.data for model in models if model.config is not None} - {""})
     if len(trained_on) == 1 or fit_on is not None:
         return trained_on[0] if trained_on else ""
-    known = f"trained on {', '.join(trained_on)}" if trained_on else "no run was given"
+    known = (
+        f"trained on {', '.join(trained_on)}"
+        if trained_on
+        else "no run that knows its own was given"
+    )
     raise UsageError(f"no pictures to evaluate on: {known}, so name them after the models")
 
 

@@ -61,7 +61,7 @@ def untrained_network(
 def transform_of(config: TrainConfig) -> EvalTransform:
     """Return the evaluation transform of a training: target size, its mean and deviation.
 
-    A frozen network is shown what it was trained on.
+    A network that starts from the weights of others is shown what these were trained on.
     """
     if config.input is not None:
         return config.input

@@ -21,7 +21,7 @@ from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
 from swav.evals.selection import TASKS, named_tasks, possible_tasks
 from swav.exchange.to_timm import save_timm
-from swav.nn.backbones import is_own
+from swav.nn.backbones import BackboneConfig, is_own
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
@@ -150,7 +150,7 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
         folder / layout.MODEL,
         config=config.backbone,
         transform=transform_of(config),
-        readme=_model_readme(config, read_record(folder).get("start")),
+        readme=_readme_of_training(config, read_record(folder).get("start")),
     )
 
 
@@ -254,18 +254,28 @@ def _evaluate(
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
 
 
-def _model_readme(config: TrainConfig, start: Mapping[str, Any] | None) -> str:
+def _readme_of_training(config: TrainConfig, start: Mapping[str, Any] | None) -> str:
     """Return what the folder of the model says of it.
 
     Args:
         config: of the run.
         start: of its record, None if it started from random weights.
     """
-    name = config.backbone.name
-    first = "import swav.nn  # registers the network with timm\n" if is_own(name) else ""
-    return f"""# {config.backbone.title}, pre-trained without labels
+    first = f"starting from the weights {described(start)}" if start else "from random weights"
+    method, data = config.method.name, config.data.data
+    return model_readme(
+        config.backbone,
+        heading=f"{config.backbone.title}, pre-trained without labels",
+        origin=f"Trained by `swav` with the method `{method}` on `{data}`, {first}.",
+    )
 
-Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`{_started(start)}.
+
+def model_readme(backbone: BackboneConfig, *, heading: str, origin: str) -> str:
+    """Return a README with a sentence on where the weights are from, and how to use them."""
+    first = "import swav.nn  # registers the network with timm\n" if is_own(backbone.name) else ""
+    return f"""# {heading}
+
+{origin}
 
 ```python
 {first}import timm
@@ -278,9 +288,7 @@ features = model(transform(picture)[None])  # (1, {{model.num_features}})
 """
 
 
-def _started(start: Mapping[str, Any] | None) -> str:
-    """Return the rest of a sentence on the weights that a run started from."""
-    if start is None:
-        return ", from random weights"
+def described(start: Mapping[str, Any]) -> str:
+    """Return name, licence and hash of the weights that a record says a run started from."""
     licence = f"licence {start['licence']}" if start["licence"] else "licence not known"
-    return f", starting from the weights `{start['name']}` ({licence}, sha256 `{start['sha256']}`)"
+    return f"`{start['name']}` ({licence}, sha256 `{start['sha256']}`)"

@@ -25,7 +25,7 @@ from swav.report.wording import verdict
 from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
 from swav.run_folder.lock import RunLock
-from swav.run_folder.record import read_record, write_record
+from swav.run_folder.record import check_continuable, read_record, write_record
 from swav.run_folder.text_log import RunLog
 from swav.run_folder.upgrade import upgrade
 from swav.training.checks import check_groups, check_plan, check_views
@@ -158,6 +158,7 @@ def _config(
 ) -> tuple[TrainConfig, str | Pictures]:
     """Return the settings of the run to continue, or else of the recipe for the opened pictures."""
     if continued is not None and layout.is_run(continued):
+        check_continuable(continued)
         return read_train_config(continued / layout.CONFIG), data
     if isinstance(data, Pictures):
         return make_config(recipe, data, init=init, tune=tune), data

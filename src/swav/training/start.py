@@ -18,11 +18,18 @@ from swav.exchange.published import published_file, published_settings
 from swav.exchange.weights import ForeignWeights, match, read_weights
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.auto import PUBLISHED_LEARNING_RATE
-from swav.recipes.start_network import LITE0, LITE0_BACKBONE, RANDOM, TIMM, with_start
+from swav.recipes.start_network import (
+    LITE0,
+    LITE0_BACKBONE,
+    RANDOM,
+    TIMM,
+    is_published,
+    with_start,
+)
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
-from swav.run_folder.record import read_record
+from swav.run_folder.record import check_continuable, read_record
 from swav.training.adaptation import freeze
 from swav.training.frozen_features import check_head
 from swav.training.networks import build_objective, transform_of
@@ -93,7 +100,7 @@ def open_start(
     if layout.is_run(Path(init)):
         return _of_run(config, allow_factory)
     if Path(init).is_file():
-        return _of_others(
+        return of_others(
             config,
             read_weights(Path(init)),
             allow_missing=allow_missing,
@@ -115,8 +122,7 @@ def check_start(config: TrainConfig, allow_factory: Collection[str] = ()) -> lis
         return []
     if config.tuning.part == "last":  # before there is a run folder
         freeze(config.backbone.build(config.data.channels, allow_factory=allow_factory), config)
-    is_run = layout.is_run(Path(config.init))
-    remarks = [] if is_run else [_may_get_worse(config), *_too_fast(config)]
+    remarks = [_may_get_worse(config), *_too_fast(config)] if is_published(config.init) else []
     if config.init not in (TIMM, LITE0) and not layout.is_run(Path(config.init)):
         return remarks
     own, given = with_start(config, config.init, config.tune, config.backbone).views, config.views
@@ -155,6 +161,8 @@ def transform_of_start(config: TrainConfig) -> EvalTransform:
     Size, mean, deviation and interpolation are those its weights were published with, or of the
     run they are from; where neither is known, those of this training.
     """
+    if config.input is not None:
+        return config.input
     if layout.is_run(Path(config.init)):
         return transform_of(read_train_config(Path(config.init) / layout.CONFIG))
     settings = published_settings(config.backbone.name)
@@ -216,8 +224,10 @@ def starting(
         open_it: opens the start.
 
     Raises:
-        ValueError: if it is not the start of the run to continue.
+        ValueError: if it is not the start of the run to continue, or there is none.
     """
+    if folder is not None:
+        check_continuable(folder)
     if config.init == RANDOM:
         return None
     if folder is None:
@@ -289,7 +299,7 @@ def _lite0(config: TrainConfig) -> StartWeights:
             f"{config.backbone.title}: leave out --backbone, or give --backbone "
             f"{LITE0_BACKBONE.name}; --init timm or FILE start other networks"
         )
-    return _of_others(config, lite0.read(), allow_missing=False)
+    return of_others(config, lite0.read(), allow_missing=False)
 
 
 def _of_run(config: TrainConfig, allow_factory: Collection[str]) -> StartWeights:
@@ -307,18 +317,24 @@ def _of_run(config: TrainConfig, allow_factory: Collection[str]) -> StartWeights
         init=config.init,
         name=folder.resolve().name,
         sha256=_sha256(source.checkpoint / layout.STATE),
+        licence=read_record(folder).get("start", {}).get("licence"),
         layout="run",
         tensors=source.backbone.state_dict(),
     )
 
 
-def _of_others(
+def of_others(
     config: TrainConfig,
     foreign: ForeignWeights,
     *,
     allow_missing: bool,
     allow_factory: Collection[str] = (),
 ) -> StartWeights:
+    """Return what the backbone of a config takes from weights that were read.
+
+    Raises:
+        ValueError: if they are not of that network.
+    """
     backbone = config.backbone.build(config.data.channels, allow_factory=allow_factory)
     try:
         found = match(backbone.state_dict(), foreign, allow_missing=allow_missing)

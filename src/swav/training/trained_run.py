@@ -21,7 +21,7 @@ from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
 from swav.run_folder.readers import Absent, read_embeddings
-from swav.run_folder.record import damaged_record, read_record
+from swav.run_folder.record import IMPORTED, damaged_record, is_imported, read_record
 from swav.run_folder.state import restore_weights
 from swav.run_folder.writers import check_clusters_path, check_embeddings_path, write_embeddings
 from swav.training.clusterings import Clustered, Clusterings, NumClusters, summary
@@ -39,7 +39,7 @@ class TrainedRun:
     config: TrainConfig
     objective: Objective
     num_images: int
-    """Pictures it was trained on."""
+    """Pictures it was trained on; 0 for imported weights, which do not tell."""
     allow_factory: Collection[str] = ()
     """Factories that may build its network."""
     checkpoint: Path | None = None
@@ -56,9 +56,18 @@ class TrainedRun:
         return transform_of(self.config)
 
     def pictures(self, data: str | Pictures | None = None) -> Pictures:
-        """Return DATA, by default the training's own pictures, read as the run reads them."""
+        """Return DATA, by default the training's own pictures, read as the run reads them.
+
+        Raises:
+            ValueError: if these are not known, as of imported weights.
+        """
         if isinstance(data, Pictures):
             return data.load()
+        if data is None and is_imported(self.folder):
+            raise ValueError(
+                f"{self.folder} was imported, and the pictures that its weights were trained on "
+                "are not known: name pictures, as DATA after it"
+            )
         source = self.config.data
         if data is not None:
             source = replace(source, data=data, split=None)
@@ -113,7 +122,7 @@ class TrainedRun:
         clusterings.check(k)
         read_cluster_names(self.folder, PROTOTYPES)  # a damaged file is found before the long pass
         features = self.features(self.pictures(data))
-        if data is None:
+        if data is None or is_imported(self.folder):  # which has no pictures but those it is given
             clusterings = replace(clusterings, training=lambda: features)
         numbered = clusterings.of(features, k=k, target=path, match=match)
         names = read_cluster_names(self.folder, numbered.assignment.clustering)
@@ -175,7 +184,7 @@ def load(
     record = read_record(folder)
     if "num_images" not in record:
         raise damaged_record(folder, "is missing or does not say num_images")
-    num_images = int(record["num_images"])
+    num_images = int(record["num_images"] or 0)
     checkpoint = newest_checkpoint(folder, repair=False)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
@@ -189,7 +198,7 @@ def load(
 def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
     """Refuse a finished run that has lost its last state, and say which one is opened else."""
     made_at, status = record.get("outputs_step"), record.get("status")
-    if status != "finished":
+    if status not in ("finished", IMPORTED):
         outputs = "" if made_at is None else f"; its outputs are of step {made_at}"
         logger.warning(
             "%s is not finished (status %s): opened at step %d%s", folder, status, step, outputs
