@@ -55,6 +55,7 @@ VERBS = {
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
+    "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }

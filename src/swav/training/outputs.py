@@ -1,9 +1,8 @@
 """What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +19,18 @@ from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
 from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
 from swav.evals.selection import TASKS, named_tasks, possible_tasks
-from swav.exchange.to_timm import save_timm
-from swav.nn.backbones import is_own
+from swav.exchange.exported import TrainedModel
+from swav.exchange.to_timm import save_timm, timm_usage
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
 from swav.run_folder import layout
+from swav.run_folder.atomic import write_atomically
 from swav.run_folder.record import read_record, write_record
 from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method, write_assignment
 from swav.training.evaluation import measure
+from swav.training.model_card import model_card
 from swav.training.networks import transform_of, untrained_network
 from swav.training.trained_run import write_features
 
@@ -76,6 +77,9 @@ def write_outputs(
         write_record(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
         )
+    if (folder / layout.MODEL).exists():  # with the scores, and the time that it took
+        readme = _readme(folder, config, objective)
+        write_atomically(folder / layout.MODEL / layout.README, readme)
     if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
@@ -106,8 +110,15 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
         folder / layout.MODEL,
         config=config.backbone,
         transform=transform_of(config),
-        readme=_model_readme(config, read_record(folder).get("start")),
+        readme=_readme(folder, config, objective),
     )
+
+
+def _readme(folder: Path, config: TrainConfig, objective: Objective) -> str:
+    model = TrainedModel(
+        backbone=objective.encoder, config=config.backbone, transform=transform_of(config)
+    )
+    return model_card(folder, config, timm_usage(model))
 
 
 def _embed_and_cluster(
@@ -205,35 +216,3 @@ def _evaluate(
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
-
-
-def _model_readme(config: TrainConfig, start: Mapping[str, Any] | None) -> str:
-    """Return what the folder of the model says of it.
-
-    Args:
-        config: of the run.
-        start: of its record, None if it started from random weights.
-    """
-    name = config.backbone.name
-    first = "import swav.nn  # registers the network with timm\n" if is_own(name) else ""
-    return f"""# {config.backbone.title}, pre-trained without labels
-
-Trained by `swav` with the method `{config.method.name}` on `{config.data.data}`{_started(start)}.
-
-```python
-{first}import timm
-
-model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True, num_classes=0).eval()
-config = timm.data.resolve_data_config({{}}, model=model)
-transform = timm.data.create_transform(**config, is_training=False)
-features = model(transform(picture)[None])  # (1, {{model.num_features}})
-```
-"""
-
-
-def _started(start: Mapping[str, Any] | None) -> str:
-    """Return the rest of a sentence on the weights that a run started from."""
-    if start is None:
-        return ", from random weights"
-    licence = f"licence {start['licence']}" if start["licence"] else "licence not known"
-    return f", starting from the weights `{start['name']}` ({licence}, sha256 `{start['sha256']}`)"

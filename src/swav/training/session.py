@@ -259,6 +259,7 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
             backbone=config.backbone.title,
             **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
+            pictures=_described(session.pictures),
             seed=config.seed,
             command=shlex.join(sys.argv),
             started=now(),
@@ -270,3 +271,9 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
         write_record(folder, status="running", outputs_outdated=True)
         write_bad_files(folder, session.pictures.bad_files)
         draw_views(folder, session.pictures, config)
+
+
+def _described(pictures: Pictures) -> dict[str, int]:
+    """Return what the model's card says of the pictures."""
+    facts = pictures.facts()
+    return {"height": facts.height, "width": facts.width, "classes": facts.num_classes}
