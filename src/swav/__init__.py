@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from swav.commands.cluster import cluster
     from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
+    from swav.commands.export import export
     from swav.data.sources.open import from_arrays
     from swav.report import write_report
     from swav.training.imported import import_weights
@@ -20,6 +21,7 @@ __all__ = [
     "cluster",
     "embed",
     "evaluate",
+    "export",
     "from_arrays",
     "import_weights",
     "load",
@@ -31,6 +33,7 @@ _HOMES = {
     "cluster": "swav.commands.cluster",
     "embed": "swav.commands.embed",
     "evaluate": "swav.commands.evaluate",
+    "export": "swav.commands.export",
     "from_arrays": "swav.data.sources.open",
     "import_weights": "swav.training.imported",
     "load": "swav.training.trained_run",

@@ -56,6 +56,7 @@ VERBS = {
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
     "import": "Make a run folder of the weights of others, which all verbs take.",
+    "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }

@@ -107,7 +107,7 @@ def test_a_network_that_lost_is_nowhere_handed_out_without_saying_so(
     folder = train(data)
     messages = [record.getMessage() for record in caplog.records]
     page = (folder / layout.REPORT).read_text("utf-8")
-    readme = (folder / layout.MODEL / layout.MODEL_README).read_text("utf-8")
+    readme = (folder / layout.MODEL / layout.README).read_text("utf-8")
     reason = f"The {winner} network it is."
     assert page.index("<h1>") < page.index(reason) < page.index("<nav")
     if winner == "start":

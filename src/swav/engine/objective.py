@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swav.data.batch import AnyBatch, Batch
 from swav.data.views.pretext_tasks import Pretext
+from swav.nn.prototypes import ClusterHead
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,17 @@ class Objective(nn.Module, ABC):
         """Return the micro-batches of a step with targets made over all of them (SwAV)."""
         return batches
 
+    @property
+    def cluster_head(self) -> ClusterHead | None:
+        """What gives the method's clusters, None if it has none (SwAV)."""
+        return None
+
     def cluster(
-        self, _features: Float[Tensor, "batch features"], /
+        self, features: Float[Tensor, "batch features"], /
     ) -> Float[Tensor, "batch prototypes"] | None:
         """Return the probability of each of the method's clusters, or None if it has none."""
-        return None
+        head = self.cluster_head
+        return None if head is None else head.probabilities(features)
 
     def prepare(self, batches: Iterable[AnyBatch], /) -> None:
         """Fill memory banks before the first step.

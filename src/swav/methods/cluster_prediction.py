@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from swav.data.batch import AnyBatch
@@ -20,7 +20,7 @@ from swav.engine.divergence import FEWER_PROTOTYPES
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
 from swav.nn.epoch_clusters import EpochClusters
-from swav.nn.prototypes import Prototypes
+from swav.nn.prototypes import ClusterHead, Prototypes
 from swav.ops.losses import cluster_prediction
 
 IMAGENET = 1_281_167
@@ -137,10 +137,7 @@ class ClusterPrediction(Projected[Config]):
         """Put the embeddings of this step into the bank."""
         self.clusters.update_bank()
 
-    def cluster(
-        self, features: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch prototypes"]:
-        """Return the softmax over the first head's prototypes."""
-        return self.prototypes.probabilities(
-            self.projector(features), temperature=self.config.temperature
-        )
+    @property
+    def cluster_head(self) -> ClusterHead:
+        """The first head's prototypes."""
+        return ClusterHead(self.projector, self.prototypes, self.config.temperature)

@@ -20,7 +20,7 @@ from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput,
 from swav.nn.batchnorm import frozen_statistics
 from swav.nn.ema import MovingAverage
 from swav.nn.heads import HeadConfig, unit_embeddings
-from swav.nn.prototypes import Prototypes, PrototypeUsage
+from swav.nn.prototypes import ClusterHead, Prototypes, PrototypeUsage
 from swav.nn.queue import Length, Queue, check_reach, length_to_reach
 from swav.ops.assign import Prior, hard_codes
 from swav.ops.losses import swapped_pairs, swapped_prediction
@@ -227,13 +227,11 @@ class SwAV(Objective):
             if average is not None and momentum is not None:
                 average.update(module, momentum)
 
-    @torch.no_grad()
-    def cluster(
-        self, features: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch prototypes"]:
-        """Return the softmax over the first head's prototypes, by the averaged head if there is."""
-        head = self.projector if self.head_average is None else self.head_average.average
-        return self.prototypes.probabilities(head(features), temperature=self.config.temperature)
+    @property
+    def cluster_head(self) -> ClusterHead:
+        """The first head's prototypes, by the averaged projector if there is one."""
+        projector = self.projector if self.head_average is None else self.head_average.average
+        return ClusterHead(projector, self.prototypes, self.config.temperature)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the step at which each prototype was last chosen."""

@@ -1,6 +1,7 @@
 """Prototypes: the trainable directions that embeddings are compared with."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,21 @@ class Prototypes(nn.Module):
         # bfloat16 rounds a cosine by up to 0.002, and epsilon 0.05 makes that 0.04
         with torch.autocast(embeddings.device.type, enabled=False):
             return tuple(head(embeddings.float()) for head in self.heads)
+
+
+class ClusterHead(NamedTuple):
+    """What turns features into the probabilities of clusters."""
+
+    projector: nn.Module
+    prototypes: Prototypes
+    temperature: float
+
+    @torch.no_grad()
+    def probabilities(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch prototypes"]:
+        """Return the probability of each prototype of the first head."""
+        return self.prototypes.probabilities(self.projector(features), temperature=self.temperature)
 
 
 class PrototypeUsage:

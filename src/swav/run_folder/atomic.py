@@ -1,8 +1,9 @@
 """Files that a reader sees in their old state or whole in the new one, whatever happens."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,11 +26,45 @@ def replacing(path: Path) -> Iterator[Path]:
     # the process number tells writers apart; the ending stays, as numpy adds one that is missing
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
     try:
+        unfinished.touch()
+        ordinary = unfinished.stat().st_mode
         yield unfinished
+        unfinished.chmod(ordinary)  # safetensors makes files that nobody else can read
         flush_to_disk(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder to write files to, which then takes the place of ``folder``.
+
+    The files appear together. After an exception nothing has changed, and a folder around it that
+    was made for it is gone.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    is_first = not folder.parent.exists()
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    ordinary = unfinished.stat().st_mode & 0o666
+    try:
+        yield unfinished
+        for path in unfinished.iterdir():
+            path.chmod(ordinary)
+            flush_to_disk(path)
+        # aside first: a folder cannot be replaced by a rename while it holds files
+        if folder.exists():
+            folder.rename(replaced)
+        unfinished.rename(folder)
+        flush_to_disk(folder.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if is_first:
+            with suppress(OSError):  # it holds what was written
+                folder.parent.rmdir()
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -20,8 +20,10 @@ STEP, REPLACED, DAMAGED = "step-", ".old", ".bad"
 
 MODEL = "model"
 """The exported backbone, a folder that timm opens."""
-MODEL_README = "README.md"
-"""In it, what it says of itself."""
+EXPORTS = "export"
+"""Folders of other formats, each called after its own."""
+README = "README.md"
+"""Of the model, and of every export."""
 EMBEDDINGS = "embeddings.npz"
 CLUSTERS = "clusters.csv"
 CLUSTER_PROBABILITIES = "clusters.npz"
@@ -50,6 +52,11 @@ def evaluation(run_folder: Path, label: str, suffix: str = ".json") -> Path:
 def clustering(run_folder: Path, name: str) -> Path:
     """Return where what makes a clustering is kept."""
     return run_folder / CLUSTERINGS / f"{name}.npz"
+
+
+def export(run_folder: Path, name: str) -> Path:
+    """Return where the network is in a format."""
+    return run_folder / EXPORTS / name
 
 
 def is_run(folder: Path) -> bool:

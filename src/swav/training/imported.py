@@ -39,7 +39,7 @@ from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten
 from swav.training.imported_heads import fill_heads, method_of
 from swav.training.networks import build_objective
-from swav.training.outputs import described, model_readme
+from swav.training.outputs import model_readme
 from swav.training.start import StartWeights, of_others, open_start
 
 PROTOTYPES_A_PICTURE = 16
@@ -118,19 +118,6 @@ class Imported:
             tensors=flatten(objective.state_dict(), optimizer, objective.named_parameters()),
             meta={"step": 0, "versions": dict(installed_versions())},
         )
-        origin = (
-            f"The weights {described(start.record)}, read from a file in the layout "
-            f"`{start.layout}` and not trained by `swav`."
-        )
-        save_timm(
-            objective.encoder,
-            folder / layout.MODEL,
-            config=config.backbone,
-            transform=self.transform,
-            readme=model_readme(
-                config.backbone, heading=f"{config.backbone.title}, imported", origin=origin
-            ),
-        )
         write_record(
             folder,
             status=IMPORTED,
@@ -145,6 +132,13 @@ class Imported:
             command=shlex.join(sys.argv),
             started=now(),
             versions=dict(installed_versions()),
+        )
+        save_timm(
+            objective.encoder,
+            folder / layout.MODEL,
+            config=config.backbone,
+            transform=self.transform,
+            readme=model_readme(folder, config, objective),
         )
 
 

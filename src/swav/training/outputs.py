@@ -1,9 +1,8 @@
 """What a finished run leaves behind: model, embeddings, clusters, scores, pictures, report."""
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
 from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
 from swav.evals.selection import TASKS, named_tasks, possible_tasks
-from swav.exchange.to_timm import save_timm
-from swav.nn.backbones import BackboneConfig, is_own
+from swav.exchange.exported import TrainedModel
+from swav.exchange.to_timm import save_timm, timm_usage
 from swav.recipes.train_config import TrainConfig
 from swav.report import write_report
 from swav.report.score_table import print_table
@@ -34,6 +33,7 @@ from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method, write_assignment
 from swav.training.evaluation import measure
 from swav.training.guard import hand_out, judged
+from swav.training.model_card import model_card
 from swav.training.networks import transform_of, untrained_network
 from swav.training.start import frozen_start
 from swav.training.trained_run import write_features
@@ -77,13 +77,15 @@ def write_outputs(
         source = pictures.source
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
         _evaluate(folder, config, objective, eval_data, allow_factory)
-    _warn_in_readme(folder)
     if outdated:
         (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
         write_record(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
         )
+    if (folder / layout.MODEL).exists():  # with the scores, and the time that it took
+        readme = model_readme(folder, config, objective)
+        write_atomically(folder / layout.MODEL / layout.README, readme)
     if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
@@ -116,14 +118,6 @@ def _judge(
     write_record(folder, guard=guard)
 
 
-def _warn_in_readme(folder: Path) -> None:
-    """Have the folder of the model begin with what speaks against it."""
-    path = folder / layout.MODEL / layout.MODEL_README
-    warning = " ".join(drawbacks_of(folder))
-    if warning and path.exists() and warning not in (text := path.read_text("utf-8")):
-        write_atomically(path, f"> **Warning.** {warning}\n\n{text}")
-
-
 def _remove_scores(folder: Path) -> None:
     """Remove the scores of an earlier state of the network; evaluations of other names stay."""
     shutil.rmtree(folder / layout.FEATURES, ignore_errors=True)
@@ -150,8 +144,16 @@ def _export(folder: Path, config: TrainConfig, objective: Objective) -> None:
         folder / layout.MODEL,
         config=config.backbone,
         transform=transform_of(config),
-        readme=_readme_of_training(config, read_record(folder).get("start")),
+        readme=model_readme(folder, config, objective),
     )
+
+
+def model_readme(folder: Path, config: TrainConfig, objective: Objective) -> str:
+    """Return what the folder of the model says of it."""
+    model = TrainedModel(
+        backbone=objective.encoder, config=config.backbone, transform=transform_of(config)
+    )
+    return model_card(folder, config, timm_usage(model))
 
 
 def _embed_and_cluster(
@@ -252,43 +254,3 @@ def _evaluate(
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
-
-
-def _readme_of_training(config: TrainConfig, start: Mapping[str, Any] | None) -> str:
-    """Return what the folder of the model says of it.
-
-    Args:
-        config: of the run.
-        start: of its record, None if it started from random weights.
-    """
-    first = f"starting from the weights {described(start)}" if start else "from random weights"
-    method, data = config.method.name, config.data.data
-    return model_readme(
-        config.backbone,
-        heading=f"{config.backbone.title}, pre-trained without labels",
-        origin=f"Trained by `swav` with the method `{method}` on `{data}`, {first}.",
-    )
-
-
-def model_readme(backbone: BackboneConfig, *, heading: str, origin: str) -> str:
-    """Return a README with a sentence on where the weights are from, and how to use them."""
-    first = "import swav.nn  # registers the network with timm\n" if is_own(backbone.name) else ""
-    return f"""# {heading}
-
-{origin}
-
-```python
-{first}import timm
-
-model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True, num_classes=0).eval()
-config = timm.data.resolve_data_config({{}}, model=model)
-transform = timm.data.create_transform(**config, is_training=False)
-features = model(transform(picture)[None])  # (1, {{model.num_features}})
-```
-"""
-
-
-def described(start: Mapping[str, Any]) -> str:
-    """Return name, licence and hash of the weights that a record says a run started from."""
-    licence = f"licence {start['licence']}" if start["licence"] else "licence not known"
-    return f"`{start['name']}` ({licence}, sha256 `{start['sha256']}`)"

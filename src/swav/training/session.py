@@ -272,6 +272,7 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
             backbone=config.backbone.title,
             **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
+            pictures=_described(session.pictures),
             seed=config.seed,
             command=shlex.join(sys.argv),
             started=now(),
@@ -284,3 +285,9 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
         write_bad_files(folder, session.pictures.bad_files)
         if isinstance(session.views, StepViews):
             draw_views(folder, session.pictures, config)
+
+
+def _described(pictures: Pictures) -> dict[str, int]:
+    """Return what the model's card says of the pictures."""
+    facts = pictures.facts()
+    return {"height": facts.height, "width": facts.width, "classes": facts.num_classes}
