@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from swav import distributed
 from swav.data.batch import Batch
 from swav.data.loader import StepViews, loader
-from swav.data.sources.open import SourceConfig
+from swav.data.sources.open import Data, SourceConfig, named_or_opened
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
 from swav.engine.launch import check_machine, launch
@@ -49,7 +49,7 @@ class StoppedBySignal(Exception):
 
 
 def train(
-    data: str | Pictures,
+    data: Data,
     *,
     recipe: str = "auto",
     out: str | Path | None = None,
@@ -63,8 +63,8 @@ def train(
     """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
 
     Args:
-        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``; or an
-            opened set, such as ``swav.from_arrays`` returns.
+        data: folder, list, archive, array file, ``emoji``, ``digits`` or ``NAME:FOLDER``; or what
+            ``swav.from_arrays`` takes or returns: arrays, images, a list of paths.
         recipe: settings to start from; ``auto`` chooses by the pictures and the device.
         out: run folder; by default a new one under ``runs/``.
         config: complete settings, in place of ``recipe``.
@@ -85,14 +85,15 @@ def train(
     if resume and out is None:
         raise ValueError("--resume needs the run folder to continue: give --out")
     continued = Path(out) if resume and out else None
+    source = named_or_opened(data, channels=3 if config is None else config.data.channels)
     if config is None:
-        config, data = _config(data, recipe, continued, init=str(init or RANDOM))
-    config = replace(config, data=_source(data, config.data), init=str(init or config.init))
+        config, source = _config(source, recipe, continued, init=str(init or RANDOM))
+    config = replace(config, data=_source(source, config.data), init=str(init or config.init))
     config.backbone.check_factory(allow_factory)
     check_machine(
         device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
     )
-    pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
+    pictures = (source if isinstance(source, Pictures) else config.data.build()).load()
     facts = pictures.facts()
     remarks = [*check_plan(config, facts), *check_groups(config, pictures), *check_start(config)]
     opened = partial(open_start, config, allow_missing=allow_missing, allow_factory=allow_factory)
