@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from swav.commands.cluster import cluster
     from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
+    from swav.commands.search import search
     from swav.data.sources.open import from_arrays
     from swav.report import write_report
     from swav.training.run import train
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "from_arrays",
     "load",
+    "search",
     "train",
     "write_report",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "evaluate": "swav.commands.evaluate",
     "from_arrays": "swav.data.sources.open",
     "load": "swav.training.trained_run",
+    "search": "swav.commands.search",
     "train": "swav.training.run",
     "write_report": "swav.report",
 }

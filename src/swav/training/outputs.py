@@ -28,10 +28,10 @@ from swav.report.score_table import print_table
 from swav.run_folder import layout
 from swav.run_folder.record import read_record, write_record
 from swav.run_folder.writers import write_views
-from swav.training.clusters import assign, clusters_of_method, write_assignment
+from swav.training.clusters import assign, clusters_of_method
 from swav.training.evaluation import measure
 from swav.training.networks import transform_of, untrained_network
-from swav.training.trained_run import write_features
+from swav.training.tables import write_assignment, write_features
 
 SHOWN_PICTURES = 6
 
