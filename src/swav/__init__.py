@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
     from swav.commands.export import export
+    from swav.commands.search import search
     from swav.data.sources.open import from_arrays
     from swav.report import write_report
     from swav.training.imported import import_weights
@@ -25,6 +26,7 @@ __all__ = [
     "from_arrays",
     "import_weights",
     "load",
+    "search",
     "train",
     "write_report",
 ]
@@ -37,6 +39,7 @@ _HOMES = {
     "from_arrays": "swav.data.sources.open",
     "import_weights": "swav.training.imported",
     "load": "swav.training.trained_run",
+    "search": "swav.commands.search",
     "train": "swav.training.run",
     "write_report": "swav.report",
 }

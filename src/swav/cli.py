@@ -6,6 +6,7 @@ defaults. So an option changes one value, and a field of another method is unkno
 """
 
 import contextlib
+import inspect
 import io
 import os
 import sys
@@ -49,12 +50,19 @@ UNNAMED, FOR_ALL = arg(name=""), arg(name="views.augment")
 MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
 
+PICTURES = {
+    "data": str | None,
+    "picture": str | None,
+    "among": Annotated[str | None, arg(name="in")],  # a word that Python keeps
+}
+"""Parameters that take pictures of a program in Python; on the command line they are words."""
 VERBS = {
     "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
+    "search": "Find the pictures nearest to one, those like no other, or duplicates.",
     "import": "Make a run folder of the weights of others, which all verbs take.",
     "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
@@ -154,6 +162,14 @@ def _kept(function: Callable[..., Any]) -> Options:
     def keep(*values: Any, **named: Any) -> Action:
         return partial(function, *values, **named)
 
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=PICTURES.get(parameter.name, parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    keep.__dict__.pop("__wrapped__")  # tyro would read that one instead
+    keep.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    keep.__annotations__ = {each.name: each.annotation for each in parameters}
     return keep
 
 

@@ -303,6 +303,8 @@ def test_parquet_holds_the_same(folder: Path) -> None:
     made: Clustered = swav.cluster("run", k=4, to="four.parquet")
     swav.cluster("run", k=4, to="four.csv")
     table = parquet.read_table(made.path).to_pydict()
-    assert list(table) == ["path", "cluster", "probability", "name"]
+    assert table["file_name"] == [row["path"] for row in rows("four.csv")]
     assert table["cluster"] == clusters("four.csv")
-    assert table["name"] == [row["name"] for row in rows("four.csv")]
+    assert [name or "" for name in table["cluster_name"]] == [
+        row["name"] for row in rows("four.csv")
+    ]

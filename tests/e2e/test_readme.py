@@ -42,6 +42,7 @@ def folder(tmp_path_factory) -> Path:
             low = 0 if label == "dark" else 128
             pixels = generator.integers(low, low + 128, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(here / "photos" / label / f"{number}.png")
+    Image.fromarray(pixels).save(here / "one.jpg")
     return here
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from swav.engine.objective import Clock
+from swav.training.bar import PicturesProgress
 from swav.training.progress import Progress
 
 CLOCK = Clock(step=0, epoch=0, steps_per_epoch=10, total_steps=100, images=0)
@@ -79,3 +80,17 @@ def test_a_stderr_that_went_away_does_not_stop_training(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stderr", Gone())
     with Progress(CLOCK) as progress:
         progress.update(replace(CLOCK, step=1), VALUES)
+
+
+def test_a_pass_over_pictures_says_how_fast_and_how_long(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seconds = 0.0
+    with PicturesProgress(5000, now=lambda: seconds) as progress:
+        for done in range(100, 5001, 100):
+            seconds = done / 200
+            progress.update(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "2,000/5,000 pictures  200 pictures/s  0:00:15 left",
+        "4,000/5,000 pictures  200 pictures/s  0:00:05 left",
+    ]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from swav.data.sources.open import Data
 from swav.run_folder.clusterings import PROTOTYPES
 from swav.training.clusterings import DUPLICATES, Clustered
 from swav.training.trained_run import load
@@ -20,12 +21,13 @@ SHOWN = 40
 
 def cluster(
     run: str | Path,
-    data: str | None = None,
+    data: Data | None = None,
     /,
     *,
     to: str | Path | None = None,
     k: int | Literal["auto"] | None = None,
     match: bool = True,
+    thumbnails: int = 0,
     device: str = "auto",
     json: bool = False,
     allow_factory: Sequence[str] = (),
@@ -38,6 +40,9 @@ def cluster(
     method without prototypes gets k-means on the features: with --k on those of the training,
     without on those of these very pictures, and the cosine to the centre as the probability.
 
+    Parquet has the columns of ``swav embed`` too, and ``distance``: 1 - cosine to the mean of the
+    normalised features of the cluster's pictures in the file.
+
     Numbers are those of the prototypes, or with --k by size among the training's pictures, and
     stay between calls. After a retraining
     those of the same clustering are kept, by the pictures that both have. Names that
@@ -47,9 +52,12 @@ def cluster(
     Args:
         run: run folder.
         data: pictures; by default those of the training.
-        to: ``.csv`` or ``.parquet``; by default ``clusters.csv`` in the run folder.
+        to: ``.csv``, ``.parquet``, or a folder (there already, or ending with a slash) for a CSV
+            file and links to the pictures of each cluster; by default ``clusters.csv`` in the run
+            folder, of other pictures ``DATA-clusters.csv`` in this one.
         k: number of clusters, or auto for that after which merging costs most.
         match: whether numbers of an earlier network are kept; --no-match gives them anew.
+        thumbnails: longest side in pixels of the pictures (JPEG) in ``.parquet``; 0 for none.
         device: auto, cpu, cuda, mps, or one device such as cuda:1.
         json: print the summary as JSON.
         allow_factory: ``package.module:function`` that the run may name as its backbone.
@@ -58,11 +66,13 @@ def cluster(
         ValueError: if there cannot be so many clusters, or a file is damaged.
     """
     opened = load(run, device=device, allow_factory=allow_factory)
-    clustered = opened.cluster(data, to=to, k=k, match=match)
+    clustered = opened.cluster(data, to=to, k=k, match=match, thumbnails=thumbnails)
     if json:
         print(dumps(clustered.to_json(), indent=2))
     else:
         _print(clustered)
+        rows = sum(row.pictures for row in clustered.clusters)
+        print(f"{rows:,} rows written to {clustered.path}")
     return clustered
 
 

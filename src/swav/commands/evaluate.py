@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 
+from swav.data.sources.open import Data
 from swav.evals import EvalConfig, Result
 from swav.report.score_table import print_table
 from swav.training import evaluation
@@ -13,7 +14,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     models: str | Path | Sequence[str | Path],
-    data: str | None = None,
+    data: Data | None = None,
     tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig] | None = None,
     *,
     split: str | None = None,
@@ -35,7 +36,7 @@ def evaluate(
     Args:
         models: run folders, timm names or folders, state dicts, ``random``, ``pixels``,
             ``patch-kmeans``.
-        data: pictures; by default those of the training.
+        data: pictures, also a list of paths or images; by default those of the training.
         tasks: names of ``swav list tasks``, or configurations of ``swav.evals``, also under names
             of your own; by default those that the labels allow of knn, linear, clusters and
             part_retrieval.

@@ -2,9 +2,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 FASTEST_CHUNK = 512
@@ -75,3 +78,27 @@ def shared_neighbours(
     """Return the mean share of a query's neighbours that are in both lists, in any order."""
     shared = (first[:, :, None] == second[:, None, :]).any(dim=2)
     return float(shared.double().mean())
+
+
+def alike(unit: Float[Tensor, "images features"], *, least: float) -> Int64[Tensor, " images"]:
+    """Return the group of every row: rows with a cosine of ``least`` are linked, also by others.
+
+    Rows are normalised. Memory is bounded even if all rows are the same.
+    """
+    groups = torch.arange(len(unit))
+    # a pair takes four times as much memory as its cosine, and all may be pairs
+    chunk = max(1, chunk_size(len(unit)) // 4)
+    for start in range(0, len(unit), chunk):
+        near = unit[start : start + chunk] @ unit[start:].T >= least
+        groups = merged(groups, near.nonzero() + start)
+    return groups
+
+
+def merged(
+    groups: Int64[Tensor, " images"], pairs: Int64[Tensor, "pairs 2"]
+) -> Int64[Tensor, " images"]:
+    """Return the groups of rows when those of the rows of each pair become one."""
+    ends = groups[pairs].numpy()
+    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=2 * (len(groups),))
+    _, of_group = connected_components(graph, directed=False)
+    return torch.from_numpy(of_group.astype(np.int64))[groups]

@@ -51,6 +51,23 @@ class Album:
             return Tile(name=printable(name), source=None)
         return picture_tile(name, channels_last(picture), side=self.side, square=True)
 
+    def jpeg(self, name: str) -> bytes | None:
+        """Return a JPEG of the whole picture, at most ``side`` high and wide; None without it."""
+        index = self._indices.get(name)
+        if index is None or self.pictures is None:
+            return None
+        try:
+            image = _visible(channels_last(self.pictures[index]))
+        except UnreadablePicture:
+            return None
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        return _bytes_of(image, "JPEG")
+
+
+def encoded(pictures: Pictures, index: int) -> bytes:
+    """Return a picture as PNG, in its size."""
+    return _bytes_of(_visible(channels_last(pictures[index])), "PNG")
+
 
 def channels_last(
     picture: UInt8[Tensor, "channels height width"],
@@ -62,18 +79,26 @@ def channels_last(
 def picture_tile(
     name: str, picture: UInt8[np.ndarray, "height width channels"], *, side: int, square: bool
 ) -> Tile:
-    """Return a tile whose longer side has at most ``side`` pixels.
-
-    Pictures of 1 or 2 channels show the first as grey, pictures of more channels the first three.
-    """
-    # further channels may be anything, such as infrared
-    pixels = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    """Return a tile whose longer side has at most ``side`` pixels."""
+    image = _visible(picture)
     if square:
         image = _centre_square(image)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     tiny = max(image.size) <= TINY
     return Tile(name=printable(name), source=_data_address(image, lossless=tiny), tiny=tiny)
+
+
+def _bytes_of(image: Image.Image, kind: str) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, format=kind)
+    return encoded.getvalue()
+
+
+def _visible(picture: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
+    """Return the first channel as grey where there are 1 or 2, the first three where more."""
+    # further channels may be anything, such as infrared
+    pixels = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _centre_square(image: Image.Image) -> Image.Image:

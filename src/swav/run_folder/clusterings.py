@@ -65,8 +65,10 @@ def _clusters_by_path(path: Path) -> dict[str, int]:
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
-        columns = parquet.read_table(path, columns=["path", "cluster"]).to_pydict()
-        return dict(zip(columns["path"], map(int, columns["cluster"]), strict=True))
+        # earlier versions called the names as CSV does
+        names = "path" if "path" in parquet.read_schema(path).names else "file_name"
+        columns = parquet.read_table(path, columns=[names, "cluster"]).to_pydict()
+        return dict(zip(columns[names], map(int, columns["cluster"]), strict=True))
     return {row["path"]: int(row["cluster"]) for row in csv_rows(path) if row["cluster"]}
 
 

@@ -12,6 +12,7 @@ from swav.config import UsageError
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
 from swav.run_folder.clusterings import KeptClustering
+from swav.run_folder.parquet import pyarrow_and_parquet
 from swav.run_folder.readers import array_names
 
 EMBEDDINGS_SUFFIXES = (".npz", ".csv", ".parquet")
@@ -23,6 +24,8 @@ def check_embeddings_path(path: Path) -> None:
     if path.suffix not in EMBEDDINGS_SUFFIXES:
         endings = ", ".join(EMBEDDINGS_SUFFIXES)
         raise UsageError(f"{path}: name a file that ends with {endings}")
+    if path.suffix == ".parquet":
+        pyarrow_and_parquet()
 
 
 def write_embeddings(
@@ -32,12 +35,7 @@ def write_embeddings(
     labels: Int[np.ndarray, " images"] | None = None,
     classes: Sequence[str] = (),
 ) -> None:
-    """Write embeddings with the pictures' names; labels go into ``.npz`` alone.
-
-    Raises:
-        ValueError: if the ending of ``path`` is not one of ``EMBEDDINGS_SUFFIXES``.
-    """
-    check_embeddings_path(path)
+    """Write embeddings with the pictures' names as ``.npz`` or CSV; labels into ``.npz`` alone."""
     names = printable(names)
     with replacing(path) as unfinished:
         if path.suffix == ".npz":
@@ -45,14 +43,12 @@ def write_embeddings(
             if labels is not None:
                 arrays |= {"labels": labels, "classes": np.array(classes)}
             np.savez(unfinished, **arrays)  # type: ignore[arg-type]
-        elif path.suffix == ".csv":
+        else:
             header = ["path", *(f"feature_{column}" for column in range(values.shape[1]))]
             rows = zip(names, values, strict=True)
             # nine digits bring every float32 back exactly
             lines = ([name, *(f"{value:.9g}" for value in row)] for name, row in rows)
             _write_csv(unfinished, header, lines)
-        else:
-            _write_parquet(unfinished, {"path": names, "embedding": list(values)})
 
 
 def check_clusters_path(path: Path) -> None:
@@ -60,7 +56,7 @@ def check_clusters_path(path: Path) -> None:
     if path.suffix not in CLUSTERS_SUFFIXES:
         raise ValueError(f"{path}: name a file that ends with {', '.join(CLUSTERS_SUFFIXES)}")
     if path.suffix == ".parquet":
-        _parquet()
+        pyarrow_and_parquet()
     beside = path.with_suffix(".npz")
     found = array_names(beside)
     if found and "clusters" not in found:
@@ -76,28 +72,21 @@ def write_clusters(
     probabilities: Float[np.ndarray, " images"],
     called: Mapping[int, str] | None = None,
 ) -> None:
-    """Write path, cluster and probability of every picture as CSV or Parquet.
+    """Write path, cluster and probability of every picture as CSV.
 
     Args:
-        path: ending with one of ``CLUSTERS_SUFFIXES``.
+        path: of the file.
         names: of the pictures.
         clusters: of each picture.
         probabilities: of this cluster.
         called: names of clusters; a column ``name`` is there only if there are any.
     """
-    check_clusters_path(path)
     columns: dict[str, list[Any]] = {"path": printable(names), "cluster": clusters.tolist()}
+    columns["probability"] = [f"{value:.6f}" for value in probabilities]
+    if called:
+        columns["name"] = [called.get(cluster, "") for cluster in columns["cluster"]]
     with replacing(path) as unfinished:
-        if path.suffix == ".csv":
-            columns["probability"] = [f"{value:.6f}" for value in probabilities]
-        else:
-            columns["probability"] = probabilities.tolist()
-        if called:
-            columns["name"] = [called.get(cluster, "") for cluster in columns["cluster"]]
-        if path.suffix == ".csv":
-            _write_csv(unfinished, list(columns), zip(*columns.values(), strict=True))
-        else:
-            _write_parquet(unfinished, columns)
+        _write_csv(unfinished, list(columns), zip(*columns.values(), strict=True))
 
 
 def write_cluster_probabilities(
@@ -161,17 +150,3 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer = csv.writer(file)  # which ends lines itself, hence newline=""
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
-    pyarrow, parquet = _parquet()
-    parquet.write_table(pyarrow.table(dict(columns)), path)
-
-
-def _parquet() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError("writing .parquet needs pyarrow: pip install 'swav[parquet]'") from error
-    return pyarrow, parquet

@@ -1,9 +1,7 @@
 """Which cluster each picture belongs to: the method's own, or those of k-means on its features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +11,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from swav.engine import Objective
-from swav.evals import Features
 from swav.evals.harness.subject import Clusters
 from swav.nn.prototypes import Prototypes
 from swav.run_folder.clusterings import PROTOTYPES
-from swav.run_folder.writers import write_cluster_probabilities, write_clusters
 
 KEPT = 20
 """Most probable clusters that are kept of each picture: all 3,000 of ImageNet would be 8 GB."""
@@ -126,18 +122,6 @@ def network_digest(objective: Objective) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def write_assignment(
-    features: Features, assignment: Assignment, path: Path, called: Mapping[int, str] | None = None
-) -> None:
-    """Write the best cluster of every picture as CSV or Parquet, those kept beside as ``.npz``."""
-    clusters, probabilities, clustering, network = assignment
-    # first, as the .npz alone says which clustering a file holds
-    write_clusters(path, features.names, clusters[:, 0], probabilities[:, 0], called)
-    write_cluster_probabilities(
-        path.with_suffix(".npz"), clusters, probabilities, clustering=clustering, network=network
-    )
 
 
 def default_number(num_images: int) -> int:

@@ -14,12 +14,18 @@ import torch
 
 from swav import config
 from swav.config import UsageError
-from swav.data.sources.open import SourceConfig
+from swav.data.sources.open import Data, SourceConfig, named_or_opened
+from swav.data.sources.pictures import Pictures
 from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import EvalConfig, Result
 from swav.evals.harness.baselines import Baselines, Comparison
 from swav.evals.harness.cache import cached_in
-from swav.evals.harness.eval_data import EvalData, fit_and_score, fit_on_and_score_on
+from swav.evals.harness.eval_data import (
+    EvalData,
+    fit_and_score,
+    fit_on_and_score_on,
+    one_set,
+)
 from swav.evals.harness.subject import Subject, compute_rows
 from swav.evals.selection import named_tasks, possible_tasks, tasks_beside, with_crop
 from swav.report.figures import write_stages
@@ -38,7 +44,7 @@ class Measured(NamedTuple):
 
 def evaluate(
     words: Sequence[str | Path],
-    data: str | None = None,
+    data: Data | None = None,
     *,
     tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig] | None = None,
     split: str | None = None,
@@ -61,14 +67,14 @@ def evaluate(
     model_input = ModelInput(channels=channels, size=input_size)
     opened = [open_model(str(word), model_input, allow_factory=allow_factory) for word in words]
     models = [_prepared(model, device, crop_pct, out) for model in _told_apart(opened, words)]
-    if data and fit_on is not None and score_on is not None:
+    if data is not None and fit_on is not None and score_on is not None:
         raise UsageError(f"DATA {data} beside --fit-on: leave one of them out")
-    data = data or _common_data(models, fit_on)
+    scored = _common_data(models, fit_on) if data is None else data
     _check_networks(models, wanted or {})
 
     @cache  # once for all models that read pictures alike
     def baselines_of(source: SourceConfig) -> Baselines:
-        eval_data = _open_data(source, data, split, fit_on, score_on)
+        eval_data = _open_data(source, scored, split, fit_on, score_on)
         return Baselines(eval_data, workers=loading_workers("cpu"))
 
     return [
@@ -256,7 +262,7 @@ def _common_data(models: Sequence[Model], fit_on: str | None) -> str:
 
 def _open_data(
     source: SourceConfig,
-    data: str,
+    data: Data,
     split: str | None,
     fit_on: str | None,
     score_on: str | None,
@@ -267,6 +273,11 @@ def _open_data(
         if split is not None:
             raise UsageError("--split is of DATA: leave it out beside --fit-on and --score-on")
         return fit_on_and_score_on(source, fit_on, score_on).load()
-    if data != source.data:
-        source = replace(source, data=data, split=None)
+    opened = named_or_opened(data, channels=source.channels)
+    if isinstance(opened, Pictures):
+        if split is not None:
+            raise UsageError("--split is of DATA by its name: pictures of a program have no parts")
+        return one_set(opened).load()
+    if opened != source.data:
+        source = replace(source, data=opened, split=None)
     return fit_and_score(source, split=split).load()

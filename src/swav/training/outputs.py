@@ -30,13 +30,13 @@ from swav.run_folder.atomic import write_atomically
 from swav.run_folder.readers import Absent, read_evaluations
 from swav.run_folder.record import read_record, write_record
 from swav.run_folder.writers import write_views
-from swav.training.clusters import assign, clusters_of_method, write_assignment
+from swav.training.clusters import assign, clusters_of_method
 from swav.training.evaluation import measure
 from swav.training.guard import hand_out, judged
 from swav.training.model_card import model_card
 from swav.training.networks import transform_of, untrained_network
 from swav.training.start import frozen_start
-from swav.training.trained_run import write_features
+from swav.training.tables import write_assignment, write_features
 
 SHOWN_PICTURES = 6
 

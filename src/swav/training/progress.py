@@ -2,25 +2,19 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.text import Text
 from torch import Tensor
 
 from swav.engine import Clock, StepOutput
 from swav.engine.divergence import collapse
 from swav.run_folder.bad_files import check_bad_files
 from swav.run_folder.metrics_log import MetricsLog
+from swav.training.bar import PLAIN_EVERY_SECONDS, Bar
 from swav.training.session import Session
-
-PLAIN_EVERY_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +95,7 @@ class TrainingLog:
 
 
 class Progress:
-    """How far the run is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+    """How far the run is."""
 
     def __init__(
         self,
@@ -113,43 +107,22 @@ class Progress:
         self._start = clock
         self._now = now
         self._start_time = now()
-        self._every_seconds = every_seconds
-        self._last_line_time = -math.inf
-        self._live: Live | None = None
+        self._bar = Bar(every_seconds=every_seconds, now=now)
 
     def __enter__(self) -> "Progress":
         """Show the bar if stderr is a terminal."""
-        console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal:
-            self._live = Live(
-                console=console,
-                auto_refresh=False,  # no thread, so that workers can be forked at any time
-                redirect_stdout=False,  # results go to stdout as they are
-            )
-            self._live.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the bar as it is and the cursor below it."""
-        if self._live is not None:
-            with suppress(OSError):
-                self._live.stop()
+        """Leave the bar as it is."""
+        self._bar.__exit__()
 
     def update(self, clock: Clock, values: Mapping[str, float | Tensor]) -> None:
         """Show the position and the numbers of a line of ``metrics.jsonl``."""
         numbers = _describe(clock, values, seconds_left=self._seconds_left(clock))
         text = f"step {clock.step}/{clock.total_steps}  {numbers}"
-        with suppress(OSError):  # a terminal that went away is no reason to stop
-            if self._live is not None:
-                bar = ProgressBar(total=clock.total_steps, completed=clock.step)
-                self._live.update(Group(Text(text), bar), refresh=True)
-            elif self._is_line_due(clock):
-                self._last_line_time = self._now()
-                print(text, file=sys.stderr, flush=True)
-
-    def _is_line_due(self, clock: Clock) -> bool:
-        waited = self._now() - self._last_line_time
-        return waited >= self._every_seconds or clock.step >= clock.total_steps
+        self._bar.show(text, clock.step, clock.total_steps, last_line=True)
 
     def _seconds_left(self, clock: Clock) -> float | None:
         steps = clock.step - self._start.step

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from swav import distributed
 from swav.data.batch import AnyBatch
 from swav.data.loader import StepViews, loader
-from swav.data.sources.open import SourceConfig
+from swav.data.sources.open import Data, SourceConfig, named_or_opened
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
 from swav.engine.launch import check_machine, launch
@@ -50,7 +50,7 @@ class StoppedBySignal(Exception):
 
 
 def train(
-    data: str | Pictures,
+    data: Data,
     *,
     recipe: str = "auto",
     out: str | Path | None = None,
@@ -66,7 +66,8 @@ def train(
 
     Args:
         data: folder, list, archive, array file, ``clothes``, ``emoji``, ``digits`` or
-            ``NAME:FOLDER``; or an opened set, such as ``swav.from_arrays`` returns.
+            ``NAME:FOLDER``; or what ``swav.from_arrays`` takes or returns: arrays, images, a list
+            of paths.
         recipe: settings to start from; ``auto`` chooses by the pictures and the device.
         out: run folder; by default a new one under ``runs/``.
         config: complete settings, in place of ``recipe``.
@@ -90,11 +91,12 @@ def train(
     if resume and out is None:
         raise ValueError("--resume needs the run folder to continue: give --out")
     continued = Path(out) if resume and out else None
+    source = named_or_opened(data, channels=3 if config is None else config.data.channels)
     if config is None:
-        config, data = _config(data, recipe, continued, init=str(init or RANDOM), tune=tune)
+        config, source = _config(source, recipe, continued, init=str(init or RANDOM), tune=tune)
     config = replace(
         config,
-        data=_source(data, config.data),
+        data=_source(source, config.data),
         init=str(init or config.init),
         tune=tune or config.tune,
     )
@@ -102,7 +104,7 @@ def train(
     check_machine(
         device=config.device, precision=config.precision, sync_batchnorm=config.sync_batchnorm
     )
-    pictures = (data if isinstance(data, Pictures) else config.data.build()).load()
+    pictures = (source if isinstance(source, Pictures) else config.data.build()).load()
     facts = pictures.facts()
     remarks = [
         *check_plan(config, facts),

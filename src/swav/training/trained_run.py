@@ -10,23 +10,45 @@ from typing import Any
 import torch
 from torch import nn
 
+from swav.config import UsageError
 from swav.data.eval_transform import EvalTransform
+from swav.data.sources.open import Data, named_or_opened
 from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
 from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import Features, extract
 from swav.evals.harness.subject import Shown
 from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.report.thumbnails import Album
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import newest_checkpoint
+from swav.run_folder.cluster_folder import check_cluster_folder, is_folder
 from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
 from swav.run_folder.readers import Absent, read_embeddings
 from swav.run_folder.record import IMPORTED, damaged_record, is_imported, read_record
 from swav.run_folder.state import restore_weights
-from swav.run_folder.writers import check_clusters_path, check_embeddings_path, write_embeddings
+from swav.run_folder.writers import check_clusters_path, check_embeddings_path
+from swav.training.bar import PicturesProgress
 from swav.training.clusterings import Clustered, Clusterings, NumClusters, summary
-from swav.training.clusters import write_assignment
+from swav.training.clusters import network_digest
 from swav.training.networks import transform_of, untrained_network, untrained_objective
+from swav.training.searching import (
+    DUPLICATE_COSINE,
+    Duplicate,
+    Match,
+    Odd,
+    cropped,
+    duplicates,
+    nearest_to,
+    odd_ones,
+)
+from swav.training.tables import (
+    Thumbnail,
+    link_clusters,
+    named_after,
+    write_assignment,
+    write_features,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -55,81 +77,171 @@ class TrainedRun:
         """What turns pictures into the network's input."""
         return transform_of(self.config)
 
-    def pictures(self, data: str | Pictures | None = None) -> Pictures:
+    def pictures(self, data: Data | None = None) -> Pictures:
         """Return DATA, by default the training's own pictures, read as the run reads them.
 
         Raises:
             ValueError: if these are not known, as of imported weights.
         """
-        if isinstance(data, Pictures):
-            return data.load()
+        return self.open(data).load()
+
+    def open(self, data: Data | None = None) -> Pictures:
+        """Return the same as ``pictures``, decoded when they are asked for."""
         if data is None and is_imported(self.folder):
             raise ValueError(
                 f"{self.folder} was imported, and the pictures that its weights were trained on "
                 "are not known: name pictures, as DATA after it"
             )
         source = self.config.data
-        if data is not None:
-            source = replace(source, data=data, split=None)
-        return source.build().load()
+        if data is None:
+            return source.build()
+        opened = named_or_opened(data, channels=source.channels)
+        if isinstance(opened, Pictures):
+            return opened
+        return replace(source, data=opened, split=None).build()
 
     def features(self, pictures: Pictures) -> Features:
         """Return the pooled features of every readable picture, not normalised."""
         device = next(self.backbone.parameters()).device
         workers = loading_workers(device)
-        return extract(self.backbone, pictures, self.transform, device=device, workers=workers)
+        with PicturesProgress(len(pictures)) as progress:
+            return extract(
+                self.backbone,
+                pictures,
+                self.transform,
+                device=device,
+                workers=workers,
+                on_progress=progress.update,
+            )
 
-    def embed(self, data: str | Pictures | None = None, *, to: str | Path) -> Features:
-        """Write the features of every readable picture to a file, and return them.
+    def embed(
+        self, data: Data | None = None, *, to: str | Path | None = None, thumbnails: int = 0
+    ) -> Features:
+        """Return the features of every readable picture, and write them to a file if there is one.
 
         The order is that of the pictures; features are not normalised.
 
         Args:
-            data: pictures, by their DATA or opened; by default those of the training.
+            data: pictures, by their DATA, opened, or what ``swav.from_arrays`` takes; by default
+                those of the training.
             to: ``.npz`` (arrays ``embeddings``, ``paths``, ``labels``), ``.csv`` or ``.parquet``.
+            thumbnails: longest side of the pictures that ``.parquet`` holds; 0 for none.
 
         Raises:
             ValueError: if the ending of ``to`` is none of these.
         """
+        if to is None:
+            return self.features(self.pictures(data))
         check_embeddings_path(Path(to))
-        features = self.features(self.pictures(data))
-        write_features(features, Path(to))
+        pictures = self.pictures(data)
+        thumbnail = _thumbnails(pictures, thumbnails, Path(to))
+        features = self.features(pictures)
+        network = network_digest(self.objective)
+        write_features(features, Path(to), network=network, thumbnail=thumbnail)
         return features
 
     def cluster(
         self,
-        data: str | Pictures | None = None,
+        data: Data | None = None,
         *,
         to: str | Path | None = None,
         k: NumClusters | None = None,
         match: bool = True,
+        thumbnails: int = 0,
     ) -> Clustered:
         """Write the cluster of every readable picture to a file, and return what is in it in short.
 
         Args:
-            data: pictures, by their DATA or opened; by default those of the training.
-            to: ``.csv`` or ``.parquet``; by default ``clusters.csv`` of the run folder.
+            data: pictures, by their DATA, opened, or what ``swav.from_arrays`` takes; by default
+                those of the training.
+            to: ``.csv`` or ``.parquet``, or a folder (there already, or ending with a slash) for a
+                CSV file and links to the pictures, those of a cluster in a folder; by default
+                ``clusters.csv`` of the run folder, of other pictures ``DATA-clusters.csv`` here.
             k: number of clusters, or "auto"; by default the method's own.
             match: keep the numbers of the same clustering of an earlier network, in the file that
                 is replaced or in the run folder.
+            thumbnails: longest side of the pictures that ``.parquet`` holds; 0 for none.
 
         Raises:
             ValueError: if there cannot be so many clusters, or the names of clusters are damaged.
         """
-        path = self.folder / layout.CLUSTERS if to is None else Path(to)
+        with_links = to is not None and is_folder(to)
+        path = self._clusters_path(data, to)
         check_clusters_path(path)
         clusterings = Clusterings(self.folder, self.objective, self._training_features)
         clusterings.check(k)
         read_cluster_names(self.folder, PROTOTYPES)  # a damaged file is found before the long pass
-        features = self.features(self.pictures(data))
+        pictures = self.pictures(data)
+        thumbnail = _thumbnails(pictures, thumbnails, path)
+        features = self.features(pictures)
         if data is None or is_imported(self.folder):  # which has no pictures but those it is given
             clusterings = replace(clusterings, training=lambda: features)
         numbered = clusterings.of(features, k=k, target=path, match=match)
         names = read_cluster_names(self.folder, numbered.assignment.clustering)
         if names and not match:
             logger.warning("%s names clusters by earlier numbers", self.folder / layout.NAMES)
-        write_assignment(features, numbered.assignment, path, names)
+        write_assignment(
+            features,
+            numbered.assignment,
+            path,
+            names,
+            network=network_digest(self.objective),
+            thumbnail=thumbnail,
+        )
+        if with_links:
+            link_clusters(path.parent, features, numbered.assignment, self.open(data), names)
         return summary(numbered, path, names, clusterings.directions())
+
+    def _clusters_path(self, data: Data | None, to: str | Path | None) -> Path:
+        if to is None:
+            return (
+                self.folder / layout.CLUSTERS
+                if data is None
+                else named_after(data, layout.CLUSTERS)
+            )
+        if not is_folder(to):
+            return Path(to)
+        check_cluster_folder(Path(to))
+        return Path(to) / layout.CLUSTERS
+
+    def search(
+        self,
+        picture: Data,
+        among: Data | None = None,
+        *,
+        top: int = 10,
+        crop: tuple[int, int, int, int] | None = None,
+    ) -> list[Match]:
+        """Return the pictures that are nearest to each of some others, by the cosine of features.
+
+        Args:
+            picture: one or several.
+            among: pictures that can be found; by default those of the training, whose features the
+                run has.
+            top: how many to find.
+            crop: x, y, width, height of the box of ``picture`` to search for, in its pixels.
+
+        Raises:
+            ValueError: if the box is not inside of a single picture.
+        """
+        queries = self.pictures(picture)
+        queries = queries if crop is None else cropped(queries, crop)
+        return nearest_to(self.features(queries), self._gallery(among), top=top)
+
+    def odd(self, among: Data | None = None, *, top: int = 20) -> list[Odd]:
+        """Return the pictures that are farthest from their five nearest neighbours."""
+        return odd_ones(self._gallery(among), top=top)
+
+    def duplicates(
+        self, among: Data | None = None, *, cosine: float = DUPLICATE_COSINE
+    ) -> list[Duplicate]:
+        """Return groups of pictures with the same pixels or centred features of that cosine."""
+        return duplicates(self._gallery(among), self.open(among), cosine=cosine)
+
+    def _gallery(self, among: Data | None) -> Features:
+        if among is None:
+            return self._training_features()
+        return self.features(self.pictures(among))
 
     def _training_features(self) -> Features:
         """Return the features of the training's pictures, as its end left them if it did."""
@@ -159,6 +271,13 @@ class TrainedRun:
             num_images=self.num_images,
             allow_factory=self.allow_factory,
         )
+
+
+def _thumbnails(pictures: Pictures, side: int, path: Path) -> Thumbnail | None:
+    """Return what makes thumbnails of pictures for a file, if they are wanted."""
+    if side < 0 or (side and path.suffix != ".parquet"):
+        raise UsageError(f"thumbnails {side} of {path}: a side in pixels, and .parquet alone")
+    return Album(pictures, side=side).jpeg if side else None
 
 
 def load(
@@ -211,9 +330,3 @@ def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
             f"{lost} from a backup, or train the rest again with swav train --resume --out "
             f"{folder} ({folder / layout.MODEL} alone opens with timm)"
         )
-
-
-def write_features(features: Features, path: Path) -> None:
-    """Write features with the names of the pictures, and their labels if they have any."""
-    labels = None if features.labels is None else features.labels.numpy()
-    write_embeddings(path, features.values.numpy(), features.names, labels, features.classes)

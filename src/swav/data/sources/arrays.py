@@ -1,5 +1,6 @@
 """Pictures as arrays: ``.npy``, ``.npz``, and what Python programs hold in memory."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from swav.data.sources.listing import Labels, PackedNames, number
-from swav.data.sources.readers import Arrays, Contents, Images, Reader, Stack, match_channels
+from swav.data.sources.readers import (
+    Arrays,
+    Contents,
+    Files,
+    Images,
+    Reader,
+    Stack,
+    match_channels,
+)
 
 SUFFIXES = (".npy", ".npz")
 # what other programs call them; numpy itself calls a nameless array arr_0
@@ -49,7 +58,13 @@ class Named(Protocol):
 
 
 Pixels = Shaped[np.ndarray, "images ..."] | Shaped[Tensor, "images ..."]
-InMemory = Pixels | Sequence[Image.Image] | Sequence[Shaped[np.ndarray, "..."]] | Table
+InMemory = (
+    Pixels
+    | Sequence[Image.Image]
+    | Sequence[Shaped[np.ndarray, "..."]]
+    | Sequence[str | Path]
+    | Table
+)
 
 
 def contents_of(pictures: InMemory, labels: ArrayLike | None, *, channels: int) -> Contents:
@@ -59,6 +74,7 @@ def contents_of(pictures: InMemory, labels: ArrayLike | None, *, channels: int) 
         ValueError: If they cannot be taken for pictures, or labels and pictures differ in number.
     """
     classes: Sequence[str] = ()
+    names: PackedNames | None = None
     reader: Reader
     if isinstance(pictures, np.ndarray):
         reader = array_reader(pictures, channels=channels)
@@ -71,10 +87,13 @@ def contents_of(pictures: InMemory, labels: ArrayLike | None, *, channels: int) 
             labels = pictures["label"]
             feature = pictures.features["label"]
             classes = feature.names if isinstance(feature, Named) else ()
+    elif paths := _paths(pictures):
+        names = PackedNames(paths)
+        reader = Files(Path(), names)
     else:
         reader = _list_reader(pictures, channels)
     labelled = None if labels is None else to_labels(labels, len(reader), classes)
-    return Contents(reader, numbered_names(len(reader)), labelled)
+    return Contents(reader, names or numbered_names(len(reader)), labelled)
 
 
 def array_reader(
@@ -250,13 +269,21 @@ def _column(table: Table, wanted: Sequence[str]) -> str:
     return columns[0]
 
 
-def _list_reader(
-    pictures: Sequence[Image.Image] | Sequence[Shaped[np.ndarray, "..."]], channels: int
-) -> Reader:
+def _paths(pictures: Sequence[object]) -> list[str]:
+    """Return the paths of a list of them, nothing of another list."""
+    if not isinstance(pictures, list | tuple):
+        return []
+    paths = [os.fspath(path) for path in pictures if isinstance(path, str | Path)]
+    if paths and len(paths) < len(pictures):
+        raise ValueError("a list of paths and other things: give paths or pictures alone")
+    return paths
+
+
+def _list_reader(pictures: Sequence[object], channels: int) -> Reader:
     if not isinstance(pictures, list | tuple) or not pictures:
         raise ValueError(
-            f"pictures of type {type(pictures).__name__}: give an array, a list of images or "
-            "arrays that is not empty, or a data set with a column 'image'"
+            f"pictures of type {type(pictures).__name__}: give an array, a list of images, arrays "
+            "or paths that is not empty, or a data set with a column 'image'"
         )
     first = pictures[0]
     if isinstance(first, Image.Image):

@@ -7,14 +7,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from swav.data.sources import archives, arrays, folders, lists, named
 from swav.data.sources.folders import check_split
-from swav.data.sources.listing import is_picture
+from swav.data.sources.listing import PackedNames, is_picture
 from swav.data.sources.pictures import Pictures
-from swav.data.sources.readers import Contents
+from swav.data.sources.readers import Contents, Files
 
 FORMS = f"""\
+a picture
 a folder of pictures (flat, nested, one folder a class, or with train/ and test/ inside)
 a list of paths ({", ".join(lists.SUFFIXES)}; in a table the columns 'path' and 'label')
 an archive ({", ".join(archives.SUFFIXES)})
@@ -24,13 +26,17 @@ a set of torchvision as NAME:FOLDER ({", ".join(named.TORCHVISION)}), or imagene
 _log = logging.getLogger(__name__)
 _NAMES = (*named.BUILT_IN, *named.TORCHVISION, "imagenet")
 
+Data = str | Path | Pictures | Image.Image | arrays.InMemory
+"""What Python functions take for pictures: DATA as it is typed, or what ``from_arrays`` takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """The pictures that a run reads."""
 
     data: str = ""
-    """A folder, list, archive, array file, built-in set (``clothes``, ...) or ``NAME:FOLDER``."""
+    """A picture, folder, list, archive, array file, built-in set (``clothes``, ...) or
+    ``NAME:FOLDER``."""
     channels: int = 3
     """1 is grey, 3 is colour; anything else must be what the files hold."""
     split: str | None = None
@@ -102,8 +108,15 @@ def open_source(config: SourceConfig) -> Pictures:
     return _pictures(config, contents, source=config)
 
 
+def named_or_opened(data: Data, *, channels: int = 3) -> str | Pictures:
+    """Return DATA as it is typed, or the opened pictures of what a program holds."""
+    if isinstance(data, str | Path):
+        return str(data)
+    return data if isinstance(data, Pictures) else from_arrays(data, channels=channels)
+
+
 def from_arrays(
-    pictures: arrays.InMemory,
+    pictures: arrays.InMemory | Image.Image,
     labels: ArrayLike | None = None,
     *,
     channels: int = 3,
@@ -111,15 +124,16 @@ def from_arrays(
 ) -> Pictures:
     """Return pictures that a program holds.
 
-    They are an array or tensor (images, height, width[, channels], or channels second), a list of
-    Pillow images or of arrays, or a Hugging Face ``Dataset`` with a column ``image``. Labels are
-    numbers or names.
+    They are an array or tensor (images, height, width[, channels], or channels second), a Pillow
+    image, a list of such images, of arrays or of paths, or a Hugging Face ``Dataset`` with a column
+    ``image``. Labels are numbers or names.
 
     Raises:
         ValueError: If they cannot be taken for pictures, or labels do not fit them.
     """
     config = SourceConfig(data="arrays", channels=channels, max_memory_gib=max_memory_gib)
-    return _pictures(config, arrays.contents_of(pictures, labels, channels=channels))
+    held = [pictures] if isinstance(pictures, Image.Image) else pictures
+    return _pictures(config, arrays.contents_of(held, labels, channels=channels))
 
 
 def _pictures(
@@ -186,5 +200,6 @@ def _open_path(path: Path, config: SourceConfig) -> Contents:
     if name.endswith(lists.SUFFIXES):
         return lists.open_list(path)
     if is_picture(name):
-        raise ValueError(f"{path} is one picture, not a set: give a folder or a list")
+        only = PackedNames([path.name])
+        return Contents(Files(path.parent, only), only)
     raise ValueError(f"DATA {path} is of no kind that is known. DATA is one of:\n{FORMS}")

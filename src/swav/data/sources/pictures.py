@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
@@ -154,6 +155,11 @@ class Pictures:
         self._check_bad(len(self.bad_files))
         kept = np.delete(np.arange(len(self)), [row for row, _ in decoded.bad])
         return self._with(decoded.reader, kept, self.bad_files, self.source)
+
+    def file(self, index: int) -> Path | None:
+        """Return the file of a picture that is one; None in archives, arrays and memory."""
+        path = self._reader.file(index)
+        return None if path is None else Path(path)
 
     def subset(self, indices: Int64[np.ndarray, " chosen"]) -> "Pictures":
         """Return the pictures at ``indices``, in that order.

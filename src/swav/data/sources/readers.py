@@ -44,6 +44,10 @@ class Reader(ABC):
     def size(self, row: int) -> Size:
         """Return height and width without decoding the picture; raises as ``picture`` does."""
 
+    def file(self, _row: int) -> str | None:
+        """Return the path of a picture that is a file of its own."""
+        return None
+
     def stamp(self, row: int, channels: int) -> bytes:
         """Return bytes that change when the picture does: of a file its size and time."""
         return self.picture(row, channels).numpy().tobytes()
@@ -132,6 +136,10 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.size(int(self._rows[row]))
 
+    def file(self, row: int) -> str | None:
+        """Return what the other reader gives."""
+        return self._reader.file(int(self._rows[row]))
+
     def stamp(self, row: int, channels: int) -> bytes:
         """Return what the other reader gives."""
         return self._reader.stamp(int(self._rows[row]), channels)
@@ -170,6 +178,10 @@ class Files(Encoded):
     def source(self, row: int) -> str:
         """Return the path of a file."""
         return os.path.join(self._folder, self._names[row])
+
+    def file(self, row: int) -> str:
+        """Return the path of a file."""
+        return self.source(row)
 
     def stamp(self, row: int, _channels: int) -> bytes:
         """Return size and time of a file."""

@@ -57,13 +57,16 @@ def extract(
     batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Features:
     """Return the pooled backbone features, not normalised; the backbone is left as it was.
 
-    Pictures that cannot be read are left out.
+    Pictures that cannot be read are left out. ``on_progress`` is told how many pictures are done.
     """
     encode = network_encoder(backbone, transform, device=device)
-    return encode_all(encode, pictures, batch_size=batch_size, workers=workers)
+    return encode_all(
+        encode, pictures, batch_size=batch_size, workers=workers, on_progress=on_progress
+    )
 
 
 def pixel_features(
@@ -113,7 +116,12 @@ def standardised(
 
 
 def encode_all(
-    encoder: Encoder, pictures: Pictures, *, batch_size: int = BATCH_SIZE, workers: int = 0
+    encoder: Encoder,
+    pictures: Pictures,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Features:
     """Return a row of features for every readable picture of the set.
 
@@ -126,6 +134,7 @@ def encode_all(
         pictures,
         batch_size=batch_size,
         workers=workers,
+        on_progress=on_progress,
     )
     return features_of(values, pictures, kept)
 
@@ -137,6 +146,7 @@ def encode_rows(
     *,
     batch_size: int = BATCH_SIZE,
     workers: int = 0,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Rows:
     """Return one or several kinds of features of every readable picture, in one pass.
 
@@ -154,6 +164,8 @@ def encode_rows(
     for indices, batch in batches:
         values.append(encode(batch))
         kept.extend(indices)
+        if on_progress is not None:
+            on_progress(len(kept))
     if not kept:
         raise ValueError(f"{pictures.data}: none of {len(pictures)} pictures can be read")
     return [torch.cat(kind) for kind in zip(*values, strict=True)], kept
