@@ -96,7 +96,8 @@ def headline(run: Mapping[str, Any]) -> str:
     """Return what was trained on what, in one sentence."""
     method = run.get("method_title") or run.get("method")  # earlier runs have no title
     by = f" with {printable(method)}" if method else ""
-    backbone = printable(run.get("backbone") or "network")
+    # its other arguments would fill the headline; they stand among the settings
+    backbone = printable(run.get("backbone") or "network").partition(" (")[0]
     pictures = "pictures"
     if isinstance(run.get("num_images"), int):
         pictures = count(run["num_images"], "picture")
@@ -132,7 +133,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
 
 def warning(curves: Mapping[str, np.ndarray]) -> str:
     """Return what is wrong with a run that ended collapsed, the empty string for a healthy one."""
-    loss, ln_k, used = (_last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
+    loss, ln_k, used = (last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
     # collapsed runs ended within 0.2 % of ln K, the cured one was 22 % below it (docs/log.md)
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
@@ -175,13 +176,24 @@ def scorecard(evaluation: Evaluation) -> Scorecard | None:
     return Scorecard(title=title, metric=printable(about.title), bars=tuple(bars))
 
 
-def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
+def standing(evaluation: Evaluation, baseline: str) -> int:
+    """Return 1 if the leading metric is better than that of a baseline, -1 if worse, else 0."""
+    metric = evaluation.lead
+    assert metric is not None
     value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
     low, high = evaluation.intervals.get(metric, (value, value))
-    about = evaluation.about[metric]
-    name = f"{BASELINES[baseline]} ({score(about, reference)})"
     # within the interval of the pictures, a difference is not claimed
     if low <= reference <= high:
+        return 0
+    higher = 1 if value > reference else -1
+    return -higher if evaluation.about[metric].higher_is_better is False else higher
+
+
+def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
+    value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
+    about = evaluation.about[metric]
+    name = f"{BASELINES[baseline]} ({score(about, reference)})"
+    if not standing(evaluation, baseline):
         return f"not clearly different from {name}"
     gap = f"{100 * abs(value - reference):.1f} points" if about.is_share else "clearly"
     return f"{gap} {'above' if value > reference else 'below'} {name}"
@@ -191,7 +203,8 @@ def _percent(value: float, full: float) -> float:
     return round(min(max(100 * value / full, 0.0), 100.0), 2)
 
 
-def _last(curves: Mapping[str, np.ndarray], name: str) -> float:
+def last(curves: Mapping[str, np.ndarray], name: str) -> float:
+    """Return the last finite value of a curve, NaN if it has none."""
     finite = curves[name][np.isfinite(curves[name])] if name in curves else np.zeros(0)
     return float(finite[-1]) if len(finite) else math.nan
 

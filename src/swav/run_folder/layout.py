@@ -32,6 +32,10 @@ EVALUATIONS = "eval"
 FEATURES = "features"
 """Of evaluations, so that the same network sees the same pictures once."""
 VIEWS = "pictures/views.npz"
+MAP = "map.npz"
+"""Where pictures lie on the map of the report: arrays rows, paths, x, y."""
+SELECTIONS = "selections"
+"""One CSV file for each selection of pictures that a person named."""
 REPORT = "report.html"
 
 
@@ -48,6 +52,11 @@ def evaluation(run_folder: Path, label: str, suffix: str = ".json") -> Path:
 def clustering(run_folder: Path, name: str) -> Path:
     """Return where what makes a clustering is kept."""
     return run_folder / CLUSTERINGS / f"{name}.npz"
+
+
+def selection(run_folder: Path, name: str) -> Path:
+    """Return where a selection of pictures is."""
+    return run_folder / SELECTIONS / f"{name}.csv"
 
 
 def is_run(folder: Path) -> bool:
