@@ -55,6 +55,8 @@ VERBS = {
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
+    "report": "Write the page of a run anew, with as many pictures on its map as asked for.",
+    "view": "Open the page of a run in a browser; names and selections are kept in its folder.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }

@@ -52,9 +52,9 @@ class Opened:
         return text
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Start Chromium once, without its sandbox, which containers do not allow."""
+    """Start Chromium, without its sandbox, which containers do not allow."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs PyPI's playwright")
     if CHROMIUM is None:
         pytest.skip("needs Chromium")

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Opened, chromium, opened
+from browser import Opened
 
 from swav.data.sources.pictures import Pictures
 from swav.report import write_report
 from swav.report.wording import printable
 from swav.run_folder.clusterings import read_cluster_names
-
-__all__ = ["chromium", "opened"]  # fixtures
 
 Colours = dict[str, tuple[int, int, int]]
 

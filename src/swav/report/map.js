@@ -9,11 +9,11 @@ const { names, x, y, near, cluster, label, classes, called, side } = data;
 const count = names.length, across = Math.ceil(Math.sqrt(count));
 const everyone = names.map((_, index) => index);
 const hasPictures = sheet !== null;
-const DOT = 3.2, REACH = 12, MOST_THUMBNAILS = 400, MOST_SHOWN = 200, MARGIN = 24;
+const DOT = count > 5000 ? 1.6 : 3.2, REACH = 12, MOST_THUMBNAILS = 400, MOST_SHOWN = 200, MARGIN = 24;
 
 const view = { scale: 1, left: 0, top: 0 };      // pixels = left + scale * x, of points from 0 to 10,000
 let width = 0, height = 0, hovered = -1, chosen = -1, drawing = false;
-let selected = new Set(), lasso = null, lassoing = false, drag = null, colours = [], found = null;
+let selected = new Set(), lasso = null, lassoing = false, drag = null, colours = [], order = [], found = null;
 
 /* ---- what is said of a picture ------------------------------------------------------------ */
 const clusterTitle = (number) => number < 0 ? "no cluster"
@@ -32,7 +32,8 @@ const colourOf = (number) => number < 0 ? "hsl(0 0% 60%)"
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
 const recolour = () => {
   const group = by("map-colour").value === "label" ? label : cluster;
-  colours = Array.from({ length: count }, (_, index) => colourOf(group[index] ?? -1));
+  colours = everyone.map((index) => colourOf(group[index] ?? -1));
+  order = [...everyone].sort((one, other) => group[one] - group[other]);  // to change colours seldom
   draw();
 };
 const across_ = (index) => view.left + view.scale * x[index];
@@ -40,9 +41,9 @@ const down = (index) => view.top + view.scale * y[index];
 const draw = () => {
   if (!drawing) { drawing = true; requestAnimationFrame(paint); }
 };
-const seen = () => {
+const seen = (indices) => {
   const inside = [];
-  for (let index = 0; index < count; index++) {
+  for (const index of indices) {
     const column = across_(index), row = down(index);
     if (column > -MARGIN && row > -MARGIN && column < width + MARGIN && row < height + MARGIN) inside.push(index);
   }
@@ -59,15 +60,17 @@ const ring = (index, radius, colour) => {
 };
 function paint() {
   drawing = false;
-  const ratio = devicePixelRatio || 1, inside = seen();
+  const ratio = devicePixelRatio || 1, inside = seen(order);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
   const asPictures = hasPictures && inside.length <= MOST_THUMBNAILS && inside.length < count;
   const size = Math.min(side, 48);
   const faint = selected.size > 0 || found !== null;
+  let colour = null;
+  context.globalAlpha = .9;
   for (const index of inside) {
-    context.globalAlpha = faint && !selected.has(index) && !(found && found.has(index)) ? .25 : .9;
-    context.fillStyle = colours[index];
+    if (faint) context.globalAlpha = selected.has(index) || found?.has(index) ? .9 : .2;
+    if (colours[index] !== colour) context.fillStyle = colour = colours[index];
     const column = across_(index), row = down(index);
     if (asPictures) {
       context.fillRect(column - size / 2 - 2, row - size / 2 - 2, size + 4, size + 4);
@@ -92,13 +95,13 @@ function paintTitles() {
   if (by("map-colour").value !== "cluster") return;
   context.font = "600 12px system-ui, sans-serif";
   context.textAlign = "center";
+  context.lineWidth = 4;
+  context.strokeStyle = variable("--paper");
+  context.fillStyle = variable("--ink");
   for (const { number, column, row } of middles) {
     const text = called[number] ? `${number}: ${called[number]}` : String(number);
     const left = view.left + view.scale * column, top = view.top + view.scale * row;
-    context.lineWidth = 4;
-    context.strokeStyle = variable("--paper");
     context.strokeText(text, left, top);
-    context.fillStyle = variable("--ink");
     context.fillText(text, left, top);
   }
 }
@@ -315,7 +318,7 @@ canvas.addEventListener("wheel", (event) => {      // else the page scrolls
 }, { passive: false });
 let stepping = false;                              // whether Tab goes from picture to picture
 function step(forwards) {
-  const inside = seen();
+  const inside = seen(everyone);
   if (!inside.length) return;
   const at = inside.indexOf(chosen);
   choose(inside[(at + (forwards ? 1 : -1) + inside.length) % inside.length]);

@@ -23,7 +23,7 @@ from swav.run_folder.readers import Absent, Embeddings, read_clusters
 NUM_NEIGHBOURS = 8
 LARGE, SMALL = 64, 32
 """Sides of thumbnails, in pixels: of maps of up to ``MANY`` pictures, and of larger ones."""
-MANY = 4000
+MANY = 5000
 TINY = 16
 """Thumbnails up to this side are kept without loss."""
 
@@ -134,7 +134,8 @@ def _sheet(paths: Sequence[str], album: Album) -> tuple[str, int]:
         if thumbnail is not None:
             top, left = index // across * side, index % across * side
             sheet[top : top + side, left : left + side] = _grown(thumbnail, side)
-    return data_address(Image.fromarray(sheet), lossless=side <= TINY), side
+    quality = 82 if len(paths) <= MANY else 65
+    return data_address(Image.fromarray(sheet), lossless=side <= TINY, quality=quality), side
 
 
 def _grown(

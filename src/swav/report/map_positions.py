@@ -17,7 +17,7 @@ AT_THE_END, MOST_POINTS = 2000, 20_000
 """Pictures of the map that the end of a run makes, and the most that can be asked for."""
 FEWEST_POINTS = 5
 COMPONENTS, PERPLEXITY = 50, 30
-KEPT = {"rows", "x", "y", "paths", "features", "points"}
+KEPT = {"rows", "x", "y", "paths", "features"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def positions(run_folder: Path, embeddings: Embeddings, most: int | None = None)
     Args:
         run_folder: where ``map.npz`` is.
         embeddings: of the run; a map of others is made anew.
-        most: pictures on the map; by default as many as the kept one was made for.
+        most: pictures on the map; by default as many as the kept one has, or ``AT_THE_END``.
 
     Raises:
         Absent: if there are too few pictures.
@@ -60,19 +60,19 @@ def positions(run_folder: Path, embeddings: Embeddings, most: int | None = None)
         raise ValueError(f"{most} points of a map: ask for {FEWEST_POINTS} to {MOST_POINTS:,}")
     if num_images < FEWEST_POINTS:
         raise Absent(f"A map needs {FEWEST_POINTS} pictures, the run has {num_images}.")
+    most = None if most is None else min(most, num_images)
     digest = blake2b(embeddings.values.tobytes(), digest_size=16).hexdigest()
     path = run_folder / layout.MAP
     kept = read_arrays(path, "") if array_names(path) >= KEPT else None
-    if kept is not None and str(kept["features"]) == digest:
-        made_for = int(kept["points"])
-        if most in (None, made_for) or max(most or 0, num_images) <= made_for:
-            x_y = np.stack([kept["x"], kept["y"]], axis=1)
-            return Positions(rows=kept["rows"], x_y=x_y, of=num_images)
-    most = most or AT_THE_END
+    is_current = kept is not None and str(kept["features"]) == digest
+    if kept is not None and is_current and most in (None, len(kept["rows"])):
+        x_y = np.stack([kept["x"], kept["y"]], axis=1)
+        return Positions(rows=kept["rows"], x_y=x_y, of=num_images)
+    wanted = most or min(AT_THE_END, num_images)
     # evenly, as sets are often sorted by class
-    rows = np.unique(np.linspace(0, num_images - 1, min(most, num_images)).round().astype(np.int64))
+    rows = np.linspace(0, num_images - 1, wanted).round().astype(np.int64)
     x_y = place(embeddings.values[rows])
-    _keep(path, rows, x_y, embeddings, digest, most)
+    _keep(path, rows, x_y, embeddings, digest)
     return Positions(rows=rows, x_y=x_y, of=num_images)
 
 
@@ -109,9 +109,8 @@ def _keep(
     x_y: Float[np.ndarray, "images 2"],
     embeddings: Embeddings,
     digest: str,
-    most: int,
 ) -> None:
-    """Write ``map.npz``: arrays rows, paths, x, y; which features they are of, and for how many."""
+    """Write ``map.npz``: arrays rows, paths, x, y, and a digest of the features they are of."""
     paths = np.array([embeddings.paths[row] for row in rows.tolist()])
     with replacing(path) as unfinished:
         np.savez_compressed(
@@ -121,5 +120,4 @@ def _keep(
             x=x_y[:, 0],
             y=x_y[:, 1],
             features=np.array(digest),
-            points=np.array(most),
         )

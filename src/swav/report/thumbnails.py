@@ -112,10 +112,10 @@ def _centre_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def data_address(image: Image.Image, *, lossless: bool) -> str:
+def data_address(image: Image.Image, *, lossless: bool, quality: int = 82) -> str:
     """Return a picture as WebP in an address."""
     encoded = io.BytesIO()
     # Without loss, quality is effort: the least is 20 times as fast and hardly larger.
-    effort = {"lossless": True, "quality": 0, "method": 0} if lossless else {"quality": 82}
+    effort = {"lossless": True, "quality": 0, "method": 0} if lossless else {"quality": quality}
     image.save(encoded, format="WEBP", **effort)
     return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
