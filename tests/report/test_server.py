@@ -62,6 +62,7 @@ NAMES = {"clustering": "prototypes", "names": {"0": "hats", "3": 'a "b", <c>'}}
 FOREIGN = (
     {"Origin": "http://example.com"},
     {"Origin": "null"},
+    {"Origin": ""},
     {"Origin": "http://localhost:1"},
     {"Host": "example.com"},
     {"Sec-Fetch-Site": "cross-site"},

@@ -9,7 +9,7 @@ const { names, x, y, near, cluster, label, classes, called, side } = data;
 const count = names.length, across = Math.ceil(Math.sqrt(count));
 const everyone = names.map((_, index) => index);
 const hasPictures = sheet !== null;
-const DOT = count > 5000 ? 1.6 : 3.2, REACH = 12, MOST_THUMBNAILS = 400, MOST_SHOWN = 200, MARGIN = 24;
+const DOT = count > 5000 ? 1.6 : 3.2, REACH = 12, MOST_THUMBNAILS = 400, MOST_SHOWN = 200, MOST_TITLES = 20, MARGIN = 24;
 
 const view = { scale: 1, left: 0, top: 0 };      // pixels = left + scale * x, of points from 0 to 10,000
 let width = 0, height = 0, hovered = -1, chosen = -1, drawing = false;
@@ -98,7 +98,8 @@ function paintTitles() {
   context.lineWidth = 4;
   context.strokeStyle = variable("--paper");
   context.fillStyle = variable("--ink");
-  for (const { number, column, row } of middles) {
+  for (const [place, { number, column, row }] of middles.entries()) {
+    if (place >= MOST_TITLES && !called[number]) continue;
     const text = called[number] ? `${number}: ${called[number]}` : String(number);
     const left = view.left + view.scale * column, top = view.top + view.scale * row;
     context.strokeText(text, left, top);
@@ -121,7 +122,7 @@ function paintHovered(ink) {
   thumbnail(context, hovered, left, top, size);
   context.imageSmoothingEnabled = true;
 }
-const middles = (() => {                           // of the 20 largest clusters
+const middles = (() => {                           // of every cluster, the largest first
   const members = new Map();
   cluster.forEach((number, index) => {
     if (number < 0) return;
@@ -129,7 +130,7 @@ const middles = (() => {                           // of the 20 largest clusters
     members.get(number).push(index);
   });
   const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-  return [...members].sort((a, b) => b[1].length - a[1].length).slice(0, 20).map(([number, rows]) => (
+  return [...members].sort((a, b) => b[1].length - a[1].length).map(([number, rows]) => (
     { number, column: middle(rows.map((row) => x[row])), row: middle(rows.map((row) => y[row])) }));
 })();
 
@@ -147,6 +148,9 @@ function zoom(factor, column = width / 2, row = height / 2) {
   view.scale = scale;
   draw();
 }
+const isSeen = (index) => seen([index]).length > 0;
+const zoomByKey = (factor) => chosen >= 0 && isSeen(chosen)
+  ? zoom(factor, across_(chosen), down(chosen)) : zoom(factor);
 function pan(right, downwards) { view.left += right; view.top += downwards; draw(); }
 function showOnMap(index) {
   const column = across_(index), row = down(index);
@@ -327,7 +331,7 @@ function step(forwards) {
 const KEYS = {
   ArrowLeft: () => pan(60, 0), ArrowRight: () => pan(-60, 0),
   ArrowUp: () => pan(0, 60), ArrowDown: () => pan(0, -60),
-  "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: fit,
+  "+": () => zoomByKey(1.4), "=": () => zoomByKey(1.4), "-": () => zoomByKey(1 / 1.4), 0: fit,
   Enter: () => { stepping = true; step(true); },
   " ": () => {
     if (chosen < 0) return;
