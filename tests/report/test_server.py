@@ -159,6 +159,13 @@ def test_a_run_in_training_has_a_page_that_follows_it(server: Server, copied: Pa
     assert b"1.111" in ask(server, "")[1]
 
 
+def test_a_folder_that_is_gone_is_said(server: Server, copied: Path) -> None:
+    shutil.rmtree(copied)
+    status, said = ask(server, "")
+    assert status == 500
+    assert b"is not a run folder" in said
+
+
 def test_the_page_saves_into_the_run_folder(opened: Opened, server: Server) -> None:
     opened.open(server.address)
     page = opened.page

@@ -4,6 +4,7 @@ import hmac
 import io
 import json
 import secrets
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,11 +71,18 @@ class Server(ThreadingHTTPServer):
         return f"{self.origin}/{self.token}/"
 
     def page(self) -> bytes:
-        """Return the page, made anew if what it shows has changed."""
+        """Return the page, made anew if what it shows has changed.
+
+        Raises:
+            Refused: if the run folder is gone or damaged.
+        """
         with self._lock:
             seen = self._stamps()
             if self._page[0] != seen:
-                self._page = (seen, page(self.run_folder, self.pictures, served=True))
+                try:
+                    self._page = (seen, page(self.run_folder, self.pictures, served=True))
+                except ValueError as error:
+                    raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
             return self._page[1]
 
     def picture(self, index: str) -> bytes:
@@ -107,6 +115,11 @@ class Server(ThreadingHTTPServer):
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not saved: {error}") from error
         return f"saved to {path.relative_to(self.run_folder)} in the run folder"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what failed, but not that a browser closed a page."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def _keep_names(self, body: Mapping[str, Any]) -> Path:
         names = {int(number): str(name).strip() for number, name in body["names"].items()}
