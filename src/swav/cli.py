@@ -63,6 +63,8 @@ VERBS = {
     "embed": "Write the embedding of every picture, in a stable order.",
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
     "search": "Find the pictures nearest to one, those like no other, or duplicates.",
+    "report": "Write the page of a run anew, with as many pictures on its map as asked for.",
+    "view": "Open the page of a run in a browser; names and selections are kept in its folder.",
     "import": "Make a run folder of the weights of others, which all verbs take.",
     "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
     "list": "Name the methods, backbones, recipes or evaluation tasks there are.",

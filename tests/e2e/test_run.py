@@ -89,7 +89,7 @@ def test_every_file_is_there(run: Path) -> None:
         *("report.html", "config.yaml", "run.json", "run.lock", "metrics.jsonl", "train.log"),
         *("model/config.json", "model/model.safetensors", "model/README.md"),
         *(f"checkpoints/step-{step:08d}/{name}" for step in (10, 12) for name in state),
-        *("embeddings.npz", "clusters.csv", "clusters.npz", "pictures/views.npz"),
+        *("embeddings.npz", "clusters.csv", "clusters.npz", "map.npz", "pictures/views.npz"),
         *(f"eval/{task}.json" for task in (*LABELLED_TASKS, "part_retrieval")),
     }
 

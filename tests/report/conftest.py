@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import chromium, opened
 from PIL import Image
 
 from swav.data.sources.open import SourceConfig
 from swav.data.sources.pictures import Pictures
+
+__all__ = ["chromium", "opened"]  # fixtures
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",

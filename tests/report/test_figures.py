@@ -34,13 +34,13 @@ def test_figures_say_their_last_values_and_stay_small(rows: int) -> None:
 
 
 def test_every_colour_follows_the_page() -> None:
-    for picture in [*curves(columns(20)), cluster_sizes([5, 3, 1])]:
+    for picture in [*curves(columns(20)), cluster_sizes([5, 3, 1], ["7", "0", "12"])]:
         assert re.findall(r"(?:fill|stroke): (?!var\(|none)[^;\"]*", picture.svg) == []
         assert "font-family" not in picture.svg
 
 
 def test_figures_share_no_names_that_they_refer_to() -> None:
-    figures = [*curves(columns(20)), cluster_sizes([5, 3, 1])]
+    figures = [*curves(columns(20)), cluster_sizes([5, 3, 1], ["7", "0", "12"])]
     names = [name for each in figures for name in set(re.findall(r' id="([^"]*)"', each.svg))]
     assert len(names) == len(set(names))
     for each in figures:
@@ -88,3 +88,11 @@ def test_the_probe_of_each_stage_is_drawn_beside_its_baselines(tmp_path: Path) -
     assert stages({"top1": 0.5}, {}) is None
     write_stages({"top1": 0.5}, {}, tmp_path / "none.svg")
     assert [path.name for path in tmp_path.iterdir()] == ["layers.svg"]
+
+
+def test_bars_bear_the_numbers_of_their_clusters() -> None:
+    few = cluster_sizes([5, 3, 1], ["7", "31", "12"]).svg
+    assert [few.count(f">{name}</text>") for name in ("7", "31", "12")] == [1, 1, 1]
+    many = cluster_sizes(list(range(60, 0, -1)), [f"{100 + place}" for place in range(60)]).svg
+    assert ">100</text>" in many
+    assert ">159</text>" in many

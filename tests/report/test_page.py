@@ -6,7 +6,9 @@ import io
 import json
 import shutil
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,13 @@ from swav.report.wording import printable
 from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Metric
 
-SECTIONS = ["scores", "curves", "views", "clusters", "neighbours", "bad-files", "settings"]
-VOID = {"meta", "img"}
+SECTIONS = ["map", "clusters", "scores", "curves", "views", "neighbours", "bad-files", "settings"]
+VOID = {"meta", "img", "input"}
 HARMLESS = VOID | {"html", "head", "title", "style", "body", "header", "main", "nav", "section"}
 HARMLESS |= {"article", "h1", "h2", "h3", "p", "a", "b", "strong", "span", "bdi", "div", "dl", "dt"}
 HARMLESS |= {"dd", "ul", "li", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td"}
-HARMLESS |= {"details", "summary", "pre"}
+HARMLESS |= {"details", "summary", "pre", "code", "ol"}
+HARMLESS |= {"script", "noscript", "canvas", "form", "label", "input", "select", "option", "button"}
 DRAWN = {"svg", "g", "defs", "path", "use", "text", "tspan", "rect", "clippath"}
 FETCHING = {"src", "href", "srcset", "action", "formaction", "data", "poster", "xlink:href", "ping"}
 
@@ -140,7 +143,36 @@ def test_the_policy_comes_before_anything_it_guards(page: Element) -> None:
     assert rules["default-src"] == "'none'"
     assert rules["img-src"] == "data:"
     assert rules["style-src"] == "'unsafe-inline'"
-    assert "script-src" not in rules
+    data, script = page.all("script")
+    assert data.attributes == {"type": "application/json", "id": "map-data"}
+    assert script.attributes == {}
+    (text,) = script.children
+    assert isinstance(text, str)
+    hashed = base64.b64encode(sha256(text.encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{hashed}'"
+    assert "connect-src" not in rules
+
+
+def test_the_map_holds_every_picture_as_the_files_have_it(
+    page: Element, run_folder: Path, colours: Colours
+) -> None:
+    data = json.loads(page.all("script")[0].text)
+    assert data["names"] == [printable(name) for name in colours]
+    with (run_folder / "clusters.csv").open(errors="surrogateescape", newline="") as file:
+        assert data["cluster"] == [int(row["cluster"]) for row in csv.DictReader(file)]
+    with np.load(run_folder / "embeddings.npz") as saved:
+        values, labels = saved["embeddings"], saved["labels"]
+    assert data["label"] == labels.tolist()
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    cosines = unit @ unit.T - 2 * np.eye(len(unit))
+    assert [near[0] for near in data["near"]] == cosines.argmax(axis=1).tolist()
+    (sheet,) = page.all("img", id="map-sheet")
+    picture = Image.open(io.BytesIO(base64.b64decode(sheet.attributes["src"].split(",", 1)[1])))
+    side, across = data["side"], picture.width // data["side"]
+    for index, colour in enumerate(colours.values()):
+        place = (index % across * side + side // 2, index // across * side + side // 2)
+        pixel = np.array(picture.convert("RGB").getpixel(place), dtype=np.int64)
+        assert abs(pixel - colour).max() <= 8
 
 
 def test_hostile_texts_are_shown_as_they_are(page: Element, colours: Colours) -> None:
@@ -176,10 +208,47 @@ def test_scores_are_those_of_the_files(page: Element, run_folder: Path) -> None:
     assert [each.text for each in rows["gain"].all("td")] == ["1.250", *4 * ["\u2013"]]
     bold = [name for name, row in rows.items() if row.attributes.get("class") == "best"]
     assert bold == ["top-1 accuracy, k = 5"]
-    header = page.all("header")[0].text
-    assert "3.9 points above the untrained network (57.4 %)" in header
-    assert "4.2 points below raw pixels (65.5 %)" in header
-    assert "not clearly different from patch k-means (60.0 %)" in header
+    text = section(page, "scores").text
+    assert "3.9 points above the untrained network (57.4 %)" in text
+    assert "4.2 points below raw pixels (65.5 %)" in text
+    assert "not clearly different from patch k-means (60.0 %)" in text
+
+
+def test_the_first_screen_says_whether_it_is_any_good(page: Element) -> None:
+    (header,) = page.all("header")
+    assert "The training is healthy: the loss ended 62 % below" in header.text
+    assert "Better than the untrained network in the one measure." in header.text
+    worse = "Not better than raw pixels or patch k-means by nearest neighbours."
+    assert worse in header.text
+    assert "swav train DATA --init timm" in [each.text for each in header.all("code")]
+    numbers = [
+        each for each in header.all("div") if each.attributes.get("class", "").startswith("number ")
+    ]
+    assert 1 <= len(numbers) <= 8
+    assert all("good: " in each.text for each in numbers)
+    largest = [each.text for each in header.all("h3")]
+    assert len(largest) == 6
+    assert largest[0] == "Cluster 0"
+    (scores,) = section(page, "scores").all("details")
+    assert scores.all("table")
+    assert "open" not in scores.attributes
+
+
+def test_a_measure_without_a_baseline_is_left_out_where_others_have_one() -> None:
+    metrics = {"accuracy": 0.5, "silhouette": 0.05}
+    evaluation = Evaluation(
+        task="some",
+        title="Some",
+        protocol={},
+        metrics=metrics,
+        about={name: Metric(title=name) for name in metrics},
+        lead=None,
+        intervals={},
+        baselines={"random": {"accuracy": 0.4}},
+    )
+    table = evaluation_table(evaluation)
+    assert [row.metric for row in table.rows] == ["accuracy"]
+    assert table.alone == ("silhouette",)
 
 
 def test_bold_is_better_whichever_way_that_is() -> None:
@@ -270,17 +339,23 @@ def test_a_folder_without_files_still_gives_every_section_a_sentence(tmp_path: P
     for name in SECTIONS:
         assert [each.text for each in section(page, name).all("p", **{"class": "absent"})]
     assert page.all("h1")[0].text == "A network trained on pictures, without labels"
+    assert not page.all("nav")
+    assert "Whether it is any good is not known" in page.all("header")[0].text
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        {"eval/knn.json": "scores", "metrics.jsonl": "curves", "clusters.csv": "clusters"},
-        {"pictures/views.npz": "views", "embeddings.npz": "neighbours", "run.json": "settings"},
+        {"clusters.csv": ["clusters"], "eval/knn.json": ["scores"], "metrics.jsonl": ["curves"]},
+        {
+            "embeddings.npz": ["map", "neighbours"],
+            "pictures/views.npz": ["views"],
+            "run.json": ["settings"],
+        },
     ],
 )
 def test_a_broken_file_costs_its_own_section_only(
-    run_folder: Path, tmp_path: Path, broken: dict[str, str]
+    run_folder: Path, tmp_path: Path, broken: dict[str, list[str]]
 ) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run_folder, copied)
@@ -288,7 +363,11 @@ def test_a_broken_file_costs_its_own_section_only(
         (copied / file).write_bytes(b"\x00\xff not what it should be")
     page = parse(write_report(copied))
     without = [each for each in page.all("section") if each.all("p", **{"class": "absent"})]
-    assert [each.attributes["id"] for each in without] == list(broken.values())
+    assert {each.attributes["id"] for each in without} == set(chain(*broken.values()))
+    links = {each.attributes["href"] for each in page.all("nav")[0].all("a")}
+    # config.yaml and another evaluation are still there
+    empty = set(chain(*broken.values())) - {"settings", "scores"}
+    assert links.isdisjoint(f"#{name}" for name in empty)
 
 
 def test_without_pictures_names_stand_in_their_place(run_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SOURCE = Path(swav.__file__).parent
 NAMES = (
     *(layout.CONFIG, layout.RECORD, layout.METRICS, layout.LOG, layout.LOCK, layout.BAD_FILES),
     *(layout.CHECKPOINTS, layout.EMBEDDINGS, layout.CLUSTERS, layout.REPORT, layout.NAMES),
-    Path(layout.VIEWS).name,
+    *(Path(layout.VIEWS).name, layout.MAP),
 )
 WORDS = "|".join(map(re.escape, NAMES))
 SPELLED = re.compile(rf"(?<![\w.-])(({WORDS})(?!\w)|{layout.EVALUATIONS}/)")

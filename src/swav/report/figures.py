@@ -61,6 +61,8 @@ STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
 }
 
+MOST_NAMES = 12
+"""Below the bars of clusters."""
 MOST_POINTS = 300
 """A longer curve is drawn as the means of this many stretches of steps, over their range."""
 
@@ -92,10 +94,15 @@ def curves(columns: Mapping[str, Column]) -> list[PageFigure]:
     return [picture for picture in drawn if picture is not None]
 
 
-def cluster_sizes(sizes: Sequence[int]) -> PageFigure:
-    """Return the sizes of all clusters as bars, the largest first, beside an equal share."""
+def cluster_sizes(sizes: Sequence[int], names: Sequence[str]) -> PageFigure:
+    """Return the sizes of all clusters as bars, the largest first, beside an equal share.
+
+    The horizontal axis bears the ``names``, as many as there is room for.
+    """
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "cluster-sizes"}):
-        figure, axes = _axes("Cluster, largest first", "Pictures")
+        figure, axes = _axes("Number of the cluster, the largest first", "Pictures")
+        shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_NAMES)).astype(int))
+        axes.set_xticks(shown + 1, [names[place].replace("$", r"\$") for place in shown])
         axes.bar(np.arange(1, len(sizes) + 1), sizes, width=0.8, color=ACCENT, linewidth=0)
         mean = sum(sizes) / len(sizes)
         axes.axhline(mean, color=WARM, linewidth=1.2, dashes=(4, 3))
@@ -103,6 +110,8 @@ def cluster_sizes(sizes: Sequence[int]) -> PageFigure:
         _label_ends(axes, [(mean, f"equal share\n{mean:,.0f}", WARM)])
         svg = _svg(figure, f"Sizes of {len(sizes)} clusters")
     caption = "Sizes of all clusters, beside what each would hold if all were equal."
+    if len(names) > MOST_NAMES:
+        caption += " Some of their numbers are below the bars."
     return PageFigure(title="Sizes", caption=caption, svg=svg)
 
 

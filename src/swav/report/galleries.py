@@ -45,7 +45,9 @@ class Views:
 class Sheet:
     """The most typical members of a cluster."""
 
+    number: str
     name: str
+    """The number, and what people call it."""
     size: str
     remark: str
     tiles: tuple[Tile, ...]
@@ -115,6 +117,7 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
         )
     sheets = [
         Sheet(
+            number=printable(cluster.name),
             name=printable(_with_name(cluster.name, names)),
             size=count(len(cluster.paths), "picture"),
             remark=_majority([classes[path] for path in cluster.paths if path in classes]),
@@ -129,9 +132,8 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
         ("Median", f"{np.median(sizes):,.0f}"),
         ("Smallest", f"{sizes[-1]:,}"),
     )
-    return Clusters(
-        summary=f"{summary}.", facts=facts, sizes=cluster_sizes(sizes), sheets=tuple(sheets)
-    )
+    figure = cluster_sizes(sizes, [printable(cluster.name) for cluster in every])
+    return Clusters(summary=f"{summary}.", facts=facts, sizes=figure, sheets=tuple(sheets))
 
 
 def nearest_pictures(embeddings: Embeddings, album: Album) -> list[Query]:

@@ -1,8 +1,10 @@
 """From a run folder to ``report.html``: gather the sections, fill the template, write one file."""
 
 import math
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from swav.data.sources.pictures import Pictures
-from swav.report import figures, galleries, wording
+from swav.report import figures, galleries, verdict, wording
+from swav.report.map_data import picture_map
 from swav.report.thumbnails import Album
 from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
@@ -27,6 +30,17 @@ from swav.run_folder.readers import (
 from swav.run_folder.result import Metric
 
 MOST_BAD_FILES = 200
+MENU = (
+    ("map", "Map", "map"),
+    ("clusters", "Clusters", "clusters"),
+    ("scores", "Scores", "tables"),
+    ("curves", "Curves", "curves"),
+    ("views", "Views", "views"),
+    ("neighbours", "Neighbours", "queries"),
+    ("bad-files", "Bad files", "bad_files"),
+    ("settings", "Settings", "settings"),
+)
+"""The sections: id, title, and the part of the content that says whether there is something."""
 
 Content = TypeVar("Content")
 
@@ -50,35 +64,67 @@ class Table:
     title: str
     protocol: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
+    alone: tuple[str, ...] = ()
+    """Metrics that are left out, for no baseline has them."""
 
 
-def write_report(run_folder: Path, pictures: Pictures | None = None) -> Path:
+def write_report(
+    run_folder: Path, pictures: Pictures | None = None, *, map_points: int | None = None
+) -> Path:
     """Write ``report.html`` into a run folder and return its path.
 
-    The page is one file that fetches nothing and runs no script. A section whose file is absent
-    from the folder says so in a sentence. ``pictures`` are the ones that ``embeddings.npz`` and
-    ``clusters.csv`` name; without them the page shows names in place of thumbnails.
+    The page is one file that fetches nothing and runs no script but its own. A section whose file
+    is absent from the folder says so in a sentence. ``pictures`` are the ones that
+    ``embeddings.npz`` and ``clusters.csv`` name; without them the page shows names in place of
+    thumbnails. ``map_points`` is the most pictures on the map, by default as many as before, or
+    2,000.
 
     Raises:
-        ValueError: ``run_folder`` is not a folder.
+        ValueError: ``run_folder`` is not a folder, or ``map_points`` is out of range.
     """
     run_folder = Path(run_folder)
-    if not run_folder.is_dir():
-        raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
-    # a page that needs neither network nor script opens under any policy
-    page = _template().render(_content(run_folder, pictures))
     target = run_folder / layout.REPORT
-    # file names may hold what UTF-8 cannot encode
-    write_atomically(target, page.encode("utf-8", "backslashreplace"))
+    write_atomically(target, page(run_folder, pictures, map_points=map_points))
     return target
 
 
+def page(
+    run_folder: Path,
+    pictures: Pictures | None,
+    *,
+    map_points: int | None = None,
+    served: bool = False,
+) -> bytes:
+    """Return what ``write_report`` writes; a page that is ``served`` sends what is to be saved."""
+    if not run_folder.is_dir():
+        raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
+    content = _content(run_folder, pictures, map_points, served=served)
+    # file names may hold what UTF-8 cannot encode
+    return _template().render(content).encode("utf-8", "backslashreplace")
+
+
 def evaluation_table(evaluation: Evaluation, baselines: Sequence[str]) -> Table:
-    """Return the cells of one evaluation's part of the table, a column for each baseline."""
+    """Return the cells of one evaluation's part of the table, a column for each baseline.
+
+    Where there are baselines, a metric that none of them has is left out: alone it misleads.
+    """
+    compared = set().union(*evaluation.baselines.values()) if evaluation.baselines else None
+    alone = [
+        metric
+        for metric in evaluation.metrics
+        if compared is not None
+        and metric not in compared
+        and evaluation.about[metric].higher_is_better is not None
+    ]
     return Table(
         title=wording.evaluation_title(evaluation),
         protocol=tuple(flat(evaluation.protocol)),
-        rows=tuple(_row(evaluation, metric, baselines) for metric in evaluation.metrics),
+        rows=tuple(
+            _row(evaluation, metric, baselines)
+            for metric in evaluation.metrics
+            if metric not in alone
+        ),
+        alone=tuple(wording.printable(evaluation.about[metric].title) for metric in alone),
     )
 
 
@@ -96,34 +142,28 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return lines
 
 
-def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
+def _content(
+    run_folder: Path, pictures: Pictures | None, map_points: int | None, *, served: bool
+) -> dict[str, Any]:
     run = _or_absent(lambda: read_run(run_folder))
     known = {} if isinstance(run, Absent) else run
     columns = _or_absent(lambda: read_curves(run_folder))
+    curves = {} if isinstance(columns, Absent) else columns
     evaluated = _or_absent(lambda: read_evaluations(run_folder))
     evaluations = [] if isinstance(evaluated, Absent) else wording.in_order(evaluated[0])
     album = Album(pictures)
     embeddings = _or_absent(lambda: read_embeddings(run_folder))
     rows = None if isinstance(embeddings, Absent) else embeddings
-    cards = map(wording.scorecard, evaluations)
-    baselines = wording.baselines_of(evaluations)
-    return {
+    content = {
         "name": wording.printable(run_folder.resolve().name),
-        "headline": wording.headline(known),
-        "drawbacks": [wording.private(line) for line in wording.drawbacks(known, evaluations)],
-        "verdict": wording.verdict(known),
-        "findings": wording.findings(evaluations),
-        "warning": "" if isinstance(columns, Absent) else wording.warning(columns),
-        "facts": _facts(known, {} if isinstance(columns, Absent) else columns),
-        "cards": [card for card in cards if card is not None],
-        "baselines": [wording.baseline_title(name) for name in baselines],
-        "tables": evaluated
-        if isinstance(evaluated, Absent)
-        else [evaluation_table(evaluation, baselines) for evaluation in evaluations],
-        "stages": _stages(evaluations),
-        "unreadable": []
-        if isinstance(evaluated, Absent)
-        else [wording.printable(name) for name in evaluated[1]],
+        **_first_screen(known, curves, evaluations, run_folder.resolve().name),
+        "served": served,
+        "map": embeddings
+        if isinstance(embeddings, Absent)
+        else _or_absent(
+            lambda: picture_map(run_folder, embeddings, album, most=map_points, served=served)
+        ),
+        **_scores(evaluated, evaluations),
         "curves": columns if isinstance(columns, Absent) else figures.curves(columns),
         "views": _or_absent(lambda: galleries.views(run_folder, album)),
         "clusters": _or_absent(lambda: galleries.clusters(run_folder, album, rows)),
@@ -134,6 +174,51 @@ def _content(run_folder: Path, pictures: Pictures | None) -> dict[str, Any]:
         "bad_files": _or_absent(lambda: _bad_files(run_folder)),
         "settings": _or_absent(lambda: _settings(run_folder)),
         "environment": run if isinstance(run, Absent) else flat(run),
+    }
+    return content | {"menu": [(id, title) for id, title, part in MENU if _has(content[part])]}
+
+
+def _has(part: object) -> bool:
+    """Return whether a section has more to show than why it is empty."""
+    return not isinstance(part, Absent) and part != []
+
+
+def _first_screen(
+    record: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    evaluations: Sequence[Evaluation],
+    name: str,
+) -> dict[str, Any]:
+    """Return what a reader sees first."""
+    health = verdict.health_line(curves)
+    return {
+        "headline": wording.headline(record),
+        "drawbacks": [wording.private(line) for line in wording.drawbacks(record, evaluations)],
+        "verdict": [
+            *([] if health is None else [health]),
+            *verdict.verdict_lines(record, evaluations),
+        ],
+        "numbers": verdict.numbers(evaluations, curves),
+        "steps": verdict.next_steps(record, evaluations, curves, run=wording.printable(name)),
+        "facts": _facts(record, curves),
+    }
+
+
+def _scores(
+    evaluated: tuple[list[Evaluation], list[str]] | Absent, evaluations: Sequence[Evaluation]
+) -> dict[str, Any]:
+    """Return the content of the section of scores."""
+    cards, baselines = map(wording.scorecard, evaluations), wording.baselines_of(evaluations)
+    unreadable = [] if isinstance(evaluated, Absent) else evaluated[1]
+    return {
+        "findings": wording.findings(evaluations),
+        "cards": [card for card in cards if card is not None],
+        "baselines": [wording.baseline_title(name) for name in baselines],
+        "tables": evaluated
+        if isinstance(evaluated, Absent)
+        else [evaluation_table(each, baselines) for each in evaluations],
+        "stages": _stages(evaluations),
+        "unreadable": [wording.printable(name) for name in unreadable],
     }
 
 
@@ -216,5 +301,9 @@ def _template() -> Template:
     )
     environment.tests["absent"] = lambda value: isinstance(value, Absent)
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
+    script = folder.joinpath("map.js").read_text(encoding="utf-8")
+    # the policy of the page lets this script run and no other
+    script_hash = b64encode(sha256(script.encode()).digest()).decode("ascii")
     template = folder.joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template, globals={"style": Markup(style)})
+    own = {"style": Markup(style), "script": Markup(script), "script_hash": script_hash}
+    return environment.from_string(template, globals=own)

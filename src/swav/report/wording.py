@@ -106,7 +106,8 @@ def headline(run: Mapping[str, Any]) -> str:
     """Return what was trained on what, in one sentence."""
     method = run.get("method_title") or run.get("method")  # earlier runs have no title
     by = f" with {printable(method)}" if method else ""
-    backbone = printable(run.get("backbone") or "network")
+    # its other arguments would fill the headline; they stand among the settings
+    backbone = printable(run.get("backbone") or "network").partition(" (")[0]
     pictures = "pictures"
     if isinstance(run.get("num_images"), int):
         pictures = count(run["num_images"], "picture")
@@ -142,7 +143,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
 
 def warning(curves: Mapping[str, np.ndarray]) -> str:
     """Return what is wrong with a run that ended collapsed, the empty string for a healthy one."""
-    loss, ln_k, used = (_last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
+    loss, ln_k, used = (last(curves, name) for name in ("loss", "ln_k", "prototypes_used"))
     # collapsed runs ended within 0.2 % of ln K, the cured one was 22 % below it (docs/log.md)
     if abs(loss - ln_k) <= 0.01 * ln_k:
         return (
@@ -232,16 +233,26 @@ def _below_baselines(evaluation: Evaluation) -> str:
     )
 
 
-def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
+def standing(evaluation: Evaluation, baseline: str) -> int:
+    """Return 1 if the leading metric is better than that of a baseline, -1 if worse, else 0."""
+    metric = evaluation.lead
+    assert metric is not None
     value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
     low, high = evaluation.intervals.get(metric, (value, value))
-    about = evaluation.about[metric]
-    name = f"{BASELINES[baseline]} ({score(about, reference)})"
-    is_better = reference < low if about.higher_is_better else reference > high
-    began = f"{'' if is_better else 'not '}better than where it began, "
-    first = began if baseline == "start" and about.higher_is_better is not None else ""
     # within the interval of the pictures, a difference is not claimed
     if low <= reference <= high:
+        return 0
+    higher = 1 if value > reference else -1
+    return -higher if evaluation.about[metric].higher_is_better is False else higher
+
+
+def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
+    value, reference = evaluation.metrics[metric], evaluation.baselines[baseline][metric]
+    about, outcome = evaluation.about[metric], standing(evaluation, baseline)
+    name = f"{BASELINES[baseline]} ({score(about, reference)})"
+    began = f"{'' if outcome > 0 else 'not '}better than where it began, "
+    first = began if baseline == "start" and about.higher_is_better is not None else ""
+    if not outcome:
         return f"{first}not clearly different from {name}"
     gap = f"{100 * abs(value - reference):.1f} points" if about.is_share else "clearly"
     return f"{first}{gap} {'above' if value > reference else 'below'} {name}"
@@ -251,7 +262,8 @@ def _percent(value: float, full: float) -> float:
     return round(min(max(100 * value / full, 0.0), 100.0), 2)
 
 
-def _last(curves: Mapping[str, np.ndarray], name: str) -> float:
+def last(curves: Mapping[str, np.ndarray], name: str) -> float:
+    """Return the last finite value of a curve, NaN if it has none."""
     finite = curves[name][np.isfinite(curves[name])] if name in curves else np.zeros(0)
     return float(finite[-1]) if len(finite) else math.nan
 

@@ -98,7 +98,7 @@ def read_cluster_names(run_folder: Path, clustering: str) -> dict[int, str]:
     if not path.exists():
         return {}
     found: dict[tuple[str, int], str] = {}
-    for line, row in enumerate(_name_rows(path), start=2):
+    for line, row in enumerate(name_rows(path), start=2):
         cluster = str(row["cluster"]).strip()
         if not cluster.isdecimal():
             raise ValueError(f"{path}, line {line}: cluster {cluster!r} is no number")
@@ -113,14 +113,18 @@ def read_cluster_names(run_folder: Path, clustering: str) -> dict[int, str]:
     return {cluster: name for (of, cluster), name in found.items() if of == clustering and name}
 
 
+def clustering_in_run(run_folder: Path) -> str:
+    """Return which clustering ``clusters.csv`` holds."""
+    beside = run_folder / layout.CLUSTER_PROBABILITIES
+    if "clustering" in array_names(beside):
+        return str(read_arrays(beside, "", only=("clustering",))["clustering"])
+    return PROTOTYPES  # earlier versions had no other
+
+
 def names_in_run(run_folder: Path) -> dict[int, str]:
     """Return the names of the clusters of ``clusters.csv``; a damaged ``names.csv`` has none."""
-    beside = run_folder / layout.CLUSTER_PROBABILITIES
-    clustering = PROTOTYPES  # earlier versions had no other
-    if "clustering" in array_names(beside):
-        clustering = str(read_arrays(beside, "", only=("clustering",))["clustering"])
     try:
-        return read_cluster_names(run_folder, clustering)
+        return read_cluster_names(run_folder, clustering_in_run(run_folder))
     except ValueError as error:
         logger.warning("no names of clusters: %s", error)
         return {}
@@ -131,7 +135,8 @@ def is_clustering(name: str) -> bool:
     return name == PROTOTYPES or (name.startswith("k=") and name[2:].isdecimal())
 
 
-def _name_rows(path: Path) -> list[dict[str, str]]:
+def name_rows(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a ``names.csv``; raises ``ValueError`` if it is damaged."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets add the mark
             rows = csv.DictReader(file, strict=True)

@@ -38,6 +38,10 @@ EVALUATIONS = "eval"
 FEATURES = "features"
 """Of evaluations, so that the same network sees the same pictures once."""
 VIEWS = "pictures/views.npz"
+MAP = "map.npz"
+"""Where pictures lie on the map of the report: arrays rows, paths, x, y."""
+SELECTIONS = "selections"
+"""One CSV file for each selection of pictures that a person named."""
 REPORT = "report.html"
 
 
@@ -59,6 +63,11 @@ def clustering(run_folder: Path, name: str) -> Path:
 def export(run_folder: Path, name: str) -> Path:
     """Return where the network is in a format."""
     return run_folder / EXPORTS / name
+
+
+def selection(run_folder: Path, name: str) -> Path:
+    """Return where a selection of pictures is."""
+    return run_folder / SELECTIONS / f"{name}.csv"
 
 
 def is_run(folder: Path) -> bool:
