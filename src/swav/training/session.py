@@ -259,6 +259,7 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
             backbone=config.backbone.title,
             **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
+            fingerprint=session.pictures.fingerprint,
             seed=config.seed,
             command=shlex.join(sys.argv),
             started=now(),

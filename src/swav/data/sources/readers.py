@@ -48,6 +48,14 @@ class Reader(ABC):
         """Return bytes that change when the picture does: of a file its size and time."""
         return self.picture(row, channels).numpy().tobytes()
 
+    def content(self, row: int, channels: int) -> bytes:
+        """Return what a picture is read from, wherever that lies; by default its pixels."""
+        return self.picture(row, channels).numpy().tobytes()
+
+    def num_bytes(self, _row: int) -> int:
+        """Return the length of what a picture is read from, 0 where only reading would tell."""
+        return 0
+
 
 class Contents(NamedTuple):
     """What a data set on the disk turned out to hold."""
@@ -136,6 +144,14 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.stamp(int(self._rows[row]), channels)
 
+    def content(self, row: int, channels: int) -> bytes:
+        """Return what the other reader gives."""
+        return self._reader.content(int(self._rows[row]), channels)
+
+    def num_bytes(self, row: int) -> int:
+        """Return what the other reader gives."""
+        return self._reader.num_bytes(int(self._rows[row]))
+
 
 class Encoded(Reader):
     """Pictures that are decoded from a file or from bytes when they are asked for."""
@@ -176,6 +192,15 @@ class Files(Encoded):
         status = os.stat(self.source(row))
         return f"{status.st_size} {status.st_mtime_ns}".encode()
 
+    def content(self, row: int, _channels: int) -> bytes:
+        """Return the bytes of a file."""
+        with open(self.source(row), "rb") as file:
+            return file.read(decode.MAX_FILE_BYTES)
+
+    def num_bytes(self, row: int) -> int:
+        """Return the size of a file."""
+        return os.stat(self.source(row)).st_size
+
 
 class Archive(Encoded):
     """Pictures inside a zip or tar."""
@@ -206,6 +231,14 @@ class Archive(Encoded):
         """Return size and time of the archive, and where in it the member is."""
         status = os.stat(self._path)
         return f"{status.st_size} {status.st_mtime_ns} {self._extents[row].tolist()}".encode()
+
+    def content(self, row: int, _channels: int) -> bytes:
+        """Return the bytes of a member, as they would stand in a file."""
+        return self.source(row)
+
+    def num_bytes(self, row: int) -> int:
+        """Return the unpacked size of a member."""
+        return int(self._extents[row, 2])
 
 
 class Images(Reader):
