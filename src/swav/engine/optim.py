@@ -10,6 +10,7 @@ import torch
 from timm.optim.lars import Lars
 from torch import nn
 
+from swav.config import check_ranges
 from swav.engine.objective import Clock
 
 
@@ -46,6 +47,18 @@ class OptimConfig:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")
+        check_ranges(
+            self,
+            batch_size="[2, inf)",
+            accumulate="[1, inf)",
+            learning_rate="(0, inf)",
+            start_learning_rate="[0, inf)",
+            final_learning_rate="[0, inf)",
+            warmup_epochs="[0, inf)",
+            weight_decay="[0, inf)",
+            momentum="[0, 1)",
+            clip_norm="(0, inf)",
+        )
 
     def build(
         self, module: nn.Module, lr_multipliers: Mapping[str, float] = MappingProxyType({})

@@ -111,7 +111,10 @@ class Start:
             backbone = None if self.backbone is None else BackboneConfig(name=self.backbone)
             init = self.init or RANDOM
             config = make_config(self.recipe_name, facts, device, init=init, backbone=backbone)
-        return self._with_shorthands(config)
+        try:
+            return self._with_shorthands(config)
+        except ValueError as error:  # of a value that was typed, not of a file
+            raise UsageError(str(error)) from error
 
     def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
         if self.init is not None:

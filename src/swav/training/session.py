@@ -33,7 +33,7 @@ from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
 from swav.run_folder.state import flatten, restore
 from swav.training import machine
-from swav.training.networks import build_objective
+from swav.training.networks import build_objective, check_sizes
 from swav.training.outputs import draw_views
 from swav.training.start import StartWeights
 
@@ -108,6 +108,7 @@ def start_session(
         weights=None if start is None else start.tensors,
         allow_factory=allow_factory,
     )
+    check_sizes(config, objective)
     prepare_network(
         objective,
         fabric,
