@@ -270,19 +270,19 @@ class Arrays(Reader):
         num_images: int,
         *,
         channels_last: bool,
-        unit: bool,
+        largest: float,
     ) -> None:
         self._get = get
         self._num_images = num_images
         self._channels_last = channels_last
-        self._unit = unit
+        self._largest = largest
 
     def __len__(self) -> int:
         return self._num_images
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return an array as bytes."""
-        values = to_bytes(np.asarray(self._get(row)), unit=self._unit)
+        values = to_bytes(np.asarray(self._get(row)), largest=self._largest)
         if values.ndim == 2:
             values = values[None]
         elif self._channels_last:
@@ -297,9 +297,12 @@ class Arrays(Reader):
 
 
 def to_bytes(
-    values: Shaped[np.ndarray, "*shape"], *, unit: bool | None
+    values: Shaped[np.ndarray, "*shape"], *, largest: float
 ) -> UInt8[np.ndarray, "*shape"]:
-    """Return numbers as bytes: 16 bits keep their upper 8, floats are of 0..1 or of 0..255.
+    """Return numbers as bytes, whose range is told by the largest of the whole set.
+
+    Floats are of 0..1 or of 0..255. Of 16 bits the upper 8 are kept, unless the set has no number
+    above 255: programs write bytes in that type too.
 
     Raises:
         ValueError: If values lie outside of 0..255.
@@ -308,11 +311,11 @@ def to_bytes(
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype == np.uint16:
+    if values.dtype == np.uint16 and largest > 255:
         # as decode does with files of 16 bits
         return (values >> 8).astype(np.uint8)
     if values.dtype.kind == "f":
-        return decode.floats_to_bytes(values, unit=unit)
+        return decode.floats_to_bytes(values, unit=largest <= 1)
     if values.dtype.kind not in "iu":
         raise ValueError(f"pictures of type {values.dtype}: make them uint8")
     if values.min() < 0 or values.max() > 255:
