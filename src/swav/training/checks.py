@@ -85,7 +85,7 @@ def check_content(pictures: Pictures) -> None:
     _, sample = readable(pictures, rows.tolist())
     if len(sample) < 2 or not all(torch.equal(sample[0], other) for other in sample[1:]):
         return
-    values = sample[0].unique().tolist()
+    values = torch.unique(sample[0]).tolist()
     kind = f"every value is {values[0]}" if len(values) == 1 else "they are copies of one"
     raise ValueError(
         f"all {len(sample)} pictures that were looked at, of {len(pictures)}, are the same "

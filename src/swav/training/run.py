@@ -291,8 +291,8 @@ def _without_pictures(session: Session, seconds: float, error: LoadingError) -> 
     """Save what there is, and say how to go on; other ranks would not take part in saving."""
     step = session.clock.step
     saved = step > 0 and distributed.world_size() == 1 and save(session, seconds)
-    where = f"step {step} is saved" if saved else f"saved until step {max(session.saved_step, 0)}"
-    return LoadingError(f"{error}. The run is {where}: --resume --out {session.folder} continues")
+    where = f"step {step} is saved" if saved else f"step {max(session.saved_step, 0)} was the last"
+    return LoadingError(f"{error}; {where}: continue with --resume --out {session.folder}")
 
 
 def _unsaved(session: Session) -> OSError:

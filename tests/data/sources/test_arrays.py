@@ -159,7 +159,7 @@ def test_an_array_file_takes_no_more_memory_than_is_allowed(tmp_path: Path):
     np.savez_compressed(path, pictures=np.zeros((2000, 256, 256, 1), np.uint8), labels=[0] * 2000)
     assert path.stat().st_size < 10**6
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"bomb.npz: pictures takes 0\.12 GiB, .* 0\.1 .*\.npy"):
+    with pytest.raises(ValueError, match=r"bomb.npz: pictures takes 0\.12 GiB, .* 0\.1, .*\.npy"):
         opened(path, max_memory_gib=0.1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -170,9 +170,9 @@ def test_an_array_file_takes_no_more_memory_than_is_allowed(tmp_path: Path):
 def test_labels_are_named_only_where_there_are_pictures():
     labels = np.full(6, 20261124)
     labels[2:] = 10**12
-    started = time.monotonic()
+    started = time.process_time()
     pictures = from_arrays(STACK, labels)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert pictures.classes == ("20261124", "1000000000000")
     assert pictures.labels.tolist() == [0, 0, 1, 1, 1, 1]
     assert from_arrays(STACK, [0, 2, 2, 0, 0, 4]).classes == ("0", "1", "2", "3", "4")
