@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from multiprocessing import active_children
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -268,8 +269,8 @@ def _watched(
     while done < len(numbers):
         try:
             item = _next(started)
-        except RuntimeError as error:
-            killed = [process for process in started.processes if process.exitcode]
+        except (RuntimeError, OSError, EOFError) as error:  # some of a pipe that is no more
+            killed = _killed(started.processes)
             if killed and restarts:
                 restarts -= 1
                 logger.warning("%s; others take over", _fate(killed[0]))
@@ -303,6 +304,13 @@ def _next(started: "_Started") -> Any:
 def _raise_if_ended(*_: object) -> None:
     if any(process.exitcode for process in _awaited):
         raise RuntimeError("a loading process ended")
+
+
+def _killed(processes: Sequence[BaseProcess]) -> list[BaseProcess]:
+    """Return those that ended as they should not; a pipe may break a moment before."""
+    if processes:
+        wait([process.sentinel for process in processes], timeout=1)
+    return [process for process in processes if process.exitcode]
 
 
 def _fate(process: BaseProcess) -> str:
