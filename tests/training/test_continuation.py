@@ -40,7 +40,7 @@ def test_checkpoints_that_are_gone_are_missed(tmp_path: Path) -> None:
     shutil.rmtree(run / layout.CHECKPOINTS)
     with pytest.raises(ValueError, match=r"step 4 was saved.*bring it back.*--init .*model"):
         train(data, config=config, out=run, resume=True)
-    with pytest.raises(ValueError, match=r"lost its checkpoints, the last of step 4"):
+    with pytest.raises(ValueError, match=r"lost what it saved, the last at step 4"):
         trained_run.load(run)
 
 

@@ -165,7 +165,7 @@ def load(
     if checkpoint is None:
         if record.get("saved_step"):
             raise ValueError(
-                f"{folder} has lost its checkpoints, the last of step {record['saved_step']}: "
+                f"{folder} has lost what it saved, the last at step {record['saved_step']}: "
                 f"bring {layout.CHECKPOINTS}/ back ({folder / layout.MODEL} alone opens with timm)"
             )
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
