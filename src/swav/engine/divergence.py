@@ -55,7 +55,7 @@ def check_finite(
 def _state_of(weights: Iterable[Tensor]) -> str:
     if all(bool(weight.isfinite().all()) for weight in weights):
         return "so the weights are still finite"
-    return "but an earlier one has made weights infinite or NaN: what was saved since then is of no use"
+    return "but an earlier one has made weights infinite or NaN: what is saved since is of no use"
 
 
 def _advice(clock: Clock, *, loss: float, values: Mapping[str, float], precision: str) -> str:
