@@ -166,7 +166,7 @@ def test_a_number_or_word_may_be_written_as_a_person_writes_it(tmp_path: Path) -
         (edited(quiet=1), "quiet: 1 is not of type bool"),
         (edited(title=None), "title: None is not of type str"),
         (edited(extras=[1]), "extras: .* is not of type dict"),
-        ([], r"config: \[\] is not of type Run"),
+        ([], "config: a list is not of type Run"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(values: Any, message: str) -> None:
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_named_with_its_place(values: Any, message: str) ->
     [
         ("a: 1\na: 2\n", 'duplicate key "a".*line 2'),
         ("a: [\n", "line 2"),
-        ("", "None is not of type"),
+        ("", "config: a NoneType is not of type"),
         ("a: \x00", "not valid YAML: unacceptable character"),
         ("a: &a [1, 1]\nb: [*a, *a]\n", "a config has no aliases: line 2"),
         ("a:\n" + 40 * "[", "a config has at most 32 levels: line 2"),
@@ -202,11 +202,11 @@ def test_a_small_file_of_a_large_value_is_refused_at_once() -> None:
     assert time.perf_counter() - start < 2
 
 
-def test_a_file_of_another_kind_is_not_quoted_at_length(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_not_quoted(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("\n".join(["to whom it may concern"] * 100))
     with pytest.raises(ValueError, match="is not of type Run") as raised:
         config.load(Run, tmp_path / "letter.txt")
-    assert str(raised.value).count("concern") < 3
+    assert "concern" not in str(raised.value)
 
 
 def test_a_file_cannot_make_objects(tmp_path: Path) -> None:

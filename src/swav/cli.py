@@ -100,7 +100,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("SWAV_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"swav: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a terminal that was closed
+        print(f"swav: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -251,8 +252,11 @@ def _train(words: Sequence[str]) -> Action:
     description = f"{VERBS['train']}{TYPICAL_DEFAULTS if start.needs_pictures else ''}"
 
     def changed(config: "TrainConfig") -> "TrainConfig":
-        config = replace(config, views=config.views.with_augment(**for_all))
-        config = with_values(config, arguments)
+        try:
+            config = replace(config, views=config.views.with_augment(**for_all))
+            config = with_values(config, arguments)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         options = _train_options(config)
         made: TrainConfig = _read(options, words, prog="swav train", description=description)
         return made

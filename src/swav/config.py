@@ -38,6 +38,42 @@ class UnknownNameError(UsageError):
         super().__init__(f"unknown {kind} {name!r}.{hint}{names}")
 
 
+def check_ranges(config: Any, **intervals: str) -> None:
+    """Refuse numbers of a config that lie outside of their intervals: ``momentum="[0, 1)"``.
+
+    A round bracket leaves its end out, so ``[0, inf)`` is any finite number from 0 up; NaN lies
+    nowhere. A field of whole numbers takes no fractions. Of a tuple every number counts; words such
+    as auto, and None, pass.
+
+    Raises:
+        UsageError: naming the value, what is valid, and the default if there is one.
+    """
+    cls: Any = type(config)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    for name, interval in intervals.items():
+        value, default = vars(config)[name], defaults[name]
+        whole = not _takes(_hints(cls)[name], float)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if all(_lies_in(number, interval, whole) for number in numbers):
+            continue
+        kind = "whole numbers" if whole else "numbers"
+        hint = "" if default in (dataclasses.MISSING, None, ()) else f"; the default is {default}"
+        raise UsageError(f"{name} {value} is not among the {kind} in {interval}{hint}")
+
+
+def _takes(expected: Any, kind: type) -> bool:
+    return expected is kind or any(_takes(member, kind) for member in get_args(expected))
+
+
+def _lies_in(number: Any, interval: str, whole: bool) -> bool:
+    if not isinstance(number, int | float):
+        return True
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number > low if interval.startswith("(") else number >= low
+    below = number < high if interval.endswith(")") else number <= high
+    return above and below and not (whole and isinstance(number, float))
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass as plain values: dicts, lists, strings, numbers, booleans and None.
 
@@ -283,9 +319,9 @@ def _wrong_type(expected: Any, value: Any, path: str) -> ValueError:
     members = expected if isinstance(expected, tuple) else (expected,)
     names = [str(member) if get_origin(member) else member.__name__ for member in members]
     names = [name.replace("typing.", "").replace("NoneType", "None") for name in names]
-    return ValueError(
-        f"{path or 'config'}: {reprlib.repr(value)} is not of type {' | '.join(names)}"
-    )
+    # of a file that is no config, which may hold secrets, nothing is shown
+    shown = reprlib.repr(value) if path else f"a {type(value).__name__}"
+    return ValueError(f"{path or 'config'}: {shown} is not of type {' | '.join(names)}")
 
 
 def _child(node: Any, part: str, path: str) -> Any:

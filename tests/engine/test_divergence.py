@@ -28,6 +28,14 @@ def test_the_message_has_step_loss_metrics_and_a_remedy(loss: float) -> None:
         assert part in str(error.value)
 
 
+def test_weights_that_an_earlier_update_spoilt_are_not_called_finite() -> None:
+    sound, spoilt = torch.zeros(3), torch.tensor([0.0, math.inf])
+    with pytest.raises(NotFiniteError, match="so the weights are still finite"):
+        check_finite(CLOCK, loss=math.nan, metrics={}, weights=[sound])
+    with pytest.raises(NotFiniteError, match="an earlier one has made weights infinite or NaN"):
+        check_finite(CLOCK, loss=math.nan, metrics={}, weights=[sound, spoilt])
+
+
 @pytest.mark.parametrize(
     ("step", "loss", "metrics", "grad_norm", "precision", "cause"),
     [

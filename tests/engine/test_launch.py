@@ -42,7 +42,11 @@ def test_auto_takes_what_is_there(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
         assert launching.resolved_device("auto") == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert launching.resolved_device("cuda:1") == "cuda:1"
+    for wrong in ("cuda:2", "cuda:-1", "cuda:", "cpu:5"):
+        with pytest.raises(UsageError, match=f"device '{wrong}' is not here: use c"):
+            launching.resolved_device(wrong)
 
 
 def test_convolutions_are_laid_out_channels_last():

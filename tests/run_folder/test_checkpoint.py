@@ -430,7 +430,9 @@ def forge(run: Path, **changes: object) -> None:
     content = (folder / "state.safetensors").read_bytes()
     entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["files"]["state.safetensors"] = entry
-    (folder / "MANIFEST.json").write_text(json.dumps(manifest | changes))
+    manifest |= changes
+    manifest["digest"] = checkpoint.digest_of(manifest)
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("head", [b"\xff" * 8, b"\x10" + b"\0" * 7 + b"{" * 16, b""])
@@ -450,6 +452,21 @@ def test_a_later_schema_is_refused_and_left_alone(run: Path) -> None:
     with pytest.raises(NewerSchemaError, match="upgrade swav"):
         newest_checkpoint(run)
     assert names_in(run) == ["step-00000001", "step-00000002"]
+
+
+def test_a_flipped_digit_of_the_schema_is_damage(run: Path) -> None:
+    path = run / "checkpoints" / "step-00000002" / "MANIFEST.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 9'))
+    assert value_of(run) == 1
+    assert names_in(run) == ["step-00000001", "step-00000002.bad"]
+
+
+def test_a_manifest_of_an_earlier_version_has_no_digest(run: Path) -> None:
+    path = run / "checkpoints" / "step-00000002" / "MANIFEST.json"
+    manifest = json.loads(path.read_text())
+    del manifest["digest"]
+    path.write_text(json.dumps(manifest))
+    assert value_of(run) == 2
 
 
 def test_leftovers_are_swept(run: Path) -> None:

@@ -56,18 +56,64 @@ REFUSALS: dict[str, tuple[tuple[object, ...], int, tuple[str, ...]]] = {
     ),
     "far too many prototypes": (
         (*TRAIN, "--method.num-prototypes", 3000),
-        cli.FAILURE,
+        cli.USAGE,
         ("batch 16 + queue 0 share 3000 prototypes", "--method.num-prototypes 256 or less"),
     ),
     "a queue of broken batches": (
         (*TRAIN, "--method.queue-length", 40),
-        cli.FAILURE,
+        cli.USAGE,
         ("queue_length 40", "multiple of the global batch 16", "try 32 or 48"),
     ),
     "a backbone that timm does not have": (
         (*TRAIN, "--backbone", "resnet17"),
-        cli.FAILURE,
+        cli.USAGE,
         ("'resnet17'", "did you mean", "swav list backbones"),
+    ),
+    "a function that makes no network": (
+        (*TRAIN, "--backbone", "os:system"),
+        cli.USAGE,
+        ("'os:system'", "no factory of a network"),
+    ),
+    "views by the million": (
+        (*TRAIN, "--crops", "999999999x32"),
+        cli.USAGE,
+        ("count 999999999", "[1, 100]"),
+    ),
+    "views of no size": ((*TRAIN, "--crops", "2x0"), cli.USAGE, ("both must be positive",)),
+    "views too small for the network": (
+        (*TRAIN, "--crops", "2x1"),
+        cli.USAGE,
+        ("crops 2x1", "convnext_atto", "larger"),
+    ),
+    "rounds without end": (
+        (*TRAIN, "--method.iterations", 10**9),
+        cli.USAGE,
+        ("iterations 1000000000", "[0, 1000]", "the default is 3"),
+    ),
+    "more threads than any machine has": (
+        (*TRAIN, "--threads", 10**6),
+        cli.USAGE,
+        ("threads 1000000", "[0, 1024]"),
+    ),
+    "the sixth of one processor": (
+        (*TRAIN, "--device", "cpu:5"),
+        cli.USAGE,
+        ("'cpu:5' is not here", "use cpu"),
+    ),
+    "a plan for a device that is not there": (
+        (*TRAIN, "--device", "mps", "--dry-run"),
+        cli.USAGE,
+        ("'mps' is not here", "use cpu"),
+    ),
+    "more memory than there is": (
+        (*TRAIN, "--data.max-memory-gib", "inf"),
+        cli.USAGE,
+        ("max_memory_gib inf", "the default is 1.0"),
+    ),
+    "no picture to measure": (
+        ("bench", "input", "drawn.npz", "--images", 0),
+        cli.USAGE,
+        ("images 0", "at least 1"),
     ),
     "an option that is not there": (
         (*TRAIN, "--method.epsilom", 0.1),

@@ -8,10 +8,10 @@ import pytest
 
 from swav.training.stop_signal import StopSignal
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+EACH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
 
-@BOTH
+@EACH
 def test_the_first_signal_only_sets_a_flag(number: signal.Signals) -> None:
     with StopSignal() as stop:
         assert not stop.requested
@@ -19,7 +19,7 @@ def test_the_first_signal_only_sets_a_flag(number: signal.Signals) -> None:
         assert stop.requested
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_the_second_signal_interrupts_at_once(
     number: signal.Signals, second: signal.Signals
@@ -36,6 +36,16 @@ def test_the_handlers_before_come_back() -> None:
     with pytest.raises(ZeroDivisionError), StopSignal():
         raise ZeroDivisionError
     assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == before
+
+
+def test_nohup_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_nothing_happens_outside_the_main_thread() -> None:

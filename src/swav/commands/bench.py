@@ -7,7 +7,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from swav.config import UnknownNameError
+from swav.config import UnknownNameError, UsageError
 from swav.data.sources.open import SourceConfig
 from swav.data.throughput import TURNS, InputReport, measure_input, swav_views
 from swav.engine.launch import available_cores
@@ -38,6 +38,8 @@ def bench(
     """
     if what != "input":
         raise UnknownNameError("measure", what, ["input"])
+    if images < 1:
+        raise UsageError(f"images {images} must be at least 1; the default is 200")
     pictures = SourceConfig(data=data).build()
     pictures = pictures.load() if in_memory else pictures
     workers = available_cores()

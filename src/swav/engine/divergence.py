@@ -1,7 +1,7 @@
 """Watch a run for what ruins it: numbers that are not finite, and collapse."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -24,11 +24,14 @@ def check_finite(
     metrics: Mapping[str, float | Tensor],
     grad_norm: float | None = None,
     precision: str = "32-true",
+    weights: Iterable[Tensor] = (),
 ) -> None:
     """Let a step pass only if its loss, and its gradient norm if given, are finite.
 
     Call it before the optimiser, with the loss of all ranks together, so that all of them stop at
     the same step. Leave the gradient out where a loss scaler deals with it (``16-mixed``).
+
+    ``weights`` are looked at only to say whether an earlier update has spoilt them.
 
     Raises:
         NotFiniteError: naming the step, the numbers, the likely cause and what to do.
@@ -40,13 +43,19 @@ def check_finite(
     listed = ", ".join(f"{name} {value:g}" for name, value in values.items())
     raise NotFiniteError(
         f"step {clock.step} (epoch {clock.epoch}): the loss is {loss:g}{gradient}; stopped before "
-        "the update, so the weights are still finite"
+        f"the update, {_state_of(weights)}"
         + (f". Metrics of this step: {listed}" if listed else "")
         + ".\n"
         + _advice(clock, loss=loss, values=values, precision=precision)
         + "\nContinue from the last checkpoint with --resume; the steps are the same again, so if "
         "the cause is an option, start a new run (--init RUN keeps the weights)."
     )
+
+
+def _state_of(weights: Iterable[Tensor]) -> str:
+    if all(bool(weight.isfinite().all()) for weight in weights):
+        return "so the weights are still finite"
+    return "but an earlier one has made weights infinite or NaN: what is saved since is of no use"
 
 
 def _advice(clock: Clock, *, loss: float, values: Mapping[str, float], precision: str) -> str:

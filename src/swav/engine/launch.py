@@ -120,7 +120,7 @@ def resolved_device(device: str) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.partition(":")[0]
+    kind, colon, number = device.partition(":")
     valid = [
         name
         for name, available in (
@@ -132,4 +132,8 @@ def resolved_device(device: str) -> str:
     ]
     if kind not in valid:
         raise UsageError(f"device {device!r} is not here: use {', '.join(valid)} or auto")
+    last = torch.cuda.device_count() - 1 if kind == "cuda" else 0
+    if colon and not (number.isdecimal() and int(number) <= last):
+        known = kind if last == 0 else f"{kind}, or {kind}:0 to {kind}:{last}"
+        raise UsageError(f"device {device!r} is not here: use {known}")
     return device

@@ -158,6 +158,7 @@ def _check_finite(fabric: "Fabric", objective: Objective, output: StepOutput, cl
         metrics=output.metrics,
         grad_norm=None if may_recover else _gradient_norm(objective),
         precision=fabric.strategy.precision.precision,
+        weights=objective.parameters(),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from timm.optim.lars import Lars
 from torch import nn
 
+from swav.config import check_ranges
 from swav.engine.objective import Clock
 
 
@@ -62,11 +63,19 @@ class OptimConfig:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(
-                f"layer_decay {self.layer_decay} must be above 0 and at most 1: try 0.75, or 1 for "
-                "the same rate in all layers"
-            )
+        check_ranges(
+            self,
+            batch_size="[2, inf)",
+            accumulate="[1, inf)",
+            learning_rate="(0, inf)",
+            start_learning_rate="[0, inf)",
+            final_learning_rate="[0, inf)",
+            warmup_epochs="[0, inf)",
+            weight_decay="[0, inf)",
+            momentum="[0, 1)",
+            layer_decay="(0, 1]",
+            clip_norm="(0, inf)",
+        )
 
     def build(
         self,

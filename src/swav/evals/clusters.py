@@ -20,6 +20,7 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
+from swav.config import check_ranges
 from swav.data.random import Stream
 from swav.data.views.augment import AugmentConfig
 from swav.evals.harness.extract import Features
@@ -107,6 +108,7 @@ class ClustersConfig:
             raise ValueError(f"max_images {self.max_images} must be 3 or more")
         if not 0 < self.duplicate_cosine <= 1:
             raise ValueError(f"duplicate_cosine {self.duplicate_cosine} must lie in (0, 1]")
+        check_ranges(self, scale="(0, 1]", seed="[0, 9e18]")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on features of the pictures that are scored, and of views.

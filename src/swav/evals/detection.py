@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from swav.config import check_ranges
 from swav.data import random
 from swav.data.batch import Batch
 from swav.data.detection_loader import PaddedPictures
@@ -89,6 +90,16 @@ class DetectionConfig:
             raise ValueError(f"max_size {self.max_size} must be at least {max(self.sizes)}")
         if any(not 0 < drop < 1 for drop in self.drops):
             raise ValueError(f"drops {self.drops} must be shares between 0 and 1")
+        check_ranges(
+            self,
+            learning_rate="(0, inf)",
+            warmup_steps="[0, inf)",
+            warmup_factor="(0, 1]",
+            momentum="[0, 1)",
+            weight_decay="[0, inf)",
+            clip_norm="(0, inf)",
+            seed="[0, 9e18]",
+        )
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a copy of a subject's network."""

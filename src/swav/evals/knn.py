@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from swav.config import check_ranges
 from swav.evals.harness.accuracy import share_metrics, top_accuracy
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, PUBLISHED, InputConfig
@@ -42,8 +43,7 @@ class KNNConfig:
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:
             raise ValueError(f"k {self.k} must be numbers of neighbours, each 1 or more")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature {self.temperature} must be above 0")
+        check_ranges(self, temperature="(0, inf)")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""

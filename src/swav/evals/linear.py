@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from swav.config import check_ranges
 from swav.evals.harness.accuracy import count_right, share_metrics, top1_and_top5
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
@@ -68,6 +69,7 @@ class LinearConfig:
         if self.max_chosen_on < 1:
             raise ValueError(f"max_chosen_on {self.max_chosen_on} must be 1 or more")
         check_held_out(self.held_out)
+        check_ranges(self, penalties="(0, inf)", tolerance="(0, inf)", seed="[0, 9e18]")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.data.loader import epoch_order
 from swav.data.random import Stream
@@ -66,9 +67,15 @@ class LinearSGDConfig:
                 raise ValueError(f"{name} {asdict(self)[name]} must be 1 or more")
         if self.passes > self.epochs:
             raise ValueError(f"passes {self.passes} of {self.epochs} epochs: use {self.epochs}")
-        if self.lr_per_256 <= 0:
-            raise ValueError(f"lr_per_256 {self.lr_per_256} must be above 0")
         check_held_out(self.held_out)
+        check_ranges(
+            self,
+            lr_per_256="(0, inf)",
+            momentum="[0, 1)",
+            weight_decay="[0, inf)",
+            scale="(0, 1]",
+            seed="[0, 9e18]",
+        )
 
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""

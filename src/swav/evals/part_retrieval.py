@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torchvision.transforms.v2 import functional as photometric
 
+from swav.config import check_ranges
 from swav.data.eval_transform import Picture
 from swav.data.random import Stream, uniforms
 from swav.data.sources.pictures import Pictures
@@ -67,6 +68,7 @@ class PartRetrievalConfig:
             raise ValueError(f"hue {self.hue} must be between 0 and 0.5")
         if self.max_parts < 1:
             raise ValueError(f"max_parts {self.max_parts} must be 1 or more")
+        check_ranges(self, ratio="[0.01, 100]", seed="[0, 9e18]")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on the pictures that are scored."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from swav.config import check_ranges
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.splits import check_comparable
@@ -54,6 +55,7 @@ class RetrievalConfig:
             raise ValueError(f"max_queries {self.max_queries} must be 1 or more")
         if not 0 < self.duplicate_cosine <= 1:
             raise ValueError(f"duplicate_cosine {self.duplicate_cosine} must lie in (0, 1]")
+        check_ranges(self, seed="[0, 9e18]")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on a subject's features."""
@@ -238,7 +240,10 @@ def read_groups(path: Path) -> dict[str, str]:
         ValueError: if the file has no such columns.
     """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(f"{path} cannot be read as a table: {error}") from error
     if not rows or not {"path", "group"} <= rows[0].keys():
         raise ValueError(f"{path} needs a first line with the columns path and group, and rows")
     return {row["path"]: row["group"] for row in rows}

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch import nn
 
+from swav.config import check_ranges
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.accuracy import top1_and_top5
@@ -69,6 +70,7 @@ class SemisupConfig:
         if any(number < 1 for number in self.per_class):
             raise ValueError(f"per_class {self.per_class} must be numbers of 1 or more")
         check_held_out(self.held_out)
+        check_ranges(self, seed="[0, 9e18]")
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 from torch import nn
 
+from swav.config import check_ranges
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.pictures import Pictures
@@ -86,6 +87,7 @@ class TransferConfig:
         if not self.costs or min(self.costs) <= 0:
             raise ValueError(f"costs {self.costs} must be numbers above 0")
         check_held_out(self.held_out)
+        check_ranges(self, costs="(0, inf)", seed="[0, 9e18]")
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` or, where pictures have several labels, ``run_svm``."""

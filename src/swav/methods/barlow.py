@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from swav import distributed
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -42,6 +43,7 @@ class BarlowConfig(ProjectedConfig):
             raise ValueError(
                 f"redundancy_weight {self.redundancy_weight} must not be negative: try 0.0051"
             )
+        check_ranges(self, redundancy_weight="[0, inf)")
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "Barlow":
         """Return the objective around ``backbone``."""

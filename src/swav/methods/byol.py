@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -49,6 +50,7 @@ class BYOLConfig(ProjectedConfig):
             raise ValueError(f"momentum {self.momentum} must be in [0, 1]: BYOL has 0.996")
         if not self.predictor_rate > 0:
             raise ValueError(f"predictor_rate {self.predictor_rate} must be above 0: BYOL has 1")
+        check_ranges(self, predictor_rate="(0, inf)")
 
     def momentum_at(self, clock: Clock) -> float:
         """Return the momentum after the step that started at ``clock`` (BYOL, sec. 3.2)."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import AnyBatch
 from swav.engine.divergence import FEWER_PROTOTYPES
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
@@ -51,6 +52,7 @@ class ClusterPredictionConfig(ProjectedConfig):
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature} must be positive: the paper has 0.1")
+        check_ranges(self, num_prototypes="[2, 1e7]", num_banks="[1, 100]", temperature="(0, inf)")
 
     def resolved_prototypes(self, num_images: int) -> tuple[int, ...]:
         """Return the clusters of each head; by default three of a number by the root."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.engine.objective import Clock, TrainingFacts
 from swav.methods.cluster_prediction import ClusterPrediction, ClusterPredictionConfig
 from swav.ops.kmeans import spherical_kmeans
@@ -27,6 +28,10 @@ class DeepClusterConfig(ClusterPredictionConfig):
     title: ClassVar[str] = "DeepCluster-v2"
 
     kmeans_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, kmeans_iterations="[1, 1000]")
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "DeepCluster":
         """Return the objective around ``backbone``."""

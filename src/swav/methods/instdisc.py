@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
+from swav.config import check_ranges
 from swav.data.batch import AnyBatch, Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -52,6 +53,7 @@ class InstDiscConfig(ProjectedConfig):
             raise ValueError(f"num_negatives {self.num_negatives} must be at least 1: try 4096")
         if not 0 <= self.bank_momentum < 1:
             raise ValueError(f"bank_momentum {self.bank_momentum} must be in [0, 1): NPID has 0.5")
+        check_ranges(self, temperature="(0, inf)", num_negatives="[1, inf)")
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "InstDisc":
         """Return the objective around ``backbone``."""

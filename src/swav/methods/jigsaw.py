@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NUM_TILES, JigsawViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
@@ -46,6 +47,13 @@ class JigsawConfig(ObjectiveConfig):
             raise ValueError(f"gap {self.gap} must be 0 to 0.9: the paper has 0.15")
         if self.tile_dim < 1:
             raise ValueError(f"tile_dim {self.tile_dim} must be at least 1")
+        check_ranges(
+            self,
+            num_permutations="[2, 1e5]",
+            permutation_seed="[0, 9e18]",
+            tile_size="[1, 10000]",
+            tile_dim="[1, 1e6]",
+        )
 
     @property
     def pretext(self) -> JigsawViews:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -61,6 +62,9 @@ class MoCoConfig(ProjectedConfig):
             raise ValueError(
                 f"queue_length {self.queue_length}: MoCo has no other negatives, try 4096"
             )
+        check_ranges(
+            self, temperature="(0, inf)", batchnorm_groups="[1, inf)", queue_length="[1, inf)"
+        )
 
     def resolved_queue_length(self, facts: TrainingFacts) -> int:
         """Return the length of the queue, for ``auto`` from the size of the data."""

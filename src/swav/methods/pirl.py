@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NUM_TILES, PictureAndJigsawViews
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
@@ -62,6 +63,7 @@ class PIRLConfig(ObjectiveConfig):
             raise ValueError(f"jigsaw_weight {self.jigsaw_weight} must lie between 0 and 1")
         if not 0 <= self.gap <= 0.9:
             raise ValueError(f"gap {self.gap} must be 0 to 0.9: PIRL uses 0.25")
+        check_ranges(self, temperature="(0, inf)", num_negatives="[1, inf)", tile_size="[1, 10000]")
 
     @property
     def pretext(self) -> PictureAndJigsawViews:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.data.views.pretext_tasks import NEIGHBOURS, PatchPairs
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
@@ -48,6 +49,7 @@ class RelativeConfig(ObjectiveConfig):
             raise ValueError(f"jitter {self.jitter} is a share of the gap: give 0 to 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} must be at least 0 and below 1")
+        check_ranges(self, tile_size="[1, 10000]", hidden_dim="[1, 1e6]")
 
     @property
     def pretext(self) -> PatchPairs:

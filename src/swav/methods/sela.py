@@ -14,6 +14,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, TrainingFacts
 from swav.methods.cluster_prediction import ClusterPrediction, ClusterPredictionConfig
@@ -38,6 +39,7 @@ class SeLaConfig(ClusterPredictionConfig):
         super().__post_init__()
         if not self.epsilon > 0:
             raise ValueError(f"epsilon {self.epsilon} must be positive: SwAV uses 0.05")
+        check_ranges(self, epsilon="(0, inf)", iterations="[0, 1000]")
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SeLa":
         """Return the objective around ``backbone``."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -32,6 +33,7 @@ class SimCLRConfig(ProjectedConfig):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature} must be positive: try 0.1 to 0.5")
+        check_ranges(self, temperature="(0, inf)")
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "SimCLR":
         """Return the objective around ``backbone``."""

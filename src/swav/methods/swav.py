@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import AnyBatch
 from swav.engine.divergence import FEWER_PROTOTYPES, SHARPER_CODES
 from swav.engine.objective import Clock, Objective, ObjectiveConfig, StepOutput, TrainingFacts
@@ -69,6 +70,17 @@ class SwAVConfig(ObjectiveConfig):
                 raise ValueError(f"{name} {value} must be positive: SwAV uses 0.1 and 0.05")
         if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
             raise ValueError(f"ema_momentum {self.ema_momentum} must be between 0 and 1: try 0.999")
+        check_ranges(
+            self,
+            num_prototypes="[2, 1e7]",
+            temperature="(0, inf)",
+            epsilon="(0, inf)",
+            iterations="[0, 1000]",
+            hard_steps="[0, inf)",
+            freeze_steps="[0, inf)",
+            queue_length="[0, inf)",
+            queue_start_epoch="[0, inf)",
+        )
 
     def resolved_queue_length(self, facts: TrainingFacts) -> int:
         """Return the rows of the queue, for ``auto`` from the size of the data."""

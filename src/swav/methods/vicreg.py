@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swav import distributed
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.engine.objective import Clock, StepOutput, TrainingFacts
 from swav.methods.projected import Projected, ProjectedConfig
@@ -51,6 +52,12 @@ class VICRegConfig(ProjectedConfig):
                 f"weights {weights} of invariance, variance and covariance must not be negative: "
                 "the paper has 25, 25, 1"
             )
+        check_ranges(
+            self,
+            invariance_weight="[0, inf)",
+            variance_weight="[0, inf)",
+            covariance_weight="[0, inf)",
+        )
 
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "VICReg":
         """Return the objective around ``backbone``."""

@@ -15,6 +15,8 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from swav.config import UsageError
+
 OF_FIRST_WEIGHTS = ("zero_init_last",)
 """Arguments that say how a network begins, and not what it is."""
 
@@ -86,7 +88,7 @@ class BackboneConfig:
             return _from_factory(self.name, {**self.args, "in_chans": channels})
         if not timm.is_model(self.name):
             close = get_close_matches(self.name, timm.list_models(), n=3, cutoff=0.4)
-            raise ValueError(
+            raise UsageError(
                 f"unknown backbone {self.name!r}: did you mean {', '.join(close) or 'resnet18'}? "
                 "`swav list backbones` names them all; your own is package.module:factory"
             )
@@ -136,17 +138,17 @@ def _from_factory(name: str, args: dict[str, Any]) -> nn.Module:
     try:
         factory = vars(importlib.import_module(module_name))[factory_name]
     except (ImportError, KeyError) as error:
-        raise ValueError(f"backbone {name!r} cannot be imported: {error!r}") from error
+        raise UsageError(f"backbone {name!r} cannot be imported: {error!r}") from error
     try:
         # a TypeError from inside the factory would look like a wrong argument
         inspect.signature(factory).bind(**args)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise UsageError(
             f"backbone {name!r} is no factory of a network that takes {', '.join(args)}: {error}"
         ) from error
     model = factory(**args)
     if not isinstance(model, nn.Module) or not isinstance(vars(model).get("num_features"), int):
-        raise ValueError(f"backbone {name!r} must return an nn.Module with an int num_features")
+        raise UsageError(f"backbone {name!r} must return an nn.Module with an int num_features")
     return model
 
 

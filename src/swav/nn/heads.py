@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.nn.backbones import encode_views
 
 
@@ -33,6 +34,7 @@ class HeadConfig:
             raise ValueError(f"embed_dim {self.embed_dim} must be at least 1: SwAV has 128")
         if self.num_hidden < 1:
             raise ValueError(f"num_hidden {self.num_hidden}: for a linear head use hidden_dim 0")
+        check_ranges(self, hidden_dim="[0, 1e6]", embed_dim="[1, 1e6]", num_hidden="[1, 100]")
 
     def build(self, input_dim: int) -> nn.Module:
         """Return the head for features of this size; its embeddings are not normalised."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav import distributed
+from swav.config import UsageError
 
 Length = int | Literal["auto"]
 """Rows of a queue, all ranks together; auto takes them from the size of the data."""
@@ -36,7 +37,7 @@ def length_to_reach(
         return auto_length(wanted, num_images=num_images, global_batch=global_batch)
     if length < 0 or length % global_batch:
         below = max(length, 0) // global_batch * global_batch
-        raise ValueError(
+        raise UsageError(
             f"queue_length {length} must be a multiple of the global batch {global_batch}: "
             f"try {below} or {below + global_batch}"
         )
@@ -51,7 +52,7 @@ def check_reach(num_prototypes: int, *, global_batch: int, queue_length: int) ->
     """
     rows = global_batch + queue_length
     if 16 * rows < num_prototypes:
-        raise ValueError(
+        raise UsageError(
             f"batch {global_batch} + queue {queue_length} share {num_prototypes} prototypes, fewer "
             f"than one picture for 16: use --method.num-prototypes {16 * rows} or less, a larger "
             "batch, or --method.queue-length auto"

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swav import distributed
+from swav.config import check_ranges
 
 
 @torch.no_grad()
@@ -117,6 +118,7 @@ class Prior:
             raise ValueError(f"weights {self.weights} of a prior must all be positive")
         if self.strength is not None and not self.strength > 0:
             raise ValueError(f"strength {self.strength} must be positive: try ten times epsilon")
+        check_ranges(self, exponent="[0, 10]", weights="(0, inf)", strength="(0, inf)")
 
     def of(self, number: int) -> Float[Tensor, " prototypes"]:
         """Return the shares of so many prototypes, which add up to one."""

@@ -117,7 +117,10 @@ class Start:
             config = make_config(
                 self.recipe_name, facts, device, init=init, tune=self.tune, backbone=backbone
             )
-        return self._with_shorthands(config)
+        try:
+            return self._with_shorthands(config)
+        except ValueError as error:  # of a value that was typed, not of a file
+            raise UsageError(str(error)) from error
 
     def _with_shorthands(self, config: TrainConfig) -> TrainConfig:
         if self.init is not None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from swav.config import from_dict
+from swav.config import check_ranges, from_dict
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig
 from swav.data.views.crops import ViewsConfig
@@ -67,8 +67,6 @@ class TrainConfig:
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs {self.epochs} must be at least 1")
         if self.tuning.part != "all" and self.init == "random":
             raise ValueError(
                 f"--tune {self.tune} keeps weights as they are, and random ones are not worth it: "
@@ -79,6 +77,16 @@ class TrainConfig:
                 f"views {self.views.description}: {self.method.name} compares at least "
                 f"{self.method.min_views} views of a picture, such as --views.groups.0.count 2"
             )
+        check_ranges(
+            self,
+            epochs="[1, 1e9]",
+            seed="[0, 9e18]",
+            threads="[0, 1024]",
+            workers="[-1, 1024]",
+            log_every="[0, inf)",
+            save_every="[0, inf)",
+            evaluate_every="[0, inf)",
+        )
 
     @property
     def tuning(self) -> Tune:

@@ -141,7 +141,7 @@ def newest_checkpoint(run_folder: Path, *, repair: bool = True) -> Checkpoint | 
     if reasons:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used:\n  " + "\n  ".join(reasons) + "\n"
-            "Restore one from a backup, or remove that folder to start again from step 0."
+            "Restore one from a backup, or start a new run with another --out."
         )
     return None
 
@@ -177,7 +177,14 @@ def _manifest(step: int, contents: Mapping[str, bytes]) -> bytes:
         name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in contents.items()
     }
-    return json.dumps({"schema": SCHEMA, "step": step, "files": files}, indent=1).encode()
+    manifest = {"schema": SCHEMA, "step": step, "files": files}
+    return json.dumps({**manifest, "digest": digest_of(manifest)}, indent=1).encode()
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Return what a manifest says of itself: a flipped digit is not a later version's number."""
+    signed = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
 
 
 def _read_manifest(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
@@ -187,6 +194,8 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
         if len(content) > MANIFEST_BYTES:
             raise ValueError(f"longer than {MANIFEST_BYTES} bytes")
         manifest = json.loads(content)
+        if manifest.get("digest", digest_of(manifest)) != digest_of(manifest):
+            raise ValueError("its digest is another")
         if manifest["schema"] > SCHEMA:
             raise NewerSchemaError(
                 f"{folder} was written by a later version of swav (schema "
@@ -196,7 +205,10 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
         entries = {name: (files[name]["size"], files[name]["sha256"]) for name in (STATE, META)}
         if manifest["schema"] < 1 or manifest["step"] != _step_of(folder):
             raise ValueError(f"schema {manifest['schema']}, step {manifest['step']}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        # those of earlier versions have no digest
+        if manifest.keys() - {"digest"} != {"schema", "step", "files"}:
+            raise ValueError(f"keys {', '.join(manifest)}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is not its manifest: {error!r}") from error
     return manifest["step"], entries
 

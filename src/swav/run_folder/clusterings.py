@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from swav.run_folder import layout
-from swav.run_folder.readers import array_names, as_text, csv_rows, read_arrays
+from swav.run_folder.readers import array_names, as_text, csv_path, csv_rows, read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ def _clusters_by_path(path: Path) -> dict[str, int]:
         names = "path" if "path" in parquet.read_schema(path).names else "file_name"
         columns = parquet.read_table(path, columns=[names, "cluster"]).to_pydict()
         return dict(zip(columns[names], map(int, columns["cluster"]), strict=True))
-    return {row["path"]: int(row["cluster"]) for row in csv_rows(path) if row["cluster"]}
+    rows = (row for row in csv_rows(path) if row["cluster"])
+    return {csv_path(row["path"]): int(row["cluster"]) for row in rows}
 
 
 def read_clustering(run_folder: Path, name: str) -> KeptClustering | None:

@@ -148,7 +148,7 @@ def read_clusters(run_folder: Path) -> list[Cluster]:
         if not {"path", "cluster", "probability"} <= row.keys():
             raise Absent(f"{layout.CLUSTERS} does not have the columns path, cluster, probability.")
         if row["cluster"]:
-            member = (_number(row["probability"]), row["path"])
+            member = (_number(row["probability"]), csv_path(row["path"]))
             members.setdefault(row["cluster"], []).append(member)
     if not members:
         raise Absent(f"{layout.CLUSTERS} assigns no picture.")
@@ -242,6 +242,15 @@ def _cluster(name: str, members: list[tuple[float, str]]) -> Cluster:
         paths=tuple(path for _, path in typical),
         probabilities=tuple(probability for probability, _ in typical),
     )
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""With which spreadsheets begin what they calculate."""
+
+
+def csv_path(cell: str) -> str:
+    """Return the name of a picture as it was before a cell of a table had to be no formula."""
+    return cell[2:] if cell.startswith("./") and cell[2:].startswith(FORMULA_STARTS) else cell
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:

@@ -13,7 +13,7 @@ from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
 from swav.run_folder.clusterings import KeptClustering
 from swav.run_folder.parquet import pyarrow_and_parquet
-from swav.run_folder.readers import array_names
+from swav.run_folder.readers import FORMULA_STARTS, array_names
 
 EMBEDDINGS_SUFFIXES = (".npz", ".csv", ".parquet")
 CLUSTERS_SUFFIXES = (".csv", ".parquet")
@@ -47,7 +47,9 @@ def write_embeddings(
             header = ["path", *(f"feature_{column}" for column in range(values.shape[1]))]
             rows = zip(names, values, strict=True)
             # nine digits bring every float32 back exactly
-            lines = ([name, *(f"{value:.9g}" for value in row)] for name, row in rows)
+            lines = (
+                [_no_formula(name, "./"), *(f"{value:.9g}" for value in row)] for name, row in rows
+            )
             _write_csv(unfinished, header, lines)
 
 
@@ -86,6 +88,9 @@ def write_clusters(
     if called:
         columns["name"] = [called.get(cluster, "") for cluster in columns["cluster"]]
     with replacing(path) as unfinished:
+        columns["path"] = [_no_formula(name, "./") for name in columns["path"]]
+        if called:
+            columns["name"] = [_no_formula(name, "'") for name in columns["name"]]
         _write_csv(unfinished, list(columns), zip(*columns.values(), strict=True))
 
 
@@ -143,6 +148,16 @@ def write_views(
 def printable(names: Iterable[str]) -> list[str]:
     """Return file names as text: bytes that are not UTF-8 become escapes."""
     return [name.encode("utf-8", "backslashreplace").decode() for name in names]
+
+
+def _no_formula(text: str, before: str) -> str:
+    """Return a cell that spreadsheets do not calculate, which could open an address or a program.
+
+    A path gets ``./``: it still names the same file, here and for every other program, and
+    ``csv_path`` gives back the name. The name of a cluster, which is read from ``names.csv`` and
+    never from what this writes, gets the apostrophe that spreadsheets hide.
+    """
+    return f"{before}{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

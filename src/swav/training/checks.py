@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from swav.data.loader import readable
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.data.views.view_distance import distance_within
 from swav.engine import TrainingFacts
@@ -12,6 +14,7 @@ from swav.recipes.options import METHODS
 from swav.recipes.train_config import TrainConfig
 
 LARGEST_ENLARGEMENT = 8
+SAMPLED = 64
 ALIKE = 0.9
 """Distance within pictures, of that between them, at which trainings were seen to collapse: 0.90
 to 1.00 did, up to 0.86 did not (docs/log.md)."""
@@ -75,6 +78,21 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
                 "nothing about learning without labels"
             )
     return remarks
+
+
+def check_content(pictures: Pictures) -> None:
+    """Raise a ValueError if all pictures of a sample are the same one, such as all black."""
+    rows = np.linspace(0, len(pictures) - 1, min(len(pictures), SAMPLED)).astype(np.int64)
+    _, sample = readable(pictures, rows.tolist())
+    if len(sample) < 2 or not all(torch.equal(sample[0], other) for other in sample[1:]):
+        return
+    values = torch.unique(sample[0]).tolist()
+    kind = f"every value is {values[0]}" if len(values) == 1 else "they are copies of one"
+    raise ValueError(
+        f"all {len(sample)} pictures that were looked at, of {len(pictures)}, are the same "
+        f"({kind}): there is nothing to tell apart. Give other pictures; of arrays check the "
+        "range: 0 to 1 or 0 to 255 for floats, 0 to 255 for others, or all 16 bits of uint16"
+    )
 
 
 def check_views(config: TrainConfig, pictures: Pictures) -> list[str]:

@@ -1,6 +1,8 @@
 """Whether a folder can take a run: as a new one, or one that goes on under the same settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import swav.config
 from swav.data.sources.pictures import Pictures
@@ -34,11 +36,23 @@ def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resum
         )
     if stored.exists():
         _check_same(read_train_config(stored), config)
-    before, num_images = read_record(folder).get("num_images"), len(pictures)
+    _check_pictures(read_record(folder), pictures)
+
+
+def _check_pictures(record: Mapping[str, Any], pictures: Pictures) -> None:
+    """Refuse to continue a run on other pictures; the same ones may have moved."""
+    before, num_images = record.get("num_images"), len(pictures)
     if before not in (None, num_images):
         raise ValueError(
             f"the run to continue learns from {before} pictures, {pictures.data} now has "
             f"{num_images}: bring the others back, or start a new run with another --out"
+        )
+    known = record.get("fingerprint")  # runs of earlier versions have none
+    if known not in (None, pictures.fingerprint):
+        raise ValueError(
+            f"the {num_images} pictures of {pictures.data} are not those that the run to continue "
+            f"learns from ({record.get('data')}): their names, sizes or contents differ. Bring "
+            "the others back, or start a new run with another --out (--init RUN keeps the weights)"
         )
 
 

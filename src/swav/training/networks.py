@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from swav.config import UsageError
 from swav.data.eval_transform import EvalTransform
 from swav.engine.objective import Objective, TrainingFacts
 from swav.recipes.train_config import TrainConfig
@@ -56,6 +57,24 @@ def untrained_network(
 ) -> nn.Module:
     """Return the network of a run with random weights."""
     return untrained_objective(config, num_images=num_images, allow_factory=allow_factory).encoder
+
+
+def check_sizes(config: TrainConfig, objective: Objective) -> None:
+    """Refuse views that the network cannot read, such as smaller ones than its filters."""
+    # a pretext task cuts them, and says itself what is too small; features have no size
+    if config.method.pretext is not None or config.tuning.part == "head":
+        return
+    encoder = objective.encoder.eval()
+    for group in config.views.groups:
+        try:
+            with torch.no_grad():
+                encoder(torch.zeros(1, config.data.channels, *group.size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"crops {group.description} cannot be read by {config.backbone.name} ({error}): "
+                "use --crops of larger sizes, or another --backbone"
+            ) from error
+    objective.train()
 
 
 def transform_of(config: TrainConfig) -> EvalTransform:

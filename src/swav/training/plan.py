@@ -17,7 +17,7 @@ from swav.exchange import lite0
 from swav.recipes import explain
 from swav.recipes.start_network import LITE0, RANDOM
 from swav.recipes.train_config import TrainConfig
-from swav.training.networks import build_objective
+from swav.training.networks import build_objective, check_sizes
 from swav.training.start import StartWeights
 
 FEW_PICTURES = 20_000
@@ -45,6 +45,7 @@ def print_plan(
         allow_factory=allow_factory,
         to_train=True,
     )
+    check_sizes(config, objective)
     steps_per_epoch = facts.num_images // config.optim.batch_size
     total_steps = steps_per_epoch * config.epochs
     number = _probe_pictures(config, facts)

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from swav import distributed
 from swav.data.batch import AnyBatch
-from swav.data.loader import StepViews, loader
+from swav.data.loader import LoadingError, StepViews, loader
 from swav.data.sources.open import Data, SourceConfig, named_or_opened
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
@@ -28,7 +28,7 @@ from swav.run_folder.lock import RunLock
 from swav.run_folder.record import check_continuable, read_record, write_record
 from swav.run_folder.text_log import RunLog
 from swav.run_folder.upgrade import upgrade
-from swav.training.checks import check_groups, check_plan, check_views
+from swav.training.checks import check_content, check_groups, check_plan, check_views
 from swav.training.continuation import check_folder
 from swav.training.machine import num_threads, num_workers
 from swav.training.networks import transform_of
@@ -36,7 +36,7 @@ from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.outputs import drawbacks_of, write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
-from swav.training.session import Session, on_any_rank, save, start_session
+from swav.training.session import Session, on_all_ranks, on_any_rank, save, start_session
 from swav.training.start import check_start, open_start, starting
 from swav.training.stop_signal import StopSignal
 
@@ -106,6 +106,7 @@ def train(
     )
     pictures = (source if isinstance(source, Pictures) else config.data.build()).load()
     facts = pictures.facts()
+    check_content(pictures)
     remarks = [
         *check_plan(config, facts),
         *check_groups(config, pictures),
@@ -121,10 +122,9 @@ def train(
     fabric = launch(device=config.device, precision=config.precision, threads=num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
+        with on_all_ranks():
+            _enter(stack, fabric, folder, config, pictures, resume=resume)
         if fabric.is_global_zero:
-            stack.enter_context(RunLock(folder))
-            check_folder(folder, config, pictures, resume=resume)
-            upgrade(folder)
             stack.enter_context(RunLog(folder))
             for remark in remarks if resume else [*remarks, *check_views(config, pictures)]:
                 logger.warning(remark)
@@ -148,6 +148,22 @@ def train(
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
             _finish(session)
     return folder
+
+
+def _enter(
+    stack: ExitStack,
+    fabric: Fabric,
+    folder: Path,
+    config: TrainConfig,
+    pictures: Pictures,
+    *,
+    resume: bool,
+) -> None:
+    """Lock the run folder and bring it to its present form, on the first rank."""
+    if fabric.is_global_zero:
+        stack.enter_context(RunLock(folder))
+        check_folder(folder, config, pictures, resume=resume)
+        upgrade(folder)
 
 
 def _config(
@@ -219,6 +235,8 @@ def _run(session: Session, stop: StopSignal) -> None:
             source = session.config.data
             check_bad_files(session.folder, source, num_listed=session.num_listed)
             raise
+        except LoadingError as error:
+            raise _without_pictures(session, log.seconds, error) from error
     session.seconds = log.seconds
 
 
@@ -283,6 +301,14 @@ def _stopped(session: Session, *, saved: bool) -> Exception:
     if saved:
         return StoppedBySignal(f"{where}; continue with --resume --out {session.folder}")
     return OSError(f"{where}, but this step could not be saved: --resume continues an earlier one")
+
+
+def _without_pictures(session: Session, seconds: float, error: LoadingError) -> LoadingError:
+    """Save what there is, and say how to go on; other ranks would not take part in saving."""
+    step = session.clock.step
+    saved = step > 0 and distributed.world_size() == 1 and save(session, seconds)
+    where = f"step {step} is saved" if saved else f"step {max(session.saved_step, 0)} was the last"
+    return LoadingError(f"{error}; {where}: continue with --resume --out {session.folder}")
 
 
 def _unsaved(session: Session) -> OSError:

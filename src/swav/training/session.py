@@ -3,7 +3,8 @@
 import logging
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,12 @@ from swav.nn.batchnorm import (
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
 from swav.run_folder.bad_files import append_bad_file, write_bad_files
-from swav.run_folder.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from swav.run_folder.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from swav.run_folder.config_file import write_config
 from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
@@ -35,7 +41,7 @@ from swav.run_folder.state import flatten, restore
 from swav.training import machine
 from swav.training.adaptation import late_layers
 from swav.training.frozen_features import step_features
-from swav.training.networks import build_objective
+from swav.training.networks import build_objective, check_sizes
 from swav.training.outputs import draw_views
 from swav.training.start import StartWeights
 
@@ -44,6 +50,10 @@ logger = logging.getLogger(__name__)
 SAVES_PER_RUN = 20
 RANK_STATISTICS = "rank_statistics/"
 """Keys of a checkpoint for the BatchNorm statistics that each of several ranks goes on with."""
+
+
+class ElsewhereError(ValueError):
+    """Another rank has refused the run, and told why."""
 
 
 @dataclass
@@ -112,6 +122,7 @@ def start_session(
         allow_factory=allow_factory,
         to_train=True,
     )
+    check_sizes(config, objective)
     prepare_network(
         objective,
         fabric,
@@ -188,6 +199,22 @@ def on_any_rank(flag: bool) -> bool:
     return bool(distributed.all_reduce_max(torch.tensor(int(flag))))
 
 
+@contextmanager
+def on_all_ranks() -> Iterator[None]:
+    """Have every rank leave when one cannot go on: the others would wait for it for ever.
+
+    Raises:
+        ElsewhereError: on the ranks that had no reason of their own.
+    """
+    try:
+        yield
+    except Exception:
+        on_any_rank(True)
+        raise
+    if on_any_rank(False):
+        raise ElsewhereError("another rank cannot go on: its message says why")
+
+
 def _publish(
     session: Session, state: Mapping[str, Any], by_rank: Mapping[str, Tensor], seconds: float
 ) -> bool:
@@ -211,12 +238,15 @@ def _publish(
         after = "" if session.is_trained else ": training goes on"
         logger.warning("could not save step %d (%s)%s", clock.step, session.save_failure, after)
         return False
+    with suppress(OSError, ValueError):  # a full disk or damage does not undo the checkpoint
+        write_record(session.folder, saved_step=clock.step)
     return True
 
 
 def _continue(session: Session) -> None:
     """Load the newest valid checkpoint into the session, on every rank the same."""
-    found = newest_checkpoint(session.folder) if session.fabric.is_global_zero else None
+    with on_all_ranks():
+        found = _newest(session.folder) if session.fabric.is_global_zero else None
     newest = torch.tensor(-1 if found is None else found.step)
     step = int(distributed.all_reduce_max(newest))
     if step < 0:
@@ -242,6 +272,18 @@ def _continue(session: Session) -> None:
     if session.fabric.is_global_zero:
         _record_resume(session)
     logger.info("continuing at step %d of %d", step, session.clock.total_steps)
+
+
+def _newest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint; None only where there has never been one."""
+    found = newest_checkpoint(folder)
+    if found is None and (saved := read_record(folder).get("saved_step")):
+        raise ValueError(
+            f"{folder / layout.RECORD} says that step {saved} was saved, and {layout.CHECKPOINTS}/ "
+            "holds no checkpoint: bring it back, or start a new run with another --out "
+            f"(--init {folder / layout.MODEL} keeps the weights, if the run was finished)"
+        )
+    return found
 
 
 def _record_resume(session: Session) -> None:
@@ -273,6 +315,7 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
             **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
             pictures=_described(session.pictures),
+            fingerprint=session.pictures.fingerprint,
             seed=config.seed,
             command=shlex.join(sys.argv),
             started=now(),

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignal:
-    """Within a ``with`` block, SIGTERM and SIGINT (Ctrl-C) only set ``requested``.
+    """Within a ``with`` block, SIGTERM, SIGINT (Ctrl-C) and SIGHUP only set ``requested``.
+
+    SIGHUP comes when the terminal is closed; where it is ignored, as under ``nohup``, it stays so.
 
     The loop looks at it between steps, saves and leaves. A second signal of either kind raises
     KeyboardInterrupt at once. Outside the main thread Python delivers no signals, and this does
@@ -34,7 +36,8 @@ class StopSignal:
         """Install the handlers."""
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            for number in SIGNALS[:2] if is_kept else SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -54,7 +57,7 @@ class StopSignal:
 
 
 def _receive_in_worker(number: int) -> None:
-    """Do what a forked worker should: leave Ctrl-C to its parent, and die of SIGTERM."""
-    if number == signal.SIGTERM:
+    """Do what a forked worker should: leave Ctrl-C to its parent, and die of the others."""
+    if number != signal.SIGINT:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

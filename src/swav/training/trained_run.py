@@ -306,6 +306,11 @@ def load(
     num_images = int(record["num_images"] or 0)
     checkpoint = newest_checkpoint(folder, repair=False)
     if checkpoint is None:
+        if record.get("saved_step"):
+            raise ValueError(
+                f"{folder} has lost what it saved, the last at step {record['saved_step']}: "
+                f"bring {layout.CHECKPOINTS}/ back ({folder / layout.MODEL} alone opens with timm)"
+            )
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
     _check_step(folder, record, checkpoint.step)
     objective = untrained_objective(config, num_images=num_images, allow_factory=allow_factory)

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -176,3 +177,26 @@ def test_many_tiny_members_take_little_time(tmp_path: Path):
     block = one.getvalue()[: 512 + (len(png()) + 511) // 512 * 512]
     (tmp_path / "a.tar").write_bytes(block * 5000)
     assert len(opened(tmp_path / "a.tar")) == 5000
+
+
+def test_a_zip_whose_directory_lies(tmp_path: Path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x.png", "large.png", "good.png"):
+            archive.writestr(name, png())
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\x01\x02")
+    content[start + 28 : start + 30] = bytes(2)  # its first name is empty
+    content[start + 30 : start + 32] = (5).to_bytes(2, "little")  # and an extra field
+    content[start + 46 : start + 51] = b"\xff\xff\x01\x00\x00"
+    large = content.index(b"PK\x01\x02", start + 4)
+    content[large + 20 : large + 24] = b"\xfe\xff\xff\xff"  # bytes stored
+    path.write_bytes(content)
+    pictures = opened(path, max_bad_fraction=0.9)
+    assert list(pictures.names) == ["good.png", "large.png"]
+    tracemalloc.start()
+    loaded = pictures.load()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(loaded.names) == ["good.png"]
+    assert peak < 300 * 2**20

@@ -1,7 +1,11 @@
 """Arrays of every layout and type are the same pictures."""
 
+import contextlib
 import os
 import pickle
+import time
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +152,87 @@ def test_no_pickle_is_opened(tmp_path: Path, name: str, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=f"{name} cannot be read"):
         opened(name)
     assert not Path("canary").exists()
+
+
+def test_an_array_file_takes_no_more_memory_than_is_allowed(tmp_path: Path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, pictures=np.zeros((2000, 256, 256, 1), np.uint8), labels=[0] * 2000)
+    assert path.stat().st_size < 10**6
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb.npz: pictures takes 0\.12 GiB, .* 0\.1, .*\.npy"):
+        opened(path, max_memory_gib=0.1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
+    assert len(opened(path, channels=1, max_memory_gib=0.2)) == 2000
+
+
+def test_labels_are_named_only_where_there_are_pictures():
+    labels = np.full(6, 20261124)
+    labels[2:] = 10**12
+    started = time.process_time()
+    pictures = from_arrays(STACK, labels)
+    assert time.process_time() - started < 1
+    assert pictures.classes == ("20261124", "1000000000000")
+    assert pictures.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert from_arrays(STACK, [0, 2, 2, 0, 0, 4]).classes == ("0", "1", "2", "3", "4")
+
+
+def test_sixteen_bits_that_hold_bytes_are_bytes(tmp_path: Path):
+    np.save(tmp_path / "a.npy", STACK.astype(np.uint16))
+    expected = torch.from_numpy(STACK).permute(0, 3, 1, 2)
+    for pictures in (
+        opened(tmp_path / "a.npy"),
+        from_arrays(STACK.astype(np.uint16)),
+        from_arrays(list(STACK.astype(np.uint16))),
+    ):
+        assert torch.equal(pictures.load().pixels, expected)
+    dark = STACK.astype(np.uint16)
+    dark[3] = 40_000  # one picture says what the others are
+    assert from_arrays(dark).load().pixels[[0, 3]].unique().tolist() == [0, 156]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_damaged_arrays_are_refused_in_our_words(tmp_path: Path, name: str):
+    path = tmp_path / name
+    np.save(path, STACK) if name == "a.npy" else np.savez_compressed(path, pictures=STACK)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in generator.integers(0, min(len(content), 400), generator.integers(1, 6)):
+            content[place] = generator.integers(0, 256)
+        path.write_bytes(content[: generator.integers(1, len(content) + 1)])
+        with contextlib.suppress(ValueError):
+            opened(path).load()
+
+
+HEADERS = [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (((",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999999999, 4, 4)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 4)}",
+    "{'descr': '|V4', 'fortran_order': False, 'shape': (2, 4, 4)}",
+    "{'descr': [[[[", "'" * 50, "(" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_headers_that_numpy_cannot_read(tmp_path: Path, header: str):
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(99)
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("pictures.npy", content)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(ValueError, match=name):
+            opened(tmp_path / name)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 99)])
+def test_encrypted_and_strangely_packed_arrays(tmp_path: Path, offset: int, value: int):
+    np.savez(tmp_path / "a.npz", pictures=STACK)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        content[content.index(signature) + offset + shift] = value
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as arrays"):
+        opened(tmp_path / "a.npz")

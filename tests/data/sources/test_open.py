@@ -208,9 +208,22 @@ def test_a_table_has_paths_and_labels(tmp_path: Path):
     assert same(pictures, opened(tmp_path).subset(np.array([0, 2, 1])))
 
 
+def test_blanks_in_the_head_of_a_table_and_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(fill(tmp_path / "home", ["1.png", "2.png"])))
+    (tmp_path / "table.csv").write_text("path , label\n~/1.png,a\n~/2.png,b\n")
+    pictures = opened(tmp_path / "table.csv")
+    assert pictures.labels.tolist() == [0, 1]
+    (tmp_path / "list.txt").write_text("~/2.png\n~/1.png\n")
+    assert torch.equal(opened(tmp_path / "list.txt")[0], pictures[1])
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ("path\n" + "x" * 200_000, "cannot be read as a table"),
+        ('path,label\n1.png,"a\n' + "2.png,b\n" * 50_000, "is a quotation mark left open"),
         ("paths\n1.png\n", "is it 'paths'"),
         ("path,label\n1.png,\n", "no label for '1.png'"),
         ("path\n", "names no picture"),

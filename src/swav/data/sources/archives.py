@@ -21,6 +21,7 @@ MAX_MEMBERS = 10**6
 # deflate can shrink by 1032; pictures, most of them compressed before, are far below
 MAX_RATIO = 200
 _HARMLESS_BYTES = 64 * 2**20  # no compression ratio makes so little dangerous
+_MOST_STORED = MAX_FILE_BYTES + 2**20  # what cannot be compressed grows a little
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -73,7 +74,7 @@ def read_member(path: Path, member: Member) -> bytes:
     # opened anew: processes that share a file also share its position
     with open(path, "rb") as file:
         file.seek(member.start if member.crc is None else _zip_data_start(file, member))
-        content = file.read(member.stored)
+        content = file.read(min(member.stored, _MOST_STORED))
     if member.deflated:
         try:
             # one byte more than promised: enough to see that there is more, and no bomb
@@ -106,7 +107,7 @@ def _list_zip(path: Path) -> Index:
     _check_totals(path, len(entries), sum(entry.file_size for entry in entries))
     members, bad_files = [], []
     for entry in entries:
-        if entry.is_dir() or not _is_shown(entry.filename):
+        if not _is_shown(entry.filename):
             continue
         reason = _zip_fault(entry) or _fault(entry.filename, entry.file_size)
         if reason:

@@ -1,11 +1,16 @@
 """Pictures as arrays: ``.npy``, ``.npz``, and what Python programs hold in memory."""
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol, runtime_checkable
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -29,7 +34,13 @@ SUFFIXES = (".npy", ".npz")
 # what other programs call them; numpy itself calls a nameless array arr_0
 _PICTURE_KEYS = ("pictures", "images", "x", "arr_0")
 _SAMPLED = 256
-_DAMAGE = (OSError, ValueError, EOFError, BadZipFile, KeyError, MemoryError)
+_HARMLESS_BYTES = 64 * 2**20  # of arrays, whatever the memory limit
+_MOST_NAMED = 100_000  # classes that have a name although no picture shows them
+# what numpy and zipfile raise for files that are damaged, encrypted or made to deceive
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, BadZipFile, KeyError, MemoryError, zlib.error, struct.error),
+    *(SyntaxError, TokenError, OverflowError, NotImplementedError, RuntimeError, TypeError),
+)
 
 
 @runtime_checkable
@@ -109,14 +120,14 @@ def array_reader(
     channels_last = _check(values, channels, first)
     if values.dtype != np.uint8:
         return Arrays(
-            values.__getitem__, len(values), channels_last=channels_last, unit=_is_unit(values)
+            values.__getitem__, len(values), channels_last=channels_last, largest=_largest(values)
         )
-    if values.ndim == 3:
-        values = values[:, None]
-    elif channels_last:
-        values = values.transpose(0, 3, 1, 2)
     # writeable, as torch warns of memory that is not
     pixels = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    if values.ndim == 3:
+        pixels = pixels[:, None]
+    elif channels_last:
+        pixels = pixels.permute(0, 3, 1, 2)  # not copied: a set may take half of the memory
     return Stack(match_channels(pixels, channels))
 
 
@@ -128,15 +139,18 @@ def open_array(path: Path, *, channels: int, split: str | None, max_bytes: int) 
     """
     labels: np.ndarray | None = None
     if path.suffix.lower() == ".npz":
-        values, labels = _read_npz(path, split or ("train" if npz_splits(path) else None))
+        part = split or ("train" if npz_splits(path) else None)
+        values, labels = _read_npz(path, part, max_bytes)
         reader = array_reader(values, channels=channels)
     else:
         values = _map_npy(path)
         if values.dtype.kind == "f" or values.nbytes > max_bytes:
             channels_last = _check(values, channels, first=False)
-            unit = _is_unit(values)
             reader = Arrays(
-                partial(_npy_row, path), len(values), channels_last=channels_last, unit=unit
+                partial(_npy_row, path),
+                len(values),
+                channels_last=channels_last,
+                largest=_largest(values),
             )
         else:
             reader = array_reader(np.array(values), channels=channels)
@@ -174,6 +188,8 @@ def to_labels(values: ArrayLike, num_images: int, classes: Sequence[str] = ()) -
             f"labels of type {labels.dtype} from {labels.min()}: they must be names, or whole "
             "numbers from 0 up"
         )
+    if not classes and labels.max() >= _MOST_NAMED:  # dates, say, or numbers of products
+        return number([str(label) for label in labels.tolist()])
     labels = labels.astype(np.int64)
     names = list(classes) or [str(label) for label in range(int(labels.max()) + 1)]
     return Labels(labels, tuple(names))
@@ -202,18 +218,19 @@ def _map_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     return values
 
 
-def _loaded_npz(path: Path) -> "np.lib.npyio.NpzFile":
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} is no .npz file: rename it to .npy if it is one array")
-    return archive
+@contextmanager
+def _loaded_npz(path: Path) -> "Iterator[np.lib.npyio.NpzFile]":
+    with open(path, "rb") as file:  # numpy leaves it open where it is damaged
+        with _damage_named(path):
+            archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path} is no .npz file: rename it to .npy if it is one array")
+        with archive:
+            yield archive
 
 
 def _read_npz(
-    path: Path, split: str | None
+    path: Path, split: str | None, max_bytes: int
 ) -> tuple[Shaped[np.ndarray, "..."], Shaped[np.ndarray, "..."] | None]:
     with _loaded_npz(path) as archive:
         wanted = [f"{split}_images"] if split else list(_PICTURE_KEYS)
@@ -224,11 +241,37 @@ def _read_npz(
                 f"{path} holds {archive.files}: name the pictures 'pictures' and their labels, if "
                 "any, 'labels'"
             )
-        try:
+        for key in (keys[0], label_key):
+            if key in archive.files:
+                _check_size(path, key, max(max_bytes, _HARMLESS_BYTES))
+        with _damage_named(path):
             labels = archive[label_key] if label_key in archive.files else None
             return archive[keys[0]], labels
-        except _DAMAGE as error:
-            raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+
+
+def _check_size(path: Path, key: str, max_bytes: int) -> None:
+    """Refuse an array that is above the limit, by its header: numpy unpacks what that says."""
+    with _damage_named(path), ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes > max_bytes:
+        raise ValueError(
+            f"{path}: {key} takes {num_bytes / 2**30:.2f} GiB, above the limit of "
+            f"{max_bytes / 2**30:g}, and cannot be read in parts: keep it as a .npy file, which "
+            "can, or raise --data.max-memory-gib"
+        )
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
 
 
 def _check(values: Shaped[np.ndarray, "..."], channels: int, first: bool) -> bool:
@@ -252,11 +295,11 @@ def _check(values: Shaped[np.ndarray, "..."], channels: int, first: bool) -> boo
     return not first if maybe_last and maybe_first else maybe_last
 
 
-def _is_unit(values: Shaped[np.ndarray, "images ..."]) -> bool:
-    """Say whether floats are of 0..1 rather than of 0..255, by a sample over the whole set."""
+def _largest(values: Shaped[np.ndarray, "images ..."]) -> float:
+    """Return the largest number of a sample over the whole set, which tells its range."""
     # over the whole set: the first pictures may be dark
     rows = np.linspace(0, len(values) - 1, min(len(values), _SAMPLED)).astype(np.int64)
-    return bool(max(values[row].max() for row in rows) <= 1)
+    return float(max(values[row].max() for row in rows))
 
 
 def _column(table: Table, wanted: Sequence[str]) -> str:
@@ -291,5 +334,5 @@ def _list_reader(pictures: Sequence[object], channels: int) -> Reader:
     sample = np.asarray(first)
     channels_last = _check(sample[None], channels, first=isinstance(first, Tensor))
     # of the set and not of a picture: a dark one may have no value above 1
-    unit = all(float(np.asarray(picture).max()) <= 1 for picture in pictures[:_SAMPLED])
-    return Arrays(pictures.__getitem__, len(pictures), channels_last=channels_last, unit=unit)
+    largest = max(float(np.asarray(picture).max()) for picture in pictures[:_SAMPLED])
+    return Arrays(pictures.__getitem__, len(pictures), channels_last=channels_last, largest=largest)

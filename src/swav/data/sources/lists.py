@@ -5,6 +5,7 @@ other (``swav.data.sources.groups``).
 """
 
 import csv
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -33,15 +34,28 @@ def open_list(path: Path) -> Contents:
         names = [line for line in lines if line.strip() and not line.startswith("#")]
     if not names:
         raise ValueError(f"{path} names no picture: write one path a line")
-    packed = PackedNames(names)
+    # as a shell would: files that are really called so are given as ./~
+    packed = PackedNames(
+        os.path.expanduser(name) if name.startswith("~/") else name for name in names
+    )
     return Contents(Files(path.parent, packed), packed, labelled, columns=columns)
 
 
 def _read_csv(path: Path) -> tuple[list[str], Labels | None, dict[str, PackedNames]]:
+    try:
+        return _read_table(path)
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} cannot be read as a table ({error}): is a quotation mark left open?"
+        ) from error
+
+
+def _read_table(path: Path) -> tuple[list[str], Labels | None, dict[str, PackedNames]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         table = csv.DictReader(file, delimiter=delimiter)
-        columns = list(table.fieldnames or ())
+        # people write "path, label"
+        columns = table.fieldnames = [name.strip() for name in table.fieldnames or ()]
         if "path" not in columns:
             close = get_close_matches("path", columns, n=1, cutoff=0.5)
             hint = f" (is it {close[0]!r}?)" if close else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from swav.config import check_ranges
 from swav.data.sources import archives, arrays, folders, lists, named
 from swav.data.sources.folders import check_split
 from swav.data.sources.listing import PackedNames, is_picture
@@ -49,14 +50,13 @@ class SourceConfig:
     """Of a set that takes more, as many decoded pictures are kept as fit into this."""
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels {self.channels} must be 1 or more")
-        if not 0 <= self.max_bad_fraction < 1:
-            raise ValueError(f"max_bad_fraction {self.max_bad_fraction} must lie in [0, 1)")
-        if self.max_memory_gib < 0:
-            raise ValueError(f"max_memory_gib {self.max_memory_gib} must be 0 or more")
-        if self.cache_gib < 0:
-            raise ValueError(f"cache_gib {self.cache_gib} must be 0 or more")
+        check_ranges(
+            self,
+            channels="[1, 1024]",
+            max_bad_fraction="[0, 1)",
+            max_memory_gib="[0, 1e6]",
+            cache_gib="[0, 1e6]",
+        )
 
     def build(self) -> Pictures:
         """Return the pictures; ``load`` them to hold them decoded."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from swav.data.sources.cache import Cached
 from swav.data.sources.decode import Decoded, Reduction, UnreadablePicture, quiet_pillow
+from swav.data.sources.fingerprint import fingerprint
 from swav.data.sources.listing import BadFile, Labels, PackedNames
 from swav.data.sources.readers import Chosen, Contents, Packed, Reader, Size, Stack
 
@@ -78,6 +79,7 @@ class Pictures:
         self.source = source
         """Opens the same pictures again; None for arrays of a program and for chosen pictures."""
         self._reader = contents.reader
+        self._listed = contents
         self._max_bad_fraction = max_bad_fraction
         self._max_memory_gib = max_memory_gib
         self._cache_gib = cache_gib
@@ -154,7 +156,7 @@ class Pictures:
         self.bad_files[self._num_bad_listed :] = bad_files
         self._check_bad(len(self.bad_files))
         kept = np.delete(np.arange(len(self)), [row for row, _ in decoded.bad])
-        return self._with(decoded.reader, kept, self.bad_files, self.source)
+        return self._loaded(decoded.reader, kept)
 
     def file(self, index: int) -> Path | None:
         """Return the file of a picture that is one; None in archives, arrays and memory."""
@@ -183,6 +185,11 @@ class Pictures:
             digest.update(self._stamp(row))
         return digest.hexdigest()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that other pictures do not have: of those listed, decoded and left out or not."""
+        return fingerprint(self._listed.names, self._listed.reader, channels=self.channels)
+
     def facts(self) -> DataFacts:
         """Return size and kind of the set, from the headers of a sample.
 
@@ -202,7 +209,12 @@ class Pictures:
     def _cached(self) -> "Pictures":
         max_bytes = int(self._cache_gib * 2**30)
         reader = Cached(self._reader, max_bytes=max_bytes, channels=self.channels)
-        return self._with(reader, np.arange(len(self)), self.bad_files, self.source)
+        return self._loaded(reader, np.arange(len(self)))
+
+    def _loaded(self, reader: Reader, rows: Int64[np.ndarray, " chosen"]) -> "Pictures":
+        loaded = self._with(reader, rows, self.bad_files, self.source)
+        loaded._listed = self._listed
+        return loaded
 
     def _with(
         self,

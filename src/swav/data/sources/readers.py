@@ -52,6 +52,14 @@ class Reader(ABC):
         """Return bytes that change when the picture does: of a file its size and time."""
         return self.picture(row, channels).numpy().tobytes()
 
+    def content(self, row: int, channels: int) -> bytes:
+        """Return what a picture is read from, wherever that lies; by default its pixels."""
+        return self.picture(row, channels).numpy().tobytes()
+
+    def num_bytes(self, _row: int) -> int:
+        """Return the length of what a picture is read from, 0 where only reading would tell."""
+        return 0
+
 
 class Contents(NamedTuple):
     """What a data set on the disk turned out to hold."""
@@ -144,6 +152,14 @@ class Chosen(Reader):
         """Return what the other reader gives."""
         return self._reader.stamp(int(self._rows[row]), channels)
 
+    def content(self, row: int, channels: int) -> bytes:
+        """Return what the other reader gives."""
+        return self._reader.content(int(self._rows[row]), channels)
+
+    def num_bytes(self, row: int) -> int:
+        """Return what the other reader gives."""
+        return self._reader.num_bytes(int(self._rows[row]))
+
 
 class Encoded(Reader):
     """Pictures that are decoded from a file or from bytes when they are asked for."""
@@ -188,6 +204,15 @@ class Files(Encoded):
         status = os.stat(self.source(row))
         return f"{status.st_size} {status.st_mtime_ns}".encode()
 
+    def content(self, row: int, _channels: int) -> bytes:
+        """Return the bytes of a file."""
+        with open(self.source(row), "rb") as file:
+            return file.read(decode.MAX_FILE_BYTES)
+
+    def num_bytes(self, row: int) -> int:
+        """Return the size of a file."""
+        return os.stat(self.source(row)).st_size
+
 
 class Archive(Encoded):
     """Pictures inside a zip or tar."""
@@ -219,6 +244,14 @@ class Archive(Encoded):
         status = os.stat(self._path)
         return f"{status.st_size} {status.st_mtime_ns} {self._extents[row].tolist()}".encode()
 
+    def content(self, row: int, _channels: int) -> bytes:
+        """Return the bytes of a member, as they would stand in a file."""
+        return self.source(row)
+
+    def num_bytes(self, row: int) -> int:
+        """Return the unpacked size of a member."""
+        return int(self._extents[row, 2])
+
 
 class Images(Reader):
     """Pillow images that something gives by their position."""
@@ -249,19 +282,19 @@ class Arrays(Reader):
         num_images: int,
         *,
         channels_last: bool,
-        unit: bool,
+        largest: float,
     ) -> None:
         self._get = get
         self._num_images = num_images
         self._channels_last = channels_last
-        self._unit = unit
+        self._largest = largest
 
     def __len__(self) -> int:
         return self._num_images
 
     def picture(self, row: int, channels: int) -> UInt8[Tensor, "channels height width"]:
         """Return an array as bytes."""
-        values = to_bytes(np.asarray(self._get(row)), unit=self._unit)
+        values = to_bytes(np.asarray(self._get(row)), largest=self._largest)
         if values.ndim == 2:
             values = values[None]
         elif self._channels_last:
@@ -276,9 +309,12 @@ class Arrays(Reader):
 
 
 def to_bytes(
-    values: Shaped[np.ndarray, "*shape"], *, unit: bool | None
+    values: Shaped[np.ndarray, "*shape"], *, largest: float
 ) -> UInt8[np.ndarray, "*shape"]:
-    """Return numbers as bytes: 16 bits keep their upper 8, floats are of 0..1 or of 0..255.
+    """Return numbers as bytes, whose range is told by the largest of the whole set.
+
+    Floats are of 0..1 or of 0..255. Of 16 bits the upper 8 are kept, unless the set has no number
+    above 255: programs write bytes in that type too.
 
     Raises:
         ValueError: If values lie outside of 0..255.
@@ -287,11 +323,11 @@ def to_bytes(
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype == np.uint16:
+    if values.dtype == np.uint16 and largest > 255:
         # as decode does with files of 16 bits
         return (values >> 8).astype(np.uint8)
     if values.dtype.kind == "f":
-        return decode.floats_to_bytes(values, unit=unit)
+        return decode.floats_to_bytes(values, unit=largest <= 1)
     if values.dtype.kind not in "iu":
         raise ValueError(f"pictures of type {values.dtype}: make them uint8")
     if values.min() < 0 or values.max() > 255:

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from swav.config import check_ranges
+
 FloatViews = Float[Tensor, "batch channels height width"]
 Factors = Float[Tensor, " batch"]
 
@@ -65,6 +67,13 @@ class AugmentConfig:
         low, high = self.blur_radius
         if not 0 < low <= high:
             raise ValueError(f"blur_radius {self.blur_radius} must be two rising positive numbers")
+        check_ranges(
+            self,
+            brightness="[0, 100]",
+            contrast="[0, 100]",
+            saturation="[0, 100]",
+            blur_radius="(0, 100]",
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from swav.config import UsageError
+from swav.config import UsageError, check_ranges
 from swav.data.sources.groups import ImageGroups, find_image_groups
 from swav.data.sources.pictures import Pictures
 from swav.data.views.augment import AugmentConfig
@@ -42,6 +42,7 @@ class CropGroup:
             raise ValueError(f"scale {self.scale} must be two rising shares of the area in (0, 1]")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio {self.ratio} must be two rising positive numbers")
+        check_ranges(self, count="[1, 100]", size="[1, 10000]", scale="(0, 1]", ratio="[0.01, 100]")
 
     @property
     def description(self) -> str:
@@ -76,6 +77,7 @@ class ViewsConfig:
             raise ValueError("time_window is about the pictures of a group: give group as well")
         if self.time_window is not None and not self.time_window >= 0:
             raise ValueError(f"time_window {self.time_window} must be 0 or more")
+        check_ranges(self, mean="(-inf, inf)", std="(0, inf)", time_window="[0, inf]")
 
     @property
     def num_targets(self) -> int:

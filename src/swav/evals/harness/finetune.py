@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from swav.config import check_ranges
 from swav.data.batch import Batch
 from swav.data.eval_transform import EvalTransform
 from swav.data.loader import StepViews, loader
@@ -57,14 +58,9 @@ class FineTuneConfig:
     """Probability of a left-right flip; 0 where direction carries meaning."""
 
     def __post_init__(self) -> None:
-        for name in ("trunk_rate", "min_steps", "momentum", "weight_decay"):
-            if asdict(self)[name] < 0:
-                raise ValueError(f"{name} {asdict(self)[name]} must be 0 or more")
         for name, least in (("epochs", 1), ("batch_size", 2)):
             if asdict(self)[name] < least:
                 raise ValueError(f"{name} {asdict(self)[name]} must be {least} or more")
-        if self.head_rate <= 0:
-            raise ValueError(f"head_rate {self.head_rate} must be above 0")
         if any(not 0 < drop < 1 for drop in self.drops):
             raise ValueError(f"drops {self.drops} must be shares between 0 and 1")
         if not 0 < self.drop_factor <= 1:
@@ -73,6 +69,14 @@ class FineTuneConfig:
             raise ValueError(f"crop_area {self.crop_area} must be two shares, the smaller first")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip {self.flip} must be a probability, 0 to 1")
+        check_ranges(
+            self,
+            trunk_rate="[0, inf)",
+            head_rate="(0, inf)",
+            min_steps="[0, inf)",
+            momentum="[0, 1)",
+            weight_decay="[0, inf)",
+        )
 
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on, as plain JSON values."""
