@@ -49,7 +49,7 @@ class JigsawConfig(ObjectiveConfig):
             raise ValueError(f"tile_dim {self.tile_dim} must be at least 1")
         check_ranges(
             self,
-            num_permutations="[2, 1e5]",
+            num_permutations="[2, 362880]",
             permutation_seed="[0, 9e18]",
             tile_size="[1, 10000]",
             tile_dim="[1, 1e6]",

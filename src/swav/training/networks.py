@@ -65,10 +65,11 @@ def check_sizes(config: TrainConfig, objective: Objective) -> None:
     if config.method.pretext is not None or config.tuning.part == "head":
         return
     encoder = objective.encoder.eval()
+    device = next(encoder.parameters()).device
     for group in config.views.groups:
         try:
             with torch.no_grad():
-                encoder(torch.zeros(1, config.data.channels, *group.size))
+                encoder(torch.zeros(1, config.data.channels, *group.size, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"crops {group.description} cannot be read by {config.backbone.name} ({error}): "

@@ -84,8 +84,9 @@ def write_outputs(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
         )
     if (folder / layout.MODEL).exists():  # with the scores, and the time that it took
-        readme = model_readme(folder, config, objective)
-        write_atomically(folder / layout.MODEL / layout.README, readme)
+        path, readme = folder / layout.MODEL / layout.README, model_readme(folder, config, objective)
+        if not path.exists() or path.read_text("utf-8") != readme:
+            write_atomically(path, readme)
     if _present(folder) != before or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
