@@ -18,8 +18,8 @@ import argparse
 import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="pictures of each part; 0: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--init", default="lite0")
-    parser.add_argument("--tune", default="", help="trainings too: scratch,last:N,all")
+    parser.add_argument("--tune", type=words, default=(), help="trainings too: scratch,last:N,all")
     parser.add_argument("--epochs", type=int, help="of these; by default auto's")
     parser.add_argument("--crops", help="of these, such as 2x96,4x48; by default auto's")
     parser.add_argument("--device", default="auto")
@@ -128,16 +128,13 @@ def main() -> None:
         return
     if not given.out or not given.sets or not all("=" in word for word in given.sets):
         parser.error("give NAME=DATA [NAME=DATA ...] --out FILE.csv, or --summary FILE.csv")
-    settings = Settings(
-        limit=given.limit,
-        seeds=given.seeds,
-        init=given.init,
-        tune=tuple(given.tune.split(",")) if given.tune else (),
-        epochs=given.epochs,
-        crops=given.crops,
-        device=given.device,
-    )
-    measure([tuple(word.split("=", 1)) for word in given.sets], settings, given.out)
+    sets = [tuple(word.split("=", 1)) for word in given.sets]
+    settings = {field.name: vars(given)[field.name] for field in fields(Settings)}
+    measure(sets, Settings(**settings), given.out)
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def measure(sets: Sequence[tuple[str, ...]], settings: Settings, target: Path) -> None:
@@ -314,26 +311,16 @@ def trained_head(config: TrainConfig, start: StartWeights, features: FeatureSet)
         features, global_batch=optim.batch_size, accumulate=optim.accumulate, seed=config.seed
     )
     an_epoch = batches.steps_per_epoch
-    clock = Clock(
-        step=0,
-        epoch=0,
-        steps_per_epoch=an_epoch,
-        total_steps=an_epoch * config.epochs,
-        images=0,
-        warmup_steps=round(optim.warmup_epochs * an_epoch),
-    )
+    total, warmup = an_epoch * config.epochs, round(optim.warmup_epochs * an_epoch)
+    clock = Clock(0, 0, steps_per_epoch=an_epoch, total_steps=total, images=0, warmup_steps=warmup)
     fabric = launch(device=config.device, precision=config.precision, threads=num_threads(config))
     objective.to(fabric.device).train()
 
-    def loaded(total_steps: int) -> Iterator[object]:
-        return loader(
-            batches, start_step=0, total_steps=total_steps, workers=0, device=fabric.device
-        )
-
-    objective.prepare(loaded(an_epoch))
+    loaded = partial(loader, batches, start_step=0, workers=0, device=fabric.device)
+    objective.prepare(loaded(total_steps=an_epoch))
     steps = fit(
         objective,
-        loaded(clock.total_steps),
+        loaded(total_steps=total),
         optim.build(objective, objective.lr_multipliers),
         clock,
         learning_rate=optim.learning_rate_at,
