@@ -19,6 +19,7 @@ from swav.methods import SimCLRConfig, SwAVConfig
 from swav.nn.prototypes import Prototypes
 from swav.report.page import write_report
 from swav.training.clusterings import DUPLICATES, Clustered, Clusterings
+from swav.training.clusters import network_digest
 from swav.training.trained_run import TrainedRun
 
 PROTOTYPES = 12
@@ -84,20 +85,47 @@ def test_as_many_clusters_as_asked_for_the_largest_first(folder: Path, run: str)
         assert cluster.confidence == pytest.approx(np.mean(own), abs=1e-5)
 
 
-def test_the_probability_is_the_sum_of_the_members(folder: Path) -> None:
+def test_the_probability_is_the_softmax_of_cosines_to_centres(folder: Path) -> None:
     run = swav.load("run")
     features = run.features(run.pictures()).values
     run.cluster(k=4, to="four.csv")
+    head = run.objective.cluster_head
+    assert head is not None
     with np.load("run/clusterings/k=4.npz") as kept, torch.no_grad():
+        assert str(kept["space"]) == "embeddings"
+        centres, ids = torch.from_numpy(kept["centres"]), torch.from_numpy(kept["ids"])
+        cosines = torch.nn.functional.normalize(head.projector(features), dim=1) @ centres.T
+    torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
+    assert clusters("four.csv") == ids[cosines.argmax(dim=1)].tolist()
+    given = [float(row["probability"]) for row in rows("four.csv")]
+    expected = (cosines / head.temperature).softmax(dim=1).amax(dim=1)
+    np.testing.assert_allclose(given, expected, atol=1e-6)
+    with np.load("four.npz") as beside:
+        assert beside["probabilities"].astype(float).sum(axis=1) == pytest.approx(1, abs=2e-3)
+
+
+def test_groups_of_prototypes_that_earlier_versions_kept_stay(folder: Path) -> None:
+    run = swav.load("run")
+    features = run.features(run.pictures()).values
+    groups = np.arange(PROTOTYPES) % 4
+    Path("run/clusterings").mkdir(exist_ok=True)
+    nothing = np.zeros(0, dtype=np.int64)
+    np.savez_compressed(
+        "run/clusterings/k=4.npz",
+        network=network_digest(run.objective),
+        ids=groups,
+        centres=np.zeros((0, 0), dtype=np.float32),
+        paths=nothing.astype(str),
+        clusters=nothing,
+    )
+    run.cluster(k=4, to="four.csv")
+    with torch.no_grad():
         each = run.objective.cluster(features)
-        groups = torch.from_numpy(kept["ids"])
     assert each is not None
     sums = torch.stack([each[:, groups == cluster].sum(dim=1) for cluster in range(4)], dim=1)
     assert clusters("four.csv") == sums.argmax(dim=1).tolist()
     given = [float(row["probability"]) for row in rows("four.csv")]
     np.testing.assert_allclose(given, sums.amax(dim=1), atol=1e-6)
-    with np.load("four.npz") as beside:
-        assert beside["probabilities"].astype(float).sum(axis=1) == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize("number", [3, 5])
@@ -115,11 +143,10 @@ def test_auto_finds_the_number_of_separate_features(folder: Path, number: int) -
     assert len(pairs) == number
 
 
-def test_all_prototypes_are_the_clusters_of_the_method_but_for_numbers(folder: Path) -> None:
-    swav.cluster("run", k=PROTOTYPES, to="all.csv")
+def test_there_may_be_more_clusters_than_prototypes(folder: Path) -> None:
+    swav.cluster("run", k=PROTOTYPES + 3, to="many.csv")
+    assert set(clusters("many.csv")) == set(range(PROTOTYPES + 3))
     swav.cluster("run", to="own.csv")
-    pairs = set(zip(clusters("all.csv"), clusters("own.csv"), strict=True))
-    assert len(pairs) == len(set(clusters("own.csv")))
     assert clusters("own.csv") == clusters("run/clusters.csv")
 
 
@@ -251,8 +278,8 @@ def test_damaged_names_are_refused(
 @pytest.mark.parametrize(
     ("run", "k", "said"),
     [
-        ("run", "1", "from 2 to 12 (the prototypes), or auto"),
-        ("run", "13", "from 2 to 12"),
+        ("run", "1", "from 2 upwards, or auto"),
+        ("run", "65", "from 2 to 64 (the pictures of the training)"),
         ("simclr", "1", "from 2 upwards"),
         ("simclr", "65", "from 2 to 64 (the pictures of the training)"),
     ],

@@ -5,11 +5,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import TINY_METHODS, WITH_BATCHNORM, tiny_config
 
 import swav
 from swav import cli
+from swav.exchange.clusterer import USAGE
 from swav.exchange.formats import TOLERANCE
 from swav.methods import SimCLRConfig, SwAVConfig
 
@@ -50,10 +52,28 @@ def test_a_run_with_its_clusters_and_their_names(
     for name in FORMATS.split(","):
         clusters = json.loads((folder / "run/export" / name / "clusters.json").read_text())
         by_name = clusters["clusterings"]
-        assert by_name["prototypes"] == {"clusters": [*range(12)], "names": {"2": "ones"}}
-        assert set(by_name["k=4"]["clusters"]) == {0, 1, 2, 3}
+        assert by_name["prototypes"]["clusters"] == [*range(12)]
+        assert by_name["prototypes"]["names"] == {"2": "ones"}
+        assert sorted(by_name["k=4"]["clusters"]) == [0, 1, 2, 3]
         assert by_name["k=4"]["names"] == {"0": "loops"}
         assert "1,797 pictures" in (folder / "run/export" / name / "README.md").read_text()
+
+
+def test_the_exported_code_gives_the_clusters_on_demand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = swav.load("run")
+    run.cluster(k=4, to="four.csv")
+    swav.export("run", to="timm", out=folder / "out")
+    monkeypatch.chdir(folder / "out/timm")
+    variables = {"features": run.features(run.pictures()).values}
+    exec(USAGE.replace('["clusterings"]["prototypes"]', '["clusterings"]["k=4"]'), variables)
+    probabilities = variables["probabilities"].detach().numpy()
+    with np.load(folder / "four.npz") as written:
+        numbers = np.array(variables["clustering"]["clusters"])[probabilities.argmax(axis=1)]
+        assert (written["clusters"][:, 0] == numbers).all()
+        best = np.sort(probabilities, axis=1)[:, ::-1]
+        np.testing.assert_allclose(written["probabilities"], best, atol=1e-3)
 
 
 def test_from_python_of_a_method_without_clusters(folder: Path) -> None:

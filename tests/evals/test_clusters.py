@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from swav.evals import ClustersConfig, EvalData, Subject, clusters
-from swav.evals.harness.subject import Clusters
+from swav.evals.harness.subject import Clusters, assignment_of
 
 MEASURES = ("nmi", "ami", "ari", "accuracy", "purity")
 
@@ -95,6 +95,9 @@ class Nearest(Clusters):
         unit = torch.nn.functional.normalize(features, dim=1)
         return (unit @ self._prototypes.T / 0.01).softmax(dim=1)
 
+    def embeddings(self, features):
+        return torch.nn.functional.normalize(features, dim=1)
+
     def prototypes(self):
         return self._prototypes
 
@@ -113,6 +116,21 @@ def test_a_methods_use_of_its_prototypes_has_a_known_answer(made):
     guess = clusters.of_prototypes(Nearest(torch.eye(6)), undecided, duplicate_cosine=0.99)
     assert guess["code_entropy"] == pytest.approx(1)
     assert guess["duplicate_prototypes"] == guess["usage_entropy"] == 0
+
+
+def test_own_clusters_are_as_many_as_those_of_k_means_beside_them(made):
+    features = made.separable(200)
+    twelve = Nearest(torch.eye(6).repeat(2, 1))  # too many to agree with four classes one to one
+    own = assignment_of(twelve, made.meaningless(200).values[:, :6])
+    found = clusters.run(ClustersConfig(), features, own, clusters=twelve)
+    for measure in ("nmi", "ari", "accuracy"):
+        assert found.metrics[f"own_k_{measure}"] == pytest.approx(1)
+    assert found.metrics["accuracy"] < 0.5
+    baseline = clusters.run(ClustersConfig(), made.meaningless(200))
+    beside = found.with_baseline("pixels", baseline).baselines["pixels"]
+    assert beside["own_k_nmi"] == beside["kmeans_nmi"] == baseline.metrics["kmeans_nmi"]
+    low, high = baseline.intervals["own_k_nmi"]
+    assert low < beside["own_k_nmi"] < high
 
 
 def test_stability_is_the_agreement_of_the_clusters_of_two_views(made):

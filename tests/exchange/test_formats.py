@@ -15,7 +15,7 @@ from tiny import WITH_BATCHNORM
 
 from swav.data.eval_transform import EvalTransform
 from swav.exchange import exported, formats
-from swav.exchange.clusterer import clusterer_of, read_clusterer
+from swav.exchange.clusterer import Clustering, clusterer_of, read_clusterer
 from swav.exchange.exported import TrainedModel
 from swav.exchange.formats import FORMATS, check_target, export_to
 from swav.exchange.to_torch_export import TorchExport
@@ -58,7 +58,10 @@ def trained(
         config=config,
         transform=EvalTransform(input_size=(channels, size, size), mean=mean, std=std),
         cluster_head=cluster_head,
-        clusterings={"prototypes": {"clusters": [0, 1, 2, 3, 4], "names": {1: "cats"}}},
+        clusterings={
+            "prototypes": Clustering([0, 1, 2, 3, 4], {1: "cats"}),
+            "k=2": Clustering([1, 0], {}, torch.eye(2, head.embed_dim)),
+        },
     )
 
 

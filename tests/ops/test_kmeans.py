@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
 from swav.ops import kmeans
-from swav.ops.kmeans import spherical_kmeans
+from swav.ops.kmeans import spherical_kmeans, tightest_centres
 
 
 def rows(number: int = 60, embed: int = 4, seed: int = 0) -> torch.Tensor:
@@ -65,3 +65,37 @@ def test_the_same_on_two_ranks(run_on_ranks, sizes):
     for found, _ in answers:
         torch.testing.assert_close(found, centroids)
     assert torch.equal(torch.cat([there for _, there in answers]), nearest)
+
+
+def groups(number: int, *, each: int) -> torch.Tensor:
+    """Return unit rows around orthogonal directions, group after group."""
+    directions = torch.eye(8)[:number].repeat_interleave(each, dim=0)
+    return F.normalize(directions + 0.1 * rows(number * each, 8), dim=1)
+
+
+def test_separate_groups_are_found_from_any_prototypes() -> None:
+    points = groups(6, each=30)
+    for prototypes in (None, rows(3, 8), rows(20, 8, seed=1), torch.eye(8)[:1].repeat(9, 1)):
+        centres = tightest_centres(points, 6, prototypes=prototypes)
+        torch.testing.assert_close(centres.norm(dim=1), torch.ones(6))
+        found = (points @ centres.T).argmax(dim=1).view(6, 30)
+        assert (found == found[:, :1]).all()
+        assert len(set(found[:, 0].tolist())) == 6
+
+
+def test_the_tightest_start_wins_and_draws_are_fixed() -> None:
+    points, prototypes = rows(400, 6), rows(30, 6, seed=3)
+    centres = tightest_centres(points, 12, prototypes=prototypes)
+    assert torch.equal(centres, tightest_centres(points, 12, prototypes=prototypes))
+    without = tightest_centres(points, 12)
+    alone, _ = spherical_kmeans(points, points[:12], iterations=50)
+    tightness, of_draws, of_one = (
+        float((points @ each.T).amax(dim=1).sum()) for each in (centres, without, alone)
+    )
+    assert tightness >= of_draws - 1e-4
+    assert of_draws >= of_one
+
+
+def test_rows_that_are_all_the_same_have_centres() -> None:
+    centres = tightest_centres(torch.eye(4)[:1].repeat(10, 1), 3, prototypes=torch.eye(4))
+    assert bool(centres.isfinite().all())

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from swav.data.sources.open import Data
-from swav.run_folder.clusterings import PROTOTYPES
 from swav.training.clusterings import DUPLICATES, Clustered
 from swav.training.trained_run import load
 
@@ -34,11 +33,14 @@ def cluster(
 ) -> Clustered:
     """Write the cluster of every readable picture, and its probability, to a file.
 
-    A picture's cluster is its most probable prototype, or with --k its most probable group of
-    them; it does not depend on the other pictures. A file ``.npz`` of the same name beside it
-    holds the 20 most probable clusters of each picture (arrays ``clusters``, ``probabilities``). A
-    method without prototypes gets k-means on the features: with --k on those of the training,
-    without on those of these very pictures, and the cosine to the centre as the probability.
+    A picture's cluster is its most probable prototype, or with --k its most probable centre; it
+    does not depend on the other pictures. Centres are those of k-means on the embeddings of the
+    training's pictures, where the prototypes lie (of more than 100,000 on so many, spread evenly),
+    and probabilities the softmax of the cosines to them over the method's temperature. A file
+    ``.npz`` of the same name beside it holds the 20 most probable clusters of each picture (arrays
+    ``clusters``, ``probabilities``). A method without prototypes gets k-means on the features:
+    with --k on those of the training, without on those of these very pictures, and the cosine to
+    the centre as the probability.
 
     Parquet has the columns of ``swav embed`` too, and ``distance``: 1 - cosine to the mean of the
     normalised features of the cluster's pictures in the file.
@@ -55,7 +57,7 @@ def cluster(
         to: ``.csv``, ``.parquet``, or a folder (there already, or ending with a slash) for a CSV
             file and links to the pictures of each cluster; by default ``clusters.csv`` in the run
             folder, of other pictures ``DATA-clusters.csv`` in this one.
-        k: number of clusters, or auto for that after which merging costs most.
+        k: number of clusters, or auto for that after which merging prototypes costs most.
         match: whether numbers of an earlier network are kept; --no-match gives them anew.
         thumbnails: longest side in pixels of the pictures (JPEG) in ``.parquet``; 0 for none.
         device: auto, cpu, cuda, mps, or one device such as cuda:1.
@@ -93,10 +95,9 @@ def _print(clustered: Clustered) -> None:
     if len(clustered.clusters) > SHOWN:
         print(f"and {len(clustered.clusters) - SHOWN} smaller clusters")
     if clustered.duplicates:
-        verb = "stay apart" if clustered.clustering == PROTOTYPES else "are merged duplicates"
         print(
-            f"{clustered.duplicates} of {clustered.prototypes} prototypes {verb}: another is "
-            f"nearly equal (cosine of at least {DUPLICATES})"
+            f"{clustered.duplicates} of {clustered.prototypes} prototypes are duplicates: another "
+            f"is nearly equal (cosine of at least {DUPLICATES})"
         )
     if clustered.matched_with:
         print(f"numbers are those of {clustered.matched_with}:")

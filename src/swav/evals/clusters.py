@@ -25,8 +25,17 @@ from swav.data.random import Stream
 from swav.data.views.augment import AugmentConfig
 from swav.evals.harness.extract import Features
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
-from swav.evals.harness.subject import ROWS, Clusters, Subject, assignment_of
+from swav.evals.harness.splits import spread
+from swav.evals.harness.subject import (
+    ROWS,
+    Clusters,
+    Subject,
+    assignment_of,
+    centres_of,
+    nearest_centre,
+)
 from swav.evals.harness.views import view_features
+from swav.ops.kmeans import DRAWS
 from swav.ops.metrics import (
     alignment,
     effective_rank,
@@ -53,10 +62,18 @@ AGREEMENT = {
     "purity": Metric(title="purity", is_share=True),
 }
 """What clusters and labels have in common."""
+OF_OWN_K = ("nmi", "ari", "accuracy")
+"""Reported of as many own clusters as k-means has."""
 METRICS = AGREEMENT | {
     **{
         f"kmeans_{name}": replace(metric, title=f"{metric.title} of k-means")
         for name, metric in AGREEMENT.items()
+    },
+    **{
+        f"own_k_{name}": replace(
+            AGREEMENT[name], title=f"{AGREEMENT[name].title} of own clusters, as many as k-means'"
+        )
+        for name in OF_OWN_K
     },
     "silhouette": Metric(title="silhouette"),
     "rankme": Metric(title="effective rank of the features (RankMe)"),
@@ -120,7 +137,7 @@ class ClustersConfig:
         pictures = subject.data.scored
         views = view_features(
             subject,
-            pictures.subset(_spread(len(pictures), self.max_images)),
+            pictures.subset(spread(len(pictures), self.max_images)),
             scale=self.scale,
             augment=JITTER,
             seed=self.seed,
@@ -130,7 +147,7 @@ class ClustersConfig:
             return run(self, features, views=Views(*views))
         own = assignment_of(clusters, features.values)
         assigned = (assignment_of(clusters, view) for view in views)
-        result = run(self, features, own, views=Views(*views, *assigned))
+        result = run(self, features, own, clusters=clusters, views=Views(*views, *assigned))
         added = of_prototypes(clusters, features, duplicate_cosine=self.duplicate_cosine)
         metrics = {**result.metrics, **added}
         return replace(result, metrics=metrics, about={name: METRICS[name] for name in metrics})
@@ -150,12 +167,15 @@ def run(
     features: Features,
     assignment: Int[Tensor, " images"] | None = None,
     *,
+    clusters: Clusters | None = None,
     views: Views | None = None,
 ) -> Result:
     """Return how clusters agree with labels, if there are any, and how they are made.
 
     With labels ``nmi``, ``ami``, ``ari``, ``accuracy`` and ``purity``, and the same of k-means;
-    without ``assignment`` (the method's own clusters) the first five are those of k-means. Always
+    without ``assignment`` (the method's own clusters) the first five are those of k-means.
+    ``own_k_nmi``, ``own_k_ari`` and ``own_k_accuracy`` are of as many clusters as k-means has, made
+    like those of ``swav cluster --k`` from ``clusters``, without which they are k-means'. Always
     ``silhouette`` of the clusters and ``rankme`` of the features; with ``views`` also
     ``alignment``, ``uniformity`` and ``stability``, the adjusted mutual information of the
     clusters of the two views.
@@ -179,10 +199,21 @@ def run(
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     if labels is not None:
-        for prefix, clusters in (("", own), ("kmeans_", by_kmeans)):
-            agreement, ends_of = _agreement(clusters, labels)
-            metrics |= {f"{prefix}{metric}": value for metric, value in agreement.items()}
-            intervals |= {f"{prefix}{metric}": ends for metric, ends in ends_of.items()}
+        own_k = by_kmeans
+        if clusters is not None:
+            centres = centres_of(clusters, features.values, number, seed=config.seed)
+            own_k = nearest_centre(clusters, features.values, centres).numpy()
+        every = tuple(AGREEMENT)
+        for prefix, assigned, kept in (
+            ("", own, every),
+            ("kmeans_", by_kmeans, every),
+            ("own_k_", own_k, OF_OWN_K),
+        ):
+            agreement, ends_of = _agreement(assigned, labels)
+            metrics |= {f"{prefix}{metric}": agreement[metric] for metric in kept}
+            intervals |= {
+                f"{prefix}{metric}": ends_of[metric] for metric in kept if metric in ends_of
+            }
     metrics |= _structure(config, features.values, own)
     if views is not None:
         metrics |= _two_views(views, model)
@@ -253,7 +284,7 @@ def _structure(
     assignment: Int[np.ndarray, " images"],
 ) -> dict[str, float]:
     """Return what features and clusters tell without labels and views."""
-    rows = _spread(len(values), config.max_images)
+    rows = spread(len(values), config.max_images)
     some, clusters = values[torch.from_numpy(rows)], assignment[rows]
     metrics = {}
     if 1 < len(np.unique(clusters)) < len(rows):  # the silhouette of anything else is undefined
@@ -283,15 +314,12 @@ def _unit(values: Float[Tensor, "images features"]) -> Float[np.ndarray, "images
     return unit
 
 
-def _spread(number: int, most: int) -> Int64[np.ndarray, " _"]:
-    """Return at most ``most`` positions, evenly through ``number``."""
-    return np.linspace(0, number - 1, min(number, most)).round().astype(np.int64)
-
-
 def _protocol(config: ClustersConfig, num_clusters: int, restarts: int) -> dict[str, Any]:
     return {
         "kmeans": f"{num_clusters} clusters of L2-normalised features, "
         f"tightest of {restarts} starts",
+        "own_k": f"{num_clusters} clusters of the method's unit embeddings, tightest of "
+        f"{DRAWS + 1} starts of spherical k-means; without a method's clusters those of kmeans",
         "accuracy": "clusters and classes matched one to one (Hungarian)",
         "nmi": "arithmetic mean of the entropies",
         "views": f"crops of {config.scale[0]:g} to {config.scale[1]:g} of the picture, flips, "

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 from swav.nn.prototypes import ClusterHead
 
 TENSORS, SETTINGS = "clusters.safetensors", "clusters.json"
+CENTRES = "centres."
+"""Before the name of a clustering: its tensor."""
 USAGE = """\
 import json
 from pathlib import Path
@@ -29,10 +31,23 @@ hidden = features
 for layer in range(settings["layers"]):
     hidden = hidden.relu() if layer else hidden
     hidden = F.linear(hidden, tensors[f"layers.{layer}.weight"], tensors[f"layers.{layer}.bias"])
-scores = F.normalize(hidden) @ tensors["prototypes"].T
+clustering = settings["clusterings"]["prototypes"]  # or another that is there, such as k=12
+scores = F.normalize(hidden) @ tensors[clustering["directions"]].T
 probabilities = (scores / settings["temperature"]).softmax(dim=1)
 """
-"""The probability of each prototype from ``features`` of torch, in the folder of both files."""
+"""The probability of each prototype from ``features`` of torch, in the folder of both files.
+
+Column n is of cluster ``clustering["clusters"][n]``; columns of one cluster are added up.
+"""
+
+
+class Clustering(NamedTuple):
+    """Which cluster each direction stands for, and what people call the clusters."""
+
+    clusters: list[int]
+    names: Mapping[int, str]
+    centres: Float[Tensor, "_ embed"] | None = None
+    """The directions, of unit length; None for the prototypes."""
 
 
 class Clusterer(nn.Module):
@@ -80,22 +95,33 @@ def clusterer_of(head: ClusterHead) -> Clusterer:
 
 
 def write_clusterer(
-    clusterer: Clusterer, clusterings: Mapping[str, Mapping[str, Any]], folder: Path
+    clusterer: Clusterer, clusterings: Mapping[str, Clustering], folder: Path
 ) -> None:
     """Write its tensors, and a JSON file with the rest.
 
     Args:
         clusterer: of a method.
-        clusterings: by name, what the cluster of each prototype is (``clusters``) and what people
-            call the clusters (``names``).
+        clusterings: by name.
         folder: where to.
     """
-    save_file(clusterer.state_dict(), folder / TENSORS)
+    centres = {
+        f"{CENTRES}{name}": clustering.centres.contiguous()
+        for name, clustering in clusterings.items()
+        if clustering.centres is not None
+    }
+    save_file(clusterer.state_dict() | centres, folder / TENSORS)
     settings = {
         "layers": len(clusterer.layers),
         "prototypes": len(clusterer.prototypes),
         "temperature": clusterer.temperature,
-        "clusterings": clusterings,
+        "clusterings": {
+            name: {
+                "clusters": clustering.clusters,
+                "names": clustering.names,
+                "directions": "prototypes" if clustering.centres is None else f"{CENTRES}{name}",
+            }
+            for name, clustering in clusterings.items()
+        },
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
@@ -106,6 +132,7 @@ def read_clusterer(folder: Path) -> Clusterer | None:
         return None
     settings = json.loads((folder / SETTINGS).read_text("utf-8"))
     tensors = load_file(folder / TENSORS)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CENTRES)}
     layers = nn.ModuleList()
     for number in range(settings["layers"]):
         embed_dim, input_dim = tensors[f"layers.{number}.weight"].shape

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
 from swav.data.eval_transform import EvalTransform
-from swav.exchange.clusterer import Clusterer, clusterer_of
+from swav.exchange.clusterer import Clusterer, Clustering, clusterer_of
 from swav.nn.backbones import BackboneConfig, is_own
 from swav.nn.prototypes import ClusterHead
 
@@ -36,7 +36,7 @@ class TrainedModel:
     transform: EvalTransform
     cluster_head: ClusterHead | None = None
     """In evaluation mode too; None if the method has no clusters."""
-    clusterings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clusterings: Mapping[str, Clustering] = field(default_factory=dict)
     """See ``write_clusterer``."""
 
     @cached_property

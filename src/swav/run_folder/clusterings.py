@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 PROTOTYPES = "prototypes"
 """The clustering by the method's own clusters; others are called ``k=12``."""
 
+FEATURES, EMBEDDINGS = "features", "embeddings"
+"""Where centres lie: among features of the network, or among embeddings, as prototypes do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeptClustering:
@@ -27,11 +30,13 @@ class KeptClustering:
     """Digest of the weights that it is of."""
     ids: Int[np.ndarray, " prototypes"]
     """The number of the cluster that each prototype, or centre, belongs to."""
-    centres: Float[np.ndarray, "_ features"]
-    """Of k-means on the normalised features; none where the method has prototypes."""
+    centres: Float[np.ndarray, "_ _"]
+    """Of k-means; none where the clusters are groups of prototypes, as earlier versions made."""
     paths: tuple[str, ...]
     """Pictures whose clusters are known, to find the clusters again after a retraining."""
     clusters: Int[np.ndarray, " images"]
+    space: str = FEATURES
+    """Of the centres: unit features, or ``EMBEDDINGS`` where the method has prototypes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,8 @@ def read_clustering(run_folder: Path, name: str) -> KeptClustering | None:
         centres=arrays["centres"],
         paths=as_text(arrays["paths"]),
         clusters=arrays["clusters"],
+        # earlier versions had centres of features alone
+        space=str(arrays["space"]) if "space" in arrays else FEATURES,
     )
 
 

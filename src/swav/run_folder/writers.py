@@ -129,6 +129,7 @@ def write_clustering(run_folder: Path, kept: KeptClustering) -> None:
             network=np.array(kept.network),
             ids=kept.ids,
             centres=kept.centres,
+            space=np.array(kept.space),
             paths=np.array(kept.paths, dtype=str),
             clusters=kept.clusters,
         )

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from swav.engine import Objective
 from swav.evals import Features
+from swav.evals.harness.subject import centres_of
 from swav.ops.agglomerate import (
     Match,
     MergeTree,
-    cut,
     match_clusters,
     merge_tree,
     natural_number,
@@ -26,6 +26,8 @@ from swav.ops.agglomerate import (
 )
 from swav.run_folder import layout
 from swav.run_folder.clusterings import (
+    EMBEDDINGS,
+    FEATURES,
     PROTOTYPES,
     KeptClustering,
     read_cluster_file,
@@ -36,6 +38,7 @@ from swav.training.clusters import (
     Assignment,
     assign,
     assign_to_centres,
+    assign_to_directions,
     assign_to_groups,
     clusters_of_method,
     default_number,
@@ -104,12 +107,6 @@ class Clusterings:
     training: Callable[[], Features]
     """The features of the training's pictures, for a clustering that is not kept yet."""
 
-    def check(self, k: NumClusters | None) -> None:
-        """Raise a ValueError unless there can be so many clusters."""
-        if isinstance(k, int):
-            directions = self.directions()
-            _check_number(k, None if directions is None else len(directions), "prototypes")
-
     def directions(self) -> Float[np.ndarray, "prototypes embed"] | None:
         """Return the method's prototypes as unit vectors, None if it has none."""
         own = clusters_of_method(self.objective)
@@ -130,7 +127,7 @@ class Clusterings:
         """
         if k is None and clusters_of_method(self.objective) is None:
             return Numbered(assign(self.objective, features.values))
-        number = natural_number(self._tree) if k == "auto" else k
+        number = self._natural_number() if k == "auto" else k
         name = PROTOTYPES if number is None else f"k={number}"
         network = network_digest(self.objective)
         kept = read_clustering(self.folder, name)
@@ -179,25 +176,25 @@ class Clusterings:
 
     def _made(self, number: int | None, name: str, network: str) -> KeptClustering:
         """Return a clustering whose numbers are by size among the training's pictures."""
-        directions = self.directions()
+        own = clusters_of_method(self.objective)
         none = np.zeros((0, 0), dtype=np.float32)
         nobody = np.zeros(0, dtype=np.int64)
         made = KeptClustering(
             clustering=name, network=network, ids=nobody, centres=none, paths=(), clusters=nobody
         )
         if number is None:
-            own = clusters_of_method(self.objective)
             assert own is not None
             nothing = torch.zeros(1, int(self.objective.encoder.num_features))  # type: ignore[arg-type]
             probabilities = own.probabilities(nothing)
             return replace(made, ids=np.arange(probabilities.shape[1]))
         training = self._training
-        if directions is None:
-            _check_number(number, len(training.values), "pictures of the training")
+        check_number(number, len(training.values))
+        if own is None:
             centres = fit_centres(training.values.numpy(), number)
-            made = replace(made, ids=np.arange(number), centres=centres)
         else:
-            made = replace(made, ids=cut(self._tree, number))
+            centres = centres_of(own, training.values, number).numpy()
+        space = FEATURES if own is None else EMBEDDINGS
+        made = replace(made, ids=np.arange(number), centres=centres, space=space)
         clusters = self._assign(made, training.values).clusters[:, 0]
         rank = np.empty(number, dtype=np.int64)
         sizes = np.bincount(clusters, minlength=number)
@@ -208,6 +205,10 @@ class Clusterings:
     @cached_property
     def _training(self) -> Features:
         return self.training()
+
+    def _natural_number(self) -> int:
+        """Return the number for ``auto``, which a few pictures may be fewer than."""
+        return min(natural_number(self._tree), len(self._training.values))
 
     @cached_property
     def _tree(self) -> MergeTree:
@@ -223,10 +224,12 @@ class Clusterings:
         return merge_tree(directions, np.bincount(nearest, minlength=len(directions)) + 1.0)
 
     def _assign(self, made: KeptClustering, values: Float[Tensor, "images features"]) -> Assignment:
-        if made.centres.size:
-            assignment = assign_to_centres(values, made.centres, made.ids)
-        else:
+        if not made.centres.size:
             assignment = assign_to_groups(self.objective, values, made.ids)
+        elif made.space == EMBEDDINGS:
+            assignment = assign_to_directions(self.objective, values, made.centres, made.ids)
+        else:
+            assignment = assign_to_centres(values, made.centres, made.ids)
         return assignment._replace(clustering=made.clustering, network=made.network)
 
 
@@ -259,9 +262,10 @@ def summary(
     )
 
 
-def _check_number(number: int, most: int | None, of: str) -> None:
+def check_number(number: int, most: int | None = None) -> None:
+    """Raise a ValueError unless there can be so many clusters of ``most`` pictures."""
     if number < 2 or (most is not None and number > most):
-        upper = "upwards" if most is None else f"to {most} (the {of})"
+        upper = "upwards" if most is None else f"to {most} (the pictures of the training)"
         raise ValueError(
             f"there cannot be {number} clusters: k is a number from 2 {upper}, or auto"
         )

@@ -1,11 +1,14 @@
 """Which cluster each picture belongs to: the method's own, or those of k-means on its features."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
@@ -48,6 +51,16 @@ class MethodClusters(Clusters):
             [probabilities.cpu() for probabilities in rows if probabilities is not None]
         )
 
+    def embeddings(
+        self, features: Float[Tensor, "images features"]
+    ) -> Float[Tensor, "images embed"]:
+        """Return the output of the projector, of unit length."""
+        head = self.objective.cluster_head
+        assert head is not None
+        with _evaluation_mode(self.objective) as device:
+            rows = [head.projector(some.to(device)).cpu() for some in torch.split(features, ROWS)]
+        return F.normalize(torch.cat(rows).float(), dim=1)
+
     def prototypes(self) -> Float[Tensor, "prototypes embed"] | None:
         """Return the first head's prototypes, None if the method has no such thing."""
         for module in self.objective.modules():
@@ -62,18 +75,24 @@ def clusters_of_method(objective: Objective) -> MethodClusters | None:
     return None if _cluster(objective, nothing) is None else MethodClusters(objective)
 
 
-@torch.no_grad()
 def _cluster(
     objective: Objective, features: Float[Tensor, "images features"]
 ) -> Float[Tensor, "images prototypes"] | None:
-    """Return ``Objective.cluster`` in evaluation mode: BatchNorm must not see other pictures."""
+    """Return ``Objective.cluster`` in evaluation mode."""
+    with _evaluation_mode(objective) as device:
+        return objective.cluster(features.to(device))
+
+
+@contextmanager
+def _evaluation_mode(objective: Objective) -> Iterator[torch.device]:
+    """Yield the device of a method whose BatchNorm does not see other pictures meanwhile."""
     was_training = objective.training
     objective.eval()
     device = next(objective.encoder.parameters()).device
     objective.to(device)  # the encoder alone may have been moved
-    probabilities = objective.cluster(features.to(device))
+    with torch.no_grad():
+        yield device
     objective.train(was_training)
-    return probabilities
 
 
 def assign(objective: Objective, features: Float[Tensor, "images features"]) -> Assignment:
@@ -109,6 +128,31 @@ def assign_to_groups(
     clusters = torch.cat([top.indices for top in best]).numpy()
     return Assignment(
         clusters=clusters if numbers is None else numbers[clusters],
+        probabilities=torch.cat([top.values for top in best]).numpy(),
+        clustering=PROTOTYPES,
+        network=network_digest(objective),
+    )
+
+
+def assign_to_directions(
+    objective: Objective,
+    features: Float[Tensor, "images features"],
+    centres: Float[np.ndarray, "prototypes embed"],
+    ids: Int[np.ndarray, " prototypes"],
+) -> Assignment:
+    """Return the clusters of pictures by unit centres in the space of a method's prototypes.
+
+    Probabilities are the softmax of the cosines over the method's temperature, as of prototypes.
+    """
+    own, head = clusters_of_method(objective), objective.cluster_head
+    assert own is not None
+    assert head is not None
+    directions, best = torch.from_numpy(centres), []
+    for rows in torch.split(features, ROWS):
+        probabilities = (own.embeddings(rows) @ directions.T / head.temperature).softmax(dim=1)
+        best.append(probabilities.topk(min(KEPT, len(centres)), dim=1))
+    return Assignment(
+        clusters=ids[torch.cat([top.indices for top in best]).numpy()],
         probabilities=torch.cat([top.values for top in best]).numpy(),
         clustering=PROTOTYPES,
         network=network_digest(objective),

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from swav.config import UnknownNameError, UsageError
 from swav.data.sources.decode import UnreadablePicture
 from swav.data.sources.pictures import Pictures
+from swav.exchange.clusterer import Clustering
 from swav.exchange.exported import TrainedModel
 from swav.exchange.formats import FORMATS, check_target, export_to
 from swav.run_folder import layout
@@ -114,21 +114,24 @@ def _trained_model(run: TrainedRun) -> TrainedModel:
     )
 
 
-def _clusterings(run: TrainedRun) -> Mapping[str, Mapping[str, Any]]:
-    """Return the cluster of each prototype by every clustering of this network, and the names."""
+def _clusterings(run: TrainedRun) -> Mapping[str, Clustering]:
+    """Return every clustering of this network, by its name."""
     head = run.objective.cluster_head
     if head is None:
         return {}
     network = network_digest(run.objective)
-    numbers = {PROTOTYPES: list(range(len(next(head.prototypes.parameters()))))}
+    number = len(next(head.prototypes.parameters()))
+    own = Clustering(list(range(number)), read_cluster_names(run.folder, PROTOTYPES))
+    clusterings = {PROTOTYPES: own}
     for path in sorted(layout.clustering(run.folder, "*").parent.glob("*.npz")):
         kept = read_clustering(run.folder, path.stem) if is_clustering(path.stem) else None
         if kept is not None and kept.network == network:
-            numbers[path.stem] = kept.ids.tolist()
-    return {
-        name: {"clusters": ids, "names": read_cluster_names(run.folder, name)}
-        for name, ids in numbers.items()
-    }
+            clusterings[path.stem] = Clustering(
+                kept.ids.tolist(),
+                read_cluster_names(run.folder, path.stem),
+                torch.from_numpy(kept.centres) if kept.centres.size else None,
+            )
+    return clusterings
 
 
 def _some(pictures: Pictures) -> list[UInt8[Tensor, "channels _ _"]]:

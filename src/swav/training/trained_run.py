@@ -29,7 +29,7 @@ from swav.run_folder.record import IMPORTED, damaged_record, is_imported, read_r
 from swav.run_folder.state import restore_weights
 from swav.run_folder.writers import check_clusters_path, check_embeddings_path
 from swav.training.bar import PicturesProgress
-from swav.training.clusterings import Clustered, Clusterings, NumClusters, summary
+from swav.training.clusterings import Clustered, Clusterings, NumClusters, check_number, summary
 from swav.training.clusters import network_digest
 from swav.training.networks import transform_of, untrained_network, untrained_objective
 from swav.training.searching import (
@@ -169,7 +169,8 @@ class TrainedRun:
         path = self._clusters_path(data, to)
         check_clusters_path(path)
         clusterings = Clusterings(self.folder, self.objective, self._training_features)
-        clusterings.check(k)
+        if isinstance(k, int):
+            check_number(k)
         read_cluster_names(self.folder, PROTOTYPES)  # a damaged file is found before the long pass
         pictures = self.pictures(data)
         thumbnail = _thumbnails(pictures, thumbnails, path)

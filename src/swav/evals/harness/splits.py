@@ -76,6 +76,11 @@ def take(features: Features, rows: Int64[np.ndarray, " rows"]) -> Features:
     )
 
 
+def spread(number: int, most: int) -> Int64[np.ndarray, " _"]:
+    """Return at most ``most`` positions, evenly through ``number``."""
+    return np.linspace(0, number - 1, min(number, most)).round().astype(np.int64)
+
+
 def labels_of(labelled: Features | Pictures, *, task: str) -> Int64[np.ndarray, " images"]:
     """Return the labels as an array.
 

@@ -22,6 +22,8 @@ from swav.evals.harness.extract import (
     network_encoder,
     pixel_encoder,
 )
+from swav.evals.harness.splits import spread
+from swav.ops.kmeans import tightest_centres
 
 
 class Shown(NamedTuple):
@@ -41,12 +43,21 @@ class Clusters(ABC):
         """Return the probability of each cluster, picture by picture the same."""
 
     @abstractmethod
+    def embeddings(
+        self, features: Float[Tensor, "images features"]
+    ) -> Float[Tensor, "images embed"]:
+        """Return unit vectors in the space of the prototypes, picture by picture the same."""
+
+    @abstractmethod
     def prototypes(self) -> Float[Tensor, "prototypes embed"] | None:
         """Return the directions that stand for the clusters, if the method has such."""
 
 
 ROWS = 16_384
 """Pictures whose probabilities of all clusters are in memory at a time."""
+FIT_ON = 100_000
+"""Pictures that as many clusters as wanted are fitted on, evenly through the set: more change the
+centres little, and a million embeddings need not fit."""
 
 FeatureCache = Callable[["Subject", Pictures, str, Callable[[], Rows]], Rows]
 """Return the rows of a name: read where they are kept, computed otherwise."""
@@ -151,3 +162,29 @@ def assignment_of(
     """Return the most probable cluster of every picture."""
     shares = torch.split(features, ROWS)
     return torch.cat([clusters.probabilities(share).argmax(dim=1) for share in shares])
+
+
+def centres_of(
+    clusters: Clusters,
+    features: Float[Tensor, "images features"],
+    number: int,
+    *,
+    seed: int = 0,
+) -> Float[Tensor, "prototypes embed"]:
+    """Return as many clusters of a method as wanted: unit centres where its prototypes lie.
+
+    They are those of k-means on the unit embeddings of at most ``FIT_ON`` of the pictures.
+    """
+    some = features[torch.from_numpy(spread(len(features), FIT_ON))]
+    embeddings, prototypes = clusters.embeddings(some), clusters.prototypes()
+    return tightest_centres(embeddings, number, prototypes=prototypes, seed=seed)
+
+
+def nearest_centre(
+    clusters: Clusters,
+    features: Float[Tensor, "images features"],
+    centres: Float[Tensor, "prototypes embed"],
+) -> Int64[Tensor, " images"]:
+    """Return the centre of the largest cosine of every picture."""
+    shares = torch.split(features, ROWS)
+    return torch.cat([(clusters.embeddings(share) @ centres.T).argmax(dim=1) for share in shares])
