@@ -36,7 +36,7 @@ def model_card(folder: Path, config: TrainConfig, usage: str) -> str:
         evaluations = []
     sections = (
         _title(config, record),
-        verdict(record) if hands_out_start(record) else "",
+        private(verdict(record)) if hands_out_start(record) else "",
         _warning(record, evaluations),
         *(() if is_imported(folder) else (_pictures(config, record), _training(config, record))),
         _scores(evaluations),
