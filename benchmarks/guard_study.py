@@ -23,10 +23,11 @@ from typing import NamedTuple
 from swav.data.sources.pictures import Pictures
 from swav.evals import KNNConfig, LinearConfig, extract, knn, linear
 from swav.evals.harness.eval_data import EvalData, fit_and_score
+from swav.evals.harness.subject import Shown
 from swav.evals.label_free import Measures, Told, some
 from swav.recipes.start_network import RANDOM
-from swav.run_folder.record import read_record
-from swav.training.guard import Shown, decide, start_of, tell, verdict_on
+from swav.training.guard import decide, tell, verdict_on
+from swav.training.start import Before
 from swav.training.trained_run import load
 
 MOST_SCORED = 2000
@@ -95,10 +96,16 @@ def measured(run: str, data: str, device: str, starts: Starts) -> dict[str, obje
     """Return the row of one run."""
     started = time.monotonic()
     trained_run = load(run, device=device)
+    if trained_run.is_start:
+        raise ValueError("it handed out its start: swav train --resume --keep trained --out RUN")
     config = trained_run.config
     trained = Shown(trained_run.backbone, trained_run.transform)
-    start = start_of(config, read_record(Path(run)), num_images=trained_run.num_images)
-    start.network.to(next(trained.network.parameters()).device)
+    start = Before(
+        config=config,
+        folder=Path(run),
+        num_images=trained_run.num_images,
+        device=next(trained.network.parameters()).device,
+    ).network
     parts = fit_and_score(replace(config.data, data=data, split=None))
     seed = config.seed if config.init == RANDOM else None
     key = (data, config.init, seed, config.backbone, start.transform)

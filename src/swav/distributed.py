@@ -1,12 +1,27 @@
 """Collectives over all ranks that are the identity in one process."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
+
+_ALONE: list[bool] = []
+"""Not empty while this process works without the others."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be a single process inside: the other ranks are done and would not answer."""
+    _ALONE.append(True)
+    try:
+        yield
+    finally:
+        _ALONE.pop()
 
 
 def rank() -> int:
@@ -76,13 +91,13 @@ def all_reduce_max(local: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
 
 def local_world_size() -> int:
     """Return the ranks that the launcher started on this machine, 1 without a launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 1 if _ALONE else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def launched_nodes() -> int:
     """Return the machines that the launcher started, 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1")) // local_world_size()
+    return 1 if _ALONE else int(os.environ.get("WORLD_SIZE", "1")) // local_world_size()
 
 
 def _initialised() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _ALONE and dist.is_available() and dist.is_initialized()

@@ -92,7 +92,7 @@ def test_a_start_that_has_gone_is_said_and_does_not_stop_the_run(
     def gone(*_: Any, **__: Any) -> None:
         raise ValueError("the file has gone")
 
-    monkeypatch.setattr("swav.training.guard.start_of", gone)
+    monkeypatch.setattr("swav.training.guard.compare", gone)
     guard = read_record(train(data))["guard"]
     assert guard["skipped"] == "the file has gone"
     assert "the file has gone" in caplog.text
@@ -112,7 +112,7 @@ def test_a_network_that_lost_is_nowhere_handed_out_without_saying_so(
     assert page.index("<h1>") < page.index(reason) < page.index("<nav")
     if winner == "start":
         assert messages[-2:] == [reason, "Do better."]
-        assert readme.startswith(f"> **Warning.** {reason} Do better.\n")
+        assert f"\n> **Warning.** {reason} Do better.\n" in readme
         assert "Not better than where it began" in page
     else:
         assert messages[-1] == reason

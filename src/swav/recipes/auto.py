@@ -19,6 +19,7 @@ from swav.methods import SwAVConfig
 from swav.nn.backbones import BackboneConfig
 from swav.nn.heads import HeadConfig
 from swav.recipes.cifar10_cpu import SMALL_RESNET
+from swav.recipes.head_training import HEAD_STEPS, head_training
 from swav.recipes.imagenet_swav import RESNET50
 from swav.recipes.small_gpu import HALF_JITTER, RESNET18
 from swav.recipes.start_network import RANDOM, is_published, with_start
@@ -72,9 +73,7 @@ ENLARGEMENT = 8
 HEAD_UP_TO = 20_000
 """Pictures up to which published weights stay as they are and prototypes alone learn: training on
 from them made features worse on all sets of this size (benchmarks/)."""
-HEAD_STEPS = 300
 HEAD_BATCH = 512
-HEAD_LEARNING_RATE = 1e-3
 MANY_IMAGES = 100_000
 """From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
 
@@ -132,28 +131,13 @@ def _network_trained(facts: DataFacts, device: str, init: str) -> TrainConfig:
 
 def _head_trained(config: TrainConfig, facts: DataFacts) -> TrainConfig:
     """Return the settings that train prototypes alone, on features made once."""
-    batch_size = min(HEAD_BATCH, _quarter(facts.num_images))
-    steps_per_epoch = max(facts.num_images // batch_size, 1)
-    epochs = -(-HEAD_STEPS // steps_per_epoch)
-    return replace(
-        config,
-        tune="head",
-        method=SwAVConfig(
-            num_prototypes=(_num_prototypes(facts.num_images),),
-            head=HeadConfig(hidden_dim=512),
-            freeze_steps=HEAD_STEPS // 10,
-            queue_length="auto",
-        ),
-        optim=OptimConfig(
-            optimizer="adamw",
-            batch_size=batch_size,
-            learning_rate=HEAD_LEARNING_RATE,
-            warmup_epochs=epochs / 10,
-            weight_decay=1e-4,
-        ),
-        epochs=epochs,
-        precision="32-true",
+    method = SwAVConfig(
+        num_prototypes=(_num_prototypes(facts.num_images),),
+        head=HeadConfig(hidden_dim=512),
+        queue_length="auto",
     )
+    optim = OptimConfig(batch_size=min(HEAD_BATCH, _quarter(facts.num_images)))
+    return head_training(replace(config, method=method, optim=optim), facts.num_images)
 
 
 def _is_tiny(facts: DataFacts) -> bool:

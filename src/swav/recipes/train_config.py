@@ -10,6 +10,7 @@ from swav.config import check_ranges, from_dict
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig
 from swav.data.views.crops import ViewsConfig
+from swav.engine import Clock
 from swav.engine.optim import OptimConfig
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
@@ -63,6 +64,9 @@ class TrainConfig:
     features, nearest neighbours where there are labels; 0 evaluates only at the end."""
     evaluate_at_end: bool = True
     """Score the finished run beside its baselines; without, `swav evaluate RUN` does it later."""
+    keep: Literal["better", "trained"] = "better"
+    """What the run hands out if --init gives weights: the better one of the trained network and its
+    start, told without labels (the start then gets clusters), or the trained one in any case."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the extra `tensorboard`)."""
 
@@ -92,6 +96,17 @@ class TrainConfig:
     def tuning(self) -> Tune:
         """What ``tune`` says."""
         return Tune.parse(self.tune)
+
+    def first_clock(self, steps_per_epoch: int) -> Clock:
+        """Return the position before the first step."""
+        return Clock(
+            step=0,
+            epoch=0,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=steps_per_epoch * self.epochs,
+            images=0,
+            warmup_steps=round(self.optim.warmup_epochs * steps_per_epoch),
+        )
 
 
 def read_train_config(path: Path) -> TrainConfig:

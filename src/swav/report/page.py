@@ -27,6 +27,7 @@ from swav.run_folder.readers import (
     read_run,
     read_text,
 )
+from swav.run_folder.record import hands_out_start
 from swav.run_folder.result import Metric
 
 MOST_BAD_FILES = 200
@@ -151,6 +152,8 @@ def _content(
     curves = {} if isinstance(columns, Absent) else columns
     evaluated = _or_absent(lambda: read_evaluations(run_folder))
     evaluations = [] if isinstance(evaluated, Absent) else wording.in_order(evaluated[0])
+    if hands_out_start(known):
+        evaluations = [wording.without_start(evaluation) for evaluation in evaluations]
     album = Album(pictures)
     embeddings = _or_absent(lambda: read_embeddings(run_folder))
     rows = None if isinstance(embeddings, Absent) else embeddings
@@ -193,6 +196,7 @@ def _first_screen(
     health = verdict.health_line(curves)
     return {
         "headline": wording.headline(record),
+        "statement": wording.private(wording.verdict(record)) if hands_out_start(record) else "",
         "drawbacks": [wording.private(line) for line in wording.drawbacks(record, evaluations)],
         "verdict": [
             *([] if health is None else [health]),

@@ -18,6 +18,7 @@ from swav.report.wording import (
     standing,
     warning,
 )
+from swav.report.wording import verdict as comparison
 from swav.run_folder.readers import Evaluation
 
 Kind = Literal["good", "bad", "unknown"]
@@ -61,6 +62,9 @@ def verdict_lines(record: Mapping[str, Any], scores: Sequence[Evaluation]) -> li
     if record.get("status") in ("running", "stopped"):
         text = f"Not finished ({record['status']}): the page shows what is there."
         lines.append(VerdictLine(kind="unknown", text=text))
+    guard = record.get("guard")
+    if isinstance(guard, dict) and guard.get("winner") == "trained":
+        lines.append(VerdictLine(kind="good", text=comparison(record)))
     tally = _tally(scores)
     if not tally:
         text = (

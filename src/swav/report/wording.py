@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from swav.run_folder import layout
 from swav.run_folder.readers import Evaluation
+from swav.run_folder.record import hands_out_start
 from swav.run_folder.result import Metric
 
 BASELINES = {
@@ -112,6 +113,8 @@ def headline(run: Mapping[str, Any]) -> str:
     if isinstance(run.get("num_images"), int):
         pictures = count(run["num_images"], "picture")
     data = f" of “{printable(data_name(str(run['data'])))}”" if run.get("data") else ""
+    if hands_out_start(run):
+        return f"A {backbone} as it was before training, with clusters of {pictures}{data}"
     return f"A {backbone} trained{by} on {pictures}{data}, without labels"
 
 
@@ -159,24 +162,36 @@ def warning(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def verdict(run: Mapping[str, Any]) -> str:
-    """Return what the comparison of a run with its start said, nothing if there is none."""
-    return printable(_guard(run).get("reason", ""))
+    """Return what the comparison of a run with its start said, nothing if there is none.
+
+    If the start is the run's model, that comes first, and last what may help.
+    """
+    guard = _guard(run)
+    keys = ("statement", "reason", "remedy") if hands_out_start(run) else ("reason",)
+    return printable(" ".join(str(guard[key]) for key in keys if guard.get(key)))
 
 
 def drawbacks(run: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return why the trained network is no result, a sentence each, and what to do about it last.
+    """Return why the network of a run is no result, a sentence each, and what to do about it last.
 
     It lost to its start without labels, or has fewer right nearest neighbours than what needs no
     training, by more than the interval of the pictures.
     """
-    guard = _guard(run)
-    found = [verdict(run)] if guard.get("winner") == "start" else []
+    guard, is_start = _guard(run), hands_out_start(run)
+    found = [verdict(run)] if guard.get("winner") == "start" and not is_start else []
     found += [
         sentence
         for evaluation in evaluations
         if evaluation.task == "knn" and (sentence := _below_baselines(evaluation))
     ]
-    return [*found, printable(guard["remedy"])] if found and "remedy" in guard else found
+    has_remedy = "remedy" in guard and not is_start  # of which the verdict has it
+    return [*found, printable(guard["remedy"])] if found and has_remedy else found
+
+
+def without_start(evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation of the start itself, which is no baseline of its own."""
+    baselines = {name: rest for name, rest in evaluation.baselines.items() if name != "start"}
+    return replace(evaluation, baselines=baselines)
 
 
 def scorecard(evaluation: Evaluation) -> Scorecard | None:

@@ -18,6 +18,9 @@ STATE, META, MANIFEST = "state.safetensors", "meta.json", "MANIFEST.json"
 STEP, REPLACED, DAMAGED = "step-", ".old", ".bad"
 """How the folder of a checkpoint begins, and how one ends that was replaced or found damaged."""
 
+HANDED_OUT = "handed_out"
+"""A checkpoint of the network that the run started from, with clusters, where that is its model."""
+
 MODEL = "model"
 """The exported backbone, a folder that timm opens."""
 EXPORTS = "export"

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def read_record(run_folder: Path) -> dict[str, Any]:
 def is_imported(run_folder: Path) -> bool:
     """Return whether a folder was made of the weights of others, without a training."""
     return read_record(run_folder).get("status") == IMPORTED
+
+
+def hands_out_start(record: Mapping[str, Any]) -> bool:
+    """Return whether the model of a run is the network that it started from."""
+    guard = record.get("guard")
+    return isinstance(guard, dict) and guard.get("handed_out") == "start"
 
 
 def check_continuable(run_folder: Path) -> None:

@@ -15,6 +15,7 @@ FREE_TO_CHANGE = (
     "save_every",
     "evaluate_every",
     "evaluate_at_end",
+    "keep",
     "workers",
     "tensorboard",
     "data.data",

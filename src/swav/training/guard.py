@@ -4,22 +4,21 @@ The rule and what it was fixed by are in ``docs/guard.md``.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from torch import nn
 
-from swav.data.eval_transform import EvalTransform
 from swav.data.sources.pictures import Pictures
-from swav.engine import Objective
 from swav.engine.launch import loading_workers
 from swav.evals import label_free
+from swav.evals.harness.subject import Shown
 from swav.evals.label_free import Measures, Told
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig
-from swav.training.networks import build_objective, transform_of, untrained_network
-from swav.training.start import open_start, transform_of_start
+from swav.training.networks import transform_of
+from swav.training.start import Before
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +34,6 @@ GAIN = 0.02
 LEAST_OVERLAP = 0.3
 
 Winner = Literal["start", "trained"]
-
-
-class Shown(NamedTuple):
-    """A network and how it is shown pictures."""
-
-    network: nn.Module
-    transform: EvalTransform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +131,7 @@ def verdict_on(start: Told, trained: Told, *, start_is_trained: bool) -> Verdict
 
 
 def judged(
-    config: TrainConfig,
-    objective: Objective,
-    pictures: Pictures,
-    record: Mapping[str, Any],
-    *,
-    allow_factory: Collection[str] = (),
+    config: TrainConfig, trained: nn.Module, pictures: Pictures, before: Before
 ) -> dict[str, Any]:
     """Return what ``run.json`` keeps of the comparison, with ``skipped`` where there is none.
 
@@ -153,42 +140,62 @@ def judged(
 
     Args:
         config: of the run.
-        objective: trained.
+        trained: network.
         pictures: that it was trained on.
-        record: of the run.
-        allow_factory: names of factories that may build the network that it started from.
+        before: the networks that the run began with.
     """
+    if config.tuning.part == "head":
+        return {"skipped": "the network is that of the start"}
+    shown = Shown(trained, transform_of(config))
     try:
-        start = start_of(config, record, num_images=len(pictures), allow_factory=allow_factory)
-        start.network.to(next(objective.encoder.parameters()).device)
-        trained = Shown(objective.encoder, transform_of(config))
-        verdict = compare(start, trained, pictures, start_is_trained=config.init != RANDOM)
+        verdict = compare(before.network, shown, pictures, start_is_trained=config.init != RANDOM)
     except (OSError, ValueError) as error:  # the start may be a file that has gone since
         logger.warning("the network is not compared with its start: %s", error)
-        return {"skipped": str(error), "remedy": remedy(config)}
-    return {**verdict.record, "remedy": remedy(config)}
+        return concluded(config, {"skipped": str(error)})
+    return concluded(config, verdict.record)
 
 
-def hand_out(objective: Objective, guard: Mapping[str, Any]) -> Objective:
-    """Return what the outputs of a run are made of: the trained network, also where it lost.
+def concluded(config: TrainConfig, guard: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a comparison with what follows from it: which network is handed out, and advice.
 
-    Of a run from scratch that stays so, since an untrained network is no result.
-
-    Args:
-        objective: trained.
-        guard: of the run's record.
+    Of a run from scratch it is the trained one, since an untrained network is no result.
     """
-    del guard
-    return objective
+    if config.tuning.part == "head":
+        return dict(guard)
+    lost = guard.get("winner") == "start" and config.init != RANDOM
+    handed_out: Winner = "start" if lost and config.keep == "better" else "trained"
+    return {
+        **guard,
+        "handed_out": handed_out,
+        "statement": _statement(config) if handed_out == "start" else "",
+        "remedy": _remedy(config, handed_out),
+    }
 
 
-def remedy(config: TrainConfig) -> str:
+def _statement(config: TrainConfig) -> str:
+    clusters = (
+        "clusters trained on it"
+        if config.method.learns_from_features
+        else "clusters by k-means of its features"
+    )
+    return (
+        f"The model of this run is the network that it started from (--init {config.init}), with "
+        f"{clusters}, because that is the better one."
+    )
+
+
+def _remedy(config: TrainConfig, handed_out: Winner) -> str:
     """Return what to do about a trained network that lost, in a sentence or two."""
+    if handed_out == "start":
+        return (
+            "Less training may help: --tune last:1, a lower --optim.learning-rate, fewer --epochs. "
+            "With --keep trained the model is the trained network."
+        )
     kept = "The run's model is the trained network all the same."
     if config.init != RANDOM:
         return (
-            f"{kept} Take the weights of --init {config.init} as they are, or train them less: "
-            "a lower --optim.learning-rate, fewer --epochs."
+            f"{kept} Less training may help: --tune last:1, a lower --optim.learning-rate, fewer "
+            "--epochs."
         )
     # published weights are of pictures in colour
     published = (
@@ -201,38 +208,3 @@ def remedy(config: TrainConfig) -> str:
         f"{kept} {published}, more --epochs or weaker changes of colour "
         "(--views.augment.jitter 0.4) may help."
     )
-
-
-def start_of(
-    config: TrainConfig,
-    record: Mapping[str, Any],
-    *,
-    num_images: int,
-    allow_factory: Collection[str] = (),
-) -> Shown:
-    """Return the network that a run started from, with the input that its weights know.
-
-    Args:
-        config: of the run.
-        record: of the run.
-        num_images: pictures it was trained on.
-        allow_factory: names of factories that may build its network.
-
-    Raises:
-        ValueError: if the weights are no longer there, or are others.
-    """
-    if config.init == RANDOM:
-        network = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
-        return Shown(network, transform_of(config))
-    # the training has been allowed to leave some random if there are any
-    start = open_start(config, allow_missing=True, allow_factory=allow_factory)
-    assert start is not None, "init is not random"
-    before = record.get("start") or {}
-    if start.sha256 != before.get("sha256", start.sha256):
-        raise ValueError(
-            f"--init {config.init} no longer has the weights that the run started from"
-        )
-    objective = build_objective(
-        config, num_images=num_images, weights=start.tensors, allow_factory=allow_factory
-    )
-    return Shown(objective.encoder, transform_of_start(config))

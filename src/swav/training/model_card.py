@@ -15,9 +15,10 @@ from swav.report.wording import (
     printable,
     private,
     score,
+    verdict,
 )
 from swav.run_folder.readers import Absent, Evaluation, read_evaluations
-from swav.run_folder.record import IMPORTED, is_imported, read_record
+from swav.run_folder.record import IMPORTED, hands_out_start, is_imported, read_record
 
 
 def model_card(folder: Path, config: TrainConfig, usage: str) -> str:
@@ -35,6 +36,7 @@ def model_card(folder: Path, config: TrainConfig, usage: str) -> str:
         evaluations = []
     sections = (
         _title(config, record),
+        private(verdict(record)) if hands_out_start(record) else "",
         _warning(record, evaluations),
         *(() if is_imported(folder) else (_pictures(config, record), _training(config, record))),
         _scores(evaluations),
@@ -51,6 +53,12 @@ def _title(config: TrainConfig, record: Mapping[str, Any]) -> str:
             f"file in the layout `{start['layout']}` and not trained by `swav`."
         )
     data = _cell(data_name(config.data.data))
+    if start is not None and hands_out_start(record):
+        return (
+            f"# {config.backbone.title}, with clusters\n\nThe weights {_described(start)}, as they "
+            f"were. `swav` trained them further with {config.method.title} on `{data}`, which made "
+            "them worse."
+        )
     return (
         f"# {config.backbone.title}, pre-trained without labels\n\n"
         f"Trained by `swav` with {config.method.title} (`{config.method.name}`) on `{data}`"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from swav.config import to_dict
 from swav.data.sources.decode import Decoded, UnreadablePicture
 from swav.data.sources.pictures import Pictures
 from swav.data.views.crops import ViewsConfig
@@ -27,15 +28,17 @@ from swav.report.score_table import print_table
 from swav.report.wording import drawbacks
 from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
+from swav.run_folder.config_file import write_config
 from swav.run_folder.readers import Absent, read_evaluations
-from swav.run_folder.record import read_record, write_record
+from swav.run_folder.record import hands_out_start, read_record, write_record
 from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method
 from swav.training.evaluation import measure
-from swav.training.guard import hand_out, judged
+from swav.training.guard import concluded, judged
+from swav.training.handed_out import start_with_clusters
 from swav.training.model_card import model_card
-from swav.training.networks import transform_of, untrained_network
-from swav.training.start import frozen_start
+from swav.training.networks import transform_of
+from swav.training.start import Before
 from swav.training.tables import write_assignment, write_features
 
 SHOWN_PICTURES = 6
@@ -65,9 +68,17 @@ def write_outputs(
         seconds: of the training, for the run's record.
         allow_factory: names of factories that may build the untrained network beside it.
     """
-    before, outdated = _present(folder), read_record(folder).get("outputs_outdated", False)
-    _judge(folder, config, objective, pictures, allow_factory, outdated=outdated)
-    objective = hand_out(objective, read_record(folder)["guard"])
+    present = _present(folder)
+    before = Before(
+        config=config,
+        folder=folder,
+        num_images=len(pictures),
+        allow_factory=allow_factory,
+        device=next(objective.encoder.parameters()).device,
+    )
+    outdated = _judge(objective, pictures, before)
+    if hands_out_start(read_record(folder)):
+        objective, config = start_with_clusters(before, pictures, step=step)
     if (outdated or not (folder / layout.MODEL).exists()) and ":" not in config.backbone.name:
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures, outdated=outdated)
@@ -76,7 +87,7 @@ def write_outputs(
     if config.evaluate_at_end:
         source = pictures.source
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
-        _evaluate(folder, config, objective, eval_data, allow_factory)
+        _evaluate(folder, config, objective, eval_data, before)
     if outdated:
         (folder / layout.REPORT).unlink(missing_ok=True)
     if read_record(folder).get("status") != "finished":
@@ -87,7 +98,7 @@ def write_outputs(
         path, readme = folder / layout.MODEL / layout.README, model_readme(folder, config, objective)
         if not path.exists() or path.read_text("utf-8") != readme:
             write_atomically(path, readme)
-    if _present(folder) != before or not (folder / layout.REPORT).exists():
+    if _present(folder) != present or not (folder / layout.REPORT).exists():
         write_report(folder, pictures)
 
 
@@ -100,23 +111,28 @@ def drawbacks_of(folder: Path) -> list[str]:
     return drawbacks(read_record(folder), evaluations)
 
 
-def _judge(
-    folder: Path,
-    config: TrainConfig,
-    objective: Objective,
-    pictures: Pictures,
-    allow_factory: Collection[str],
-    *,
-    outdated: bool,
-) -> None:
-    """Compare the network with its start, unless that is recorded; a report is older then."""
-    record = read_record(folder)
-    if "guard" in record and not outdated:
-        return
-    guard = judged(config, objective, pictures, record, allow_factory=allow_factory)
+def _judge(objective: Objective, pictures: Pictures, before: Before) -> bool:
+    """Compare the network with its start, unless that is recorded.
+
+    Returns:
+        Whether outputs in the folder are of another network than the one that is handed out now.
+    """
+    folder, config, record = before.folder, before.config, read_record(before.folder)
+    outdated = bool(record.get("outputs_outdated", False))
+    known = record.get("guard")
+    if known is None or outdated:
+        guard = judged(config, objective.encoder, pictures, before)
+    else:
+        guard = concluded(config, known)
+        if hands_out_start({"guard": guard}) == hands_out_start(record):
+            return False
+        outdated = True  # --keep is another
+        write_config(folder, to_dict(config))
+        write_record(folder, status="running", outputs_outdated=True)
     if not outdated:  # then it stays until there is a newer one
-        (folder / layout.REPORT).unlink(missing_ok=True)
+        (folder / layout.REPORT).unlink(missing_ok=True)  # older than the comparison
     write_record(folder, guard=guard)
+    return outdated
 
 
 def _remove_scores(folder: Path) -> None:
@@ -228,7 +244,7 @@ def _evaluate(
     config: TrainConfig,
     objective: Objective,
     eval_data: EvalData,
-    allow_factory: Collection[str],
+    before: Before,
 ) -> None:
     """Measure what the labels allow; a task that they do not is left out with a warning."""
     tasks = dict.fromkeys((*possible_tasks(eval_data), "part_retrieval"))
@@ -244,13 +260,10 @@ def _evaluate(
         clusters_of_method(objective),
         workers=loading_workers(config.device),
     )
-    num_images = len(eval_data.train)
-    untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
-    start = frozen_start(config, folder, num_images=num_images, allow_factory=allow_factory)
-    if start is not None:
-        start.network.to(subject.device)
     baselines = Baselines(eval_data, workers=subject.workers)
-    comparison = Comparison(subject, untrained, config.seed, baselines, start)
+    comparison = Comparison(
+        subject, before.untrained, config.seed, baselines, before.start_if_there
+    )
     model = folder.resolve().name
     results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
     if results:

@@ -25,7 +25,12 @@ from swav.report.wording import verdict
 from swav.run_folder import layout
 from swav.run_folder.bad_files import check_bad_files, write_bad_files
 from swav.run_folder.lock import RunLock
-from swav.run_folder.record import check_continuable, read_record, write_record
+from swav.run_folder.record import (
+    check_continuable,
+    hands_out_start,
+    read_record,
+    write_record,
+)
 from swav.run_folder.text_log import RunLog
 from swav.run_folder.upgrade import upgrade
 from swav.training.checks import check_content, check_groups, check_plan, check_views
@@ -146,7 +151,8 @@ def train(
             )
             _run(session, stop)
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
-            _finish(session)
+            with distributed.alone():
+                _finish(session)
     return folder
 
 
@@ -334,11 +340,11 @@ def _finish(session: Session) -> None:
         seconds=round(session.seconds, 1),
         allow_factory=session.allow_factory,
     )
-    found = drawbacks_of(folder)
+    found, record = drawbacks_of(folder), read_record(folder)
+    if hands_out_start(record) or not found:
+        logger.info(verdict(record))
     for sentence in found:  # last of all, where nobody can miss it
         logger.warning(sentence)
-    if not found:
-        logger.info(verdict(read_record(folder)))
 
 
 def _scores(session: Session, evaluation: PeriodicEvaluation) -> dict[str, float]:

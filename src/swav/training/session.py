@@ -129,22 +129,14 @@ def start_session(
         sync_batchnorm=config.sync_batchnorm,
         compile_network=machine.compiles(config, fabric),
     )
-    optim = config.optim
     views = (
         step_features(objective.encoder, pictures, config, folder)
         if config.tuning.part == "head"
         else _step_views(pictures, config, folder)
     )
-    clock = Clock(
-        step=0,
-        epoch=0,
-        steps_per_epoch=views.steps_per_epoch,
-        total_steps=views.steps_per_epoch * config.epochs,
-        images=0,
-        warmup_steps=round(optim.warmup_epochs * views.steps_per_epoch),
-    )
+    clock = config.first_clock(views.steps_per_epoch)
     late = late_layers(objective, config, total_steps=clock.total_steps)
-    optimizer = optim.build(objective, objective.lr_multipliers, late)
+    optimizer = config.optim.build(objective, objective.lr_multipliers, late)
     session = Session(
         fabric,
         folder,

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from swav.run_folder.checkpoint import newest_checkpoint
 from swav.run_folder.record import check_continuable, read_record
 from swav.training.adaptation import freeze
 from swav.training.frozen_features import check_head
-from swav.training.networks import build_objective, transform_of
+from swav.training.networks import build_objective, transform_of, untrained_network
 from swav.training.trained_run import load
 
 logger = logging.getLogger(__name__)
@@ -171,31 +172,60 @@ def transform_of_start(config: TrainConfig) -> EvalTransform:
     return EvalTransform.from_timm(asdict(settings))
 
 
-def frozen_start(
-    config: TrainConfig, folder: Path, *, num_images: int, allow_factory: Collection[str] = ()
-) -> Shown | None:
-    """Return the network that a run started from, with the input that its weights know.
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """The networks that a run began with, each opened once, when it is first asked for."""
 
-    None for a random one, and with a warning for one that cannot be opened any more.
+    config: TrainConfig
+    folder: Path
+    """Of the run."""
+    num_images: int
+    """Pictures it was trained on."""
+    allow_factory: Collection[str] = ()
+    """Names of factories that may build its network."""
+    device: torch.device | str = "cpu"
 
-    Args:
-        config: of the run.
-        folder: of the run.
-        num_images: pictures it was trained on.
-        allow_factory: names of factories that may build its network.
-    """
-    if config.init == RANDOM:
-        return None
-    try:
-        weights = _as_recorded(config, folder, allow_factory)
-        transform = transform_of_start(config)
-    except (OSError, ValueError) as error:
-        logger.warning("what %s started from is not beside its scores: %s", folder, error)
-        return None
-    objective = build_objective(
-        config, num_images=num_images, weights=weights.tensors, allow_factory=allow_factory
-    )
-    return Shown(objective.encoder, transform)
+    @cached_property
+    def untrained(self) -> nn.Module:
+        """The network of the run with random weights."""
+        network = untrained_network(
+            self.config, num_images=self.num_images, allow_factory=self.allow_factory
+        )
+        return network.to(self.device)
+
+    @cached_property
+    def start(self) -> Shown | None:
+        """What it started from, with the input that the weights know; None if that was random.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: if it is no longer there, or is another.
+        """
+        if self.config.init == RANDOM:
+            return None
+        weights = _as_recorded(self.config, self.folder, self.allow_factory)
+        objective = build_objective(
+            self.config,
+            num_images=self.num_images,
+            weights=weights.tensors,
+            allow_factory=self.allow_factory,
+        )
+        return Shown(objective.encoder.to(self.device), transform_of_start(self.config))
+
+    @cached_property
+    def start_if_there(self) -> Shown | None:
+        """The same, with a warning in place of an error."""
+        try:
+            return self.start
+        except (OSError, ValueError) as error:
+            folder = self.folder
+            logger.warning("what %s started from is not beside its scores: %s", folder, error)
+            return None
+
+    @property
+    def network(self) -> Shown:
+        """The start, or the untrained network where that was random; raises as ``start`` does."""
+        return self.start or Shown(self.untrained, transform_of(self.config))
 
 
 def _as_recorded(config: TrainConfig, folder: Path, allow_factory: Collection[str]) -> StartWeights:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swav.config import UsageError
+from swav.config import UsageError, from_dict
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import Data, named_or_opened
 from swav.data.sources.pictures import Pictures
@@ -21,11 +21,17 @@ from swav.evals.harness.subject import Shown
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.report.thumbnails import Album
 from swav.run_folder import layout
-from swav.run_folder.checkpoint import newest_checkpoint
+from swav.run_folder.checkpoint import Checkpoint, newest_checkpoint
 from swav.run_folder.cluster_folder import check_cluster_folder, is_folder
 from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
 from swav.run_folder.readers import Absent, read_embeddings
-from swav.run_folder.record import IMPORTED, damaged_record, is_imported, read_record
+from swav.run_folder.record import (
+    IMPORTED,
+    damaged_record,
+    hands_out_start,
+    is_imported,
+    read_record,
+)
 from swav.run_folder.state import restore_weights
 from swav.run_folder.writers import check_clusters_path, check_embeddings_path
 from swav.training.bar import PicturesProgress
@@ -66,6 +72,8 @@ class TrainedRun:
     """Factories that may build its network."""
     checkpoint: Path | None = None
     """Where the weights are from."""
+    is_start: bool = False
+    """Whether the network is the one that the training started from."""
 
     @property
     def backbone(self) -> nn.Module:
@@ -264,14 +272,17 @@ class TrainedRun:
 
         None for a random one, and with a warning for one that cannot be opened any more.
         """
-        from swav.training.start import frozen_start  # which opens runs, since they are starts too
+        from swav.training.start import Before  # which opens runs, since they are starts too
 
-        return frozen_start(
-            self.config,
-            self.folder,
+        if self.is_start:
+            return Shown(self.backbone, self.transform)
+        before = Before(
+            config=self.config,
+            folder=self.folder,
             num_images=self.num_images,
             allow_factory=self.allow_factory,
         )
+        return before.start_if_there
 
 
 def _thumbnails(pictures: Pictures, side: int, path: Path) -> Thumbnail | None:
@@ -305,7 +316,13 @@ def load(
     if "num_images" not in record:
         raise damaged_record(folder, "is missing or does not say num_images")
     num_images = int(record["num_images"] or 0)
-    checkpoint = newest_checkpoint(folder, repair=False)
+    is_start = hands_out_start(record) and not record.get("outputs_outdated")
+    checkpoint = newest_checkpoint(folder / layout.HANDED_OUT if is_start else folder, repair=False)
+    if checkpoint is None and is_start:
+        raise ValueError(
+            f"{folder} has lost {layout.HANDED_OUT}/, its network: swav train --resume --out "
+            f"{folder} makes it again ({folder / layout.MODEL} alone opens with timm)"
+        )
     if checkpoint is None:
         if record.get("saved_step"):
             raise ValueError(
@@ -314,10 +331,33 @@ def load(
             )
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
     _check_step(folder, record, checkpoint.step)
+    if is_start:
+        config = handed_out_config(config, checkpoint)
+    objective = restored(
+        config, checkpoint, num_images=num_images, device=device, allow_factory=allow_factory
+    )
+    return TrainedRun(
+        folder, config, objective, num_images, allow_factory, checkpoint.folder, is_start
+    )
+
+
+def restored(
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    *,
+    num_images: int,
+    device: str | torch.device = "auto",
+    allow_factory: Collection[str] = (),
+) -> Objective:
+    """Return what a checkpoint holds, to use it."""
     objective = untrained_objective(config, num_images=num_images, allow_factory=allow_factory)
     restore_weights(checkpoint.tensors, objective)
-    objective.to(resolved_device(device)).eval()
-    return TrainedRun(folder, config, objective, num_images, allow_factory, checkpoint.folder)
+    return objective.to(resolved_device(str(device))).eval()
+
+
+def handed_out_config(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
+    """Return the config of a run with the input of the start that it handed out."""
+    return replace(config, input=from_dict(EvalTransform, checkpoint.meta["input"]))
 
 
 def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
