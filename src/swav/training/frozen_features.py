@@ -1,7 +1,6 @@
 """``--tune head``: features of the network that a run starts from, made once, and their batches."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 
 from swav.data.feature_loader import FeatureSet, StepFeatures
 from swav.data.sources.pictures import Pictures
-from swav.engine.launch import loading_workers
 from swav.evals import Features
 from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import one_set
@@ -18,6 +16,7 @@ from swav.ops.neighbours import nearest
 from swav.recipes.options import METHODS
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
+from swav.training.machine import num_workers
 from swav.training.networks import transform_of
 
 logger = logging.getLogger(__name__)
@@ -55,8 +54,8 @@ def frozen_features(
         backbone,
         transform_of(config),
         cache=cached_in(folder / layout.FEATURES),
+        workers=num_workers(config),
     )
-    subject = replace(subject, workers=loading_workers(subject.device))
     return subject.train_features
 
 
