@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import UsageError
 from swav.data.feature_loader import FeatureSet, StepFeatures
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features
@@ -29,16 +30,16 @@ PICTURES_PER_NEIGHBOUR = 20
 
 
 def check_head(config: TrainConfig) -> None:
-    """Raise a ValueError if a method cannot learn from the features of a frozen network."""
+    """Raise a UsageError if a method cannot learn from the features of a frozen network."""
     if config.views.group is not None:
-        raise ValueError(
+        raise UsageError(
             f"--views.group {config.views.group}: with --tune head the nearest neighbours of a "
             "picture count as views of it: leave the groups out, or give --tune last:N or all"
         )
     if config.method.learns_from_features:
         return
     able = ", ".join(name for name, method in METHODS.items() if method.learns_from_features)
-    raise ValueError(
+    raise UsageError(
         "--tune head trains prototypes on the features of a frozen network, and "
         f"{config.method.title} learns from the pictures themselves: give --method one of {able}, "
         "or --tune last:N or all"
