@@ -176,7 +176,8 @@ def with_small_input(config: TrainConfig, facts: DataFacts) -> TrainConfig:
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
     usual = auto(facts, config.device, config.init, config.tune)
-    usual = with_small_input(with_start(usual, config.init, config.tune, None), facts)
+    usual = with_start(usual, config.init, config.tune, None)
+    usual = replace(usual, input=config.input)  # no option: it follows from the backbone
     if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
         usual = replace(usual, method=config.method)
     changed = differences(usual, config)
@@ -204,7 +205,7 @@ def _choices(config: TrainConfig, facts: DataFacts) -> Iterator[_Choice]:
     method, optim = config.method, config.optim
     side = min(facts.height, facts.width)
     yield _Choice(
-        ("views.", "tune", "input."),
+        ("views.", "tune"),
         *_shown(config, side),
     )
     yield _Choice(
