@@ -146,10 +146,13 @@ def test_micro_batches_are_one_batch(accumulate: int, tmp_path: Path) -> None:
         torch.testing.assert_close(gradients_there[name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def tune_rank(rank: int, ranks: int, out: str, start: str) -> None:
-    """Do a run from weights, its last stages alone, as one of several ranks."""
+def tune_rank(
+    rank: int, ranks: int, out: str, start: str, tune: str = "last:2", accumulate: int = 1
+) -> None:
+    """Do a run from weights, its last stages or its head alone, as one of several ranks."""
+    optim = replace(TUNED, accumulate=accumulate)
     config = tiny_config(
-        backbone=WITH_BATCHNORM, epochs=3, init=start, tune="last:2", optim=TUNED, workers=0
+        backbone=WITH_BATCHNORM, epochs=3, init=start, tune=tune, optim=optim, workers=0
     )
     train_module.write_outputs = lambda *_, **__: None
     with one_of(rank, ranks, out):
@@ -178,6 +181,37 @@ def test_two_ranks_are_one_where_statistics_and_stages_stay(tmp_path: Path) -> N
         torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=1e-3)
         if not name.startswith(("layer3.", "layer4.")):
             assert torch.equal(two[key], tensor), name
+
+
+@pytest.mark.ranks
+def test_ranks_and_micro_batches_are_one_batch_on_features(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    start = WITH_BATCHNORM.build().state_dict()
+    torch.save(start, tmp_path / "start.pth")
+    ends = []
+    for ranks, accumulate in ((1, 1), (2, 1), (1, 2)):
+        out = str(tmp_path / f"{ranks}-{accumulate}")
+        on_ranks(
+            "contracts.test_ranks:tune_rank",
+            out,
+            str(tmp_path / "start.pth"),
+            "head",
+            accumulate,
+            ranks=ranks,
+            folder=tmp_path,
+        )
+        checkpoint = newest_checkpoint(Path(out))
+        assert checkpoint is not None
+        assert checkpoint.step == 12
+        ends.append(checkpoint.tensors)
+    one, *others = ends
+    for other in others:
+        assert one.keys() == other.keys()
+        for name in one:
+            if name.startswith("model/") and one[name].is_floating_point():
+                torch.testing.assert_close(other[name], one[name], atol=1e-4, rtol=1e-3)
+        for name, tensor in start.items():
+            assert torch.equal(other[f"model/backbone.{name}"], tensor), name
 
 
 @pytest.mark.ranks

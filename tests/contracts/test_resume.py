@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,14 @@ from tiny import tiny_pictures as drawn_pictures
 from torch import Tensor
 
 from swav.engine import Clock, StepOutput, fit
-from swav.methods import BYOLConfig, DeepClusterConfig, MethodConfig, MoCoConfig, SwAVConfig
+from swav.methods import (
+    BYOLConfig,
+    DeepClusterConfig,
+    MethodConfig,
+    MoCoConfig,
+    SeLaConfig,
+    SwAVConfig,
+)
 from swav.nn.backbones import BackboneConfig
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder.checkpoint import newest_checkpoint
@@ -276,6 +284,51 @@ def test_a_run_that_tunes_the_last_stages_keeps_the_others_and_can_be_stopped(
     assert all(name.startswith("optimizer/backbone.layer") for name in trained)
     assert trained
     assert not any(name.startswith("optimizer/backbone.") for name in whole[2])
+
+
+HEAD_OPTIM = replace(tiny_config().optim, warmup_epochs=0, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "accumulate"),
+    [
+        (QUEUE_AND_AVERAGE, 1),
+        (QUEUE_AND_AVERAGE, 2),
+        *((TINY_METHODS[cls], 1) for cls in (DeepClusterConfig, SeLaConfig)),
+    ],
+    ids=lambda value: value.name if isinstance(value, MethodConfig) else str(value),
+)
+def test_a_head_on_a_frozen_network_can_be_stopped_and_leaves_it_as_it_was(
+    method: MethodConfig, accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten steps are as many as 1, 5 and 4, also where the features have gone in between."""
+    torch.manual_seed(5)
+    start = WITH_BATCHNORM.build().state_dict()
+    torch.save(start, tmp_path / "start.pth")
+    config = tiny_config(
+        method=method,
+        backbone=WITH_BATCHNORM,
+        init=str(tmp_path / "start.pth"),
+        tune="head",
+        optim=replace(HEAD_OPTIM, accumulate=accumulate),
+    )
+    with recorded(monkeypatch) as whole:
+        assert not run(config, tmp_path / "whole", 10, resume=False)
+    with recorded(monkeypatch) as pieces:
+        for steps in (1, 5, 4):
+            assert not run(config, tmp_path / "pieces", steps, resume=bool(pieces))
+            shutil.rmtree(tmp_path / "pieces/features")
+    assert sorted(whole) == sorted(pieces) == list(range(1, 11))
+    for step, state in whole.items():
+        assert_same(state, pieces[step], f"step {step}")
+    for name, tensor in start.items():
+        copies = [f"model/{copy}.{name}" for copy in COPIES if f"model/{copy}.{name}" in whole[10]]
+        assert f"model/backbone.{name}" in copies
+        for key in copies:
+            assert torch.equal(whole[10][key], tensor), key
+    assert not any(key.startswith("optimizer/backbone.") for key in whole[10])
+    assert any(key.startswith("optimizer/projector.") for key in whole[10])
+    assert losses(tmp_path / "whole") == losses(tmp_path / "pieces")
 
 
 def test_a_finished_run_is_not_trained_again(

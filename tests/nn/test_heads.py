@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from swav.nn.heads import EXPANDER, HeadConfig
+from swav.nn.heads import EXPANDER, HeadConfig, embed_features, embed_views, unit_embeddings
 
 
 def normalised(rows: torch.Tensor) -> torch.Tensor:
@@ -52,3 +52,22 @@ def test_the_expander_has_two_hidden_layers_and_no_last_bias():
 def test_wrong_settings_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         HeadConfig(**wrong)
+
+
+def test_embeddings_are_the_heads_rows_of_all_views_together():
+    head = HeadConfig(hidden_dim=10, embed_dim=4).build(6)
+    views = [torch.randn(5, 6) for _ in range(3)]
+    rows = head(torch.cat(views))  # BatchNorm sees them in one pass
+    embeddings = embed_features(head, views)
+    assert torch.equal(embeddings, rows.view(3, 5, 4))
+    unit = unit_embeddings(head, views)
+    torch.testing.assert_close(unit, rows.view(3, 5, 4) / rows.norm(dim=1).view(3, 5, 1))
+
+
+def test_views_are_embedded_by_their_features():
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
+    head = HeadConfig(hidden_dim=10, embed_dim=4).build(6)
+    views = [torch.randn(5, 3, 2, 2) for _ in range(3)]
+    expected = embed_features(head, [backbone(view) for view in views])
+    torch.testing.assert_close(embed_views(backbone, head, views), expected)
+    assert embed_features(head.bfloat16(), [torch.randn(5, 6).bfloat16()]).dtype == torch.float32

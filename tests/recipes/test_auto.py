@@ -9,7 +9,7 @@ from swav.data.sources.pictures import DataFacts
 from swav.engine import TrainingFacts
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import explain, make_config
-from swav.recipes.auto import CPU_SECONDS, _cpu_row
+from swav.recipes.auto import CPU_SECONDS, HEAD_UP_TO, _cpu_row
 
 SIZES = [1, 2, 30, 150, 1797, 1906, 5000, 50_000, 1_281_167]
 SIDES = [8, 32, 64, 200, 500]
@@ -149,3 +149,60 @@ def test_a_cut_down_network_is_explained_as_such() -> None:
     given = facts(300)
     text = "\n".join(explain(make_config("auto", given, "cpu"), given))
     assert "backbone resnet18 (layers 1,1,1,1; channels 32,64,128,256" in text
+
+
+@pytest.mark.parametrize(
+    ("init", "num_images", "tune", "expected"),
+    [
+        ("lite0", HEAD_UP_TO, None, "head"),
+        ("lite0", HEAD_UP_TO + 1, None, "all"),
+        ("lite0", 300, "all", "all"),
+        ("lite0", 300, "last:2", "last:2"),
+        ("lite0", 50_000, "head", "head"),
+        ("random", 300, None, "all"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_few_pictures_leave_published_weights_as_they_are(
+    init: str, num_images: int, tune: str | None, expected: str, device: str
+) -> None:
+    given = facts(num_images)
+    made = make_config("auto", given, device, init=init, tune=tune)
+    assert made.tune == expected
+    text = "\n".join(explain(made, given))
+    assert ("prototypes alone, on features of the frozen network" in text) == (expected == "head")
+    assert ("about 300 steps" in text) == (expected == "head")
+    if expected == "head":
+        steps = made.epochs * (num_images // made.optim.batch_size)
+        assert 300 <= steps < 300 + num_images // made.optim.batch_size
+    assert "auto takes" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "shown"),
+    [
+        ("tf_efficientnet_lite0", 8, 64),
+        ("tf_efficientnet_lite0", 20, 160),
+        ("tf_efficientnet_lite0", 28, 224),
+        ("tf_efficientnet_lite0", 500, 224),
+        ("vit_tiny_patch16_224", 9, 64),
+        ("vit_tiny_patch16_224", 1, 16),
+    ],
+)
+def test_a_published_network_is_not_shown_small_pictures_as_large_ones(
+    name: str, side: int, shown: int
+) -> None:
+    backbone, given = BackboneConfig(name=name), facts(300, side)
+    made = make_config("auto", given, "cpu", init="timm", backbone=backbone)
+    assert made.input is not None
+    assert made.input.input_size == (3, shown, shown)
+    assert f"frozen network at {shown}x{shown}: " in "\n".join(explain(made, given))
+    other = make_config("cifar10-cpu", given, "cpu", init="timm", backbone=backbone)
+    assert other.input is not None
+    assert other.input.input_size == (3, 224, 224), "other recipes leave the size to the weights"
+
+
+def test_too_many_pictures_for_published_weights_on_a_cpu_have_a_remedy() -> None:
+    given = facts(50_000)
+    made = make_config("auto", given, "cpu", init="lite0")
+    assert "--tune head, which takes one pass of the network" in explain(made, given)[-1]

@@ -9,7 +9,7 @@ from swav.config import UnknownNameError
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.nn.backbones import BackboneConfig
 from swav.recipes import cifar10_cpu, demo, imagenet_others, imagenet_swav, small_gpu
-from swav.recipes.auto import auto, explain
+from swav.recipes.auto import auto, explain, with_small_input
 from swav.recipes.start_network import RANDOM, with_start
 from swav.recipes.train_config import TrainConfig
 
@@ -63,6 +63,8 @@ def make_config(
         raise ValueError(f"recipe {name!r} chooses by the pictures: give some")
     config = replace(recipe.build(facts, device, init, tune), device=device)
     config = with_start(config, init, tune or config.tune, backbone)
+    if facts is not None and recipe.reads_data:
+        config = with_small_input(config, facts)
     return config if facts is None else with_channels(config, facts.channels)
 
 

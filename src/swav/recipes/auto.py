@@ -22,7 +22,7 @@ from swav.recipes.cifar10_cpu import SMALL_RESNET
 from swav.recipes.head_training import HEAD_STEPS, head_training
 from swav.recipes.imagenet_swav import RESNET50
 from swav.recipes.small_gpu import HALF_JITTER, RESNET18
-from swav.recipes.start_network import RANDOM, is_published, with_start
+from swav.recipes.start_network import RANDOM, is_published, whole_patches, with_start
 from swav.recipes.train_config import TrainConfig
 
 
@@ -69,7 +69,7 @@ little in common that a run stays where it predicts all prototypes alike."""
 PUBLISHED_LEARNING_RATE = 1e-4
 """At most, from published weights: with more they are soon forgotten."""
 ENLARGEMENT = 8
-"""Crops are at most this times as large as the pictures."""
+"""Crops, and pictures shown to a published network, are at most this times as large."""
 HEAD_UP_TO = 20_000
 """Pictures up to which published weights stay as they are and prototypes alone learn: training on
 from them made features worse on all sets of this size (benchmarks/)."""
@@ -87,7 +87,7 @@ def auto(
     alone learn from its features (``--tune head``).
 
     Source: our own tables; with 100,000 pictures or more on a GPU, the paper's small-batch run.
-    Hardware: a CPU (ten minutes at most) or one GPU.
+    Hardware: a CPU (ten minutes at most; published weights take at least one pass) or one GPU.
     Result: see ``benchmarks/``.
     """
     if tune is None:
@@ -144,10 +144,24 @@ def _is_tiny(facts: DataFacts) -> bool:
     return min(facts.height, facts.width) < TINY_SIDE
 
 
+def with_small_input(config: TrainConfig, facts: DataFacts) -> TrainConfig:
+    """Return ``config`` whose published network is not shown small pictures as large ones.
+
+    The size that its weights were published with stays where pictures are an eighth of it or more.
+    """
+    if config.input is None or not is_published(config.init):
+        return config
+    channels, *sides = config.input.input_size
+    most = whole_patches(ENLARGEMENT * min(facts.height, facts.width), config.backbone.name)
+    height, width = (min(side, most) for side in sides)
+    return replace(config, input=replace(config.input, input_size=(channels, height, width)))
+
+
 def explain(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line for the data and for each choice of ``auto``: what, and why."""
     usual = auto(facts, config.device, config.init, config.tune)
     usual = with_start(usual, config.init, config.tune, None)
+    usual = replace(usual, input=config.input)  # no option: it follows from the backbone
     if not isinstance(config.method, SwAVConfig):  # of whose options auto says nothing
         usual = replace(usual, method=config.method)
     changed = differences(usual, config)
@@ -255,8 +269,14 @@ def _why_epochs(config: TrainConfig, facts: DataFacts) -> str:
     seconds = facts.num_images * config.epochs / row.pictures_per_second
     minutes = f"about {max(seconds / 60, 1):.0f} min on two cores"
     if config.epochs == 1 and seconds > CPU_SECONDS:
-        return f"{minutes}; even one is more than ten minutes, so take fewer pictures or a GPU"
+        return f"{minutes}; even one is more than ten minutes, so {_shorter(config)}"
     return minutes
+
+
+def _shorter(config: TrainConfig) -> str:
+    if is_published(config.init):
+        return "--tune head, which takes one pass of the network, may do"
+    return "take fewer pictures or a GPU"
 
 
 def _cpu_row(facts: DataFacts, *, published: bool = False) -> _CpuRow:

@@ -59,18 +59,21 @@ def with_start(
 
 def _of_whole_patches(views: ViewsConfig, network: str) -> ViewsConfig:
     """Return views whose sizes are multiples of a transformer's patch, which its name tells."""
-    found = re.search(r"^(?:vit|deit|eva02|beit).*_patch(\d+)", network)
-    if found is None:
-        return views
-    patch = int(found[1])
-
-    def whole(side: int) -> int:
-        return max(side // patch, 1) * patch
-
     groups = (
-        replace(group, size=(whole(group.size[0]), whole(group.size[1]))) for group in views.groups
+        replace(
+            group,
+            size=(whole_patches(group.size[0], network), whole_patches(group.size[1], network)),
+        )
+        for group in views.groups
     )
     return replace(views, groups=tuple(groups))
+
+
+def whole_patches(side: int, network: str) -> int:
+    """Return the nearest side up to this one, but at least one patch, that a network takes."""
+    found = re.search(r"^(?:vit|deit|eva02|beit).*_patch(\d+)", network)
+    patch = 1 if found is None else int(found[1])
+    return max(side // patch, 1) * patch
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """``--tune head``: features of the network that a run starts from, made once, and their batches."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swav.config import UsageError
 from swav.data.feature_loader import FeatureSet, StepFeatures
 from swav.data.sources.pictures import Pictures
-from swav.engine.launch import loading_workers
 from swav.evals import Features
 from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import one_set
@@ -18,6 +17,7 @@ from swav.ops.neighbours import nearest
 from swav.recipes.options import METHODS
 from swav.recipes.train_config import TrainConfig
 from swav.run_folder import layout
+from swav.training.machine import num_workers
 from swav.training.networks import transform_of
 
 logger = logging.getLogger(__name__)
@@ -30,16 +30,16 @@ PICTURES_PER_NEIGHBOUR = 20
 
 
 def check_head(config: TrainConfig) -> None:
-    """Raise a ValueError if a method cannot learn from the features of a frozen network."""
+    """Raise a UsageError if a method cannot learn from the features of a frozen network."""
     if config.views.group is not None:
-        raise ValueError(
+        raise UsageError(
             f"--views.group {config.views.group}: with --tune head the nearest neighbours of a "
             "picture count as views of it: leave the groups out, or give --tune last:N or all"
         )
     if config.method.learns_from_features:
         return
     able = ", ".join(name for name, method in METHODS.items() if method.learns_from_features)
-    raise ValueError(
+    raise UsageError(
         "--tune head trains prototypes on the features of a frozen network, and "
         f"{config.method.title} learns from the pictures themselves: give --method one of {able}, "
         "or --tune last:N or all"
@@ -55,8 +55,8 @@ def frozen_features(
         backbone,
         transform_of(config),
         cache=cached_in(folder / layout.FEATURES),
+        workers=num_workers(config),
     )
-    subject = replace(subject, workers=loading_workers(subject.device))
     return subject.train_features
 
 

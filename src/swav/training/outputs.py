@@ -14,10 +14,11 @@ from swav.data.views.crops import ViewsConfig
 from swav.data.views.multicrop import PictureBatch, make_byte_views, to_batch
 from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
-from swav.evals import extract
+from swav.evals import Features, extract
 from swav.evals.harness.baselines import Baselines, Comparison
+from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
-from swav.evals.harness.subject import Subject
+from swav.evals.harness.subject import Subject, compute_rows
 from swav.evals.presets import PRESETS
 from swav.evals.selection import TASKS, named_tasks, possible_tasks
 from swav.exchange.exported import TrainedModel
@@ -34,6 +35,7 @@ from swav.run_folder.record import hands_out_start, read_record, write_record
 from swav.run_folder.writers import write_views
 from swav.training.clusters import assign, clusters_of_method
 from swav.training.evaluation import measure
+from swav.training.frozen_features import frozen_features
 from swav.training.guard import concluded, judged
 from swav.training.handed_out import start_with_clusters
 from swav.training.model_card import model_card
@@ -83,7 +85,7 @@ def write_outputs(
         _export(folder, config, objective)  # timm cannot build another package's network
     _embed_and_cluster(folder, config, objective, pictures, outdated=outdated)
     if outdated:
-        _remove_scores(folder)
+        _remove_scores(folder, keep_features=config.tuning.part == "head")
     if config.evaluate_at_end:
         source = pictures.source
         eval_data = fit_and_score(source, trained_on=pictures) if source else one_set(pictures)
@@ -95,7 +97,10 @@ def write_outputs(
             folder, status="finished", seconds=seconds, outputs_step=step, outputs_outdated=False
         )
     if (folder / layout.MODEL).exists():  # with the scores, and the time that it took
-        path, readme = folder / layout.MODEL / layout.README, model_readme(folder, config, objective)
+        path, readme = (
+            folder / layout.MODEL / layout.README,
+            model_readme(folder, config, objective),
+        )
         if not path.exists() or path.read_text("utf-8") != readme:
             write_atomically(path, readme)
     if _present(folder) != present or not (folder / layout.REPORT).exists():
@@ -135,9 +140,10 @@ def _judge(objective: Objective, pictures: Pictures, before: Before) -> bool:
     return outdated
 
 
-def _remove_scores(folder: Path) -> None:
+def _remove_scores(folder: Path, *, keep_features: bool) -> None:
     """Remove the scores of an earlier state of the network; evaluations of other names stay."""
-    shutil.rmtree(folder / layout.FEATURES, ignore_errors=True)
+    if not keep_features:
+        shutil.rmtree(folder / layout.FEATURES, ignore_errors=True)
     for name in (*TASKS, *PRESETS):
         for suffix in (".json", ".svg"):
             layout.evaluation(folder, name, suffix).unlink(missing_ok=True)
@@ -184,18 +190,27 @@ def _embed_and_cluster(
     embeddings, clusters = folder / layout.EMBEDDINGS, folder / layout.CLUSTERS
     if not outdated and embeddings.exists() and clusters.exists():
         return
+    features = _features(folder, config, objective, pictures)
+    if outdated or not embeddings.exists():
+        write_features(features, embeddings)
+    if outdated or not clusters.exists():
+        write_assignment(features, assign(objective, features.values), clusters)
+
+
+def _features(
+    folder: Path, config: TrainConfig, objective: Objective, pictures: Pictures
+) -> Features:
+    """Return the features of the pictures, those that a head was trained on if it was."""
+    if config.tuning.part == "head":
+        return frozen_features(objective.encoder, pictures, config, folder)
     device = next(objective.encoder.parameters()).device
-    features = extract(
+    return extract(
         objective.encoder,
         pictures,
         transform_of(config),
         device=device,
         workers=loading_workers(device),
     )
-    if outdated or not embeddings.exists():
-        write_features(features, embeddings)
-    if outdated or not clusters.exists():
-        write_assignment(features, assign(objective, features.values), clusters)
 
 
 def draw_views(folder: Path, pictures: Pictures, config: TrainConfig) -> None:
@@ -258,6 +273,7 @@ def _evaluate(
         objective.encoder,
         transform_of(config),
         clusters_of_method(objective),
+        cached_in(folder / layout.FEATURES) if config.tuning.part == "head" else compute_rows,
         workers=loading_workers(config.device),
     )
     baselines = Baselines(eval_data, workers=subject.workers)

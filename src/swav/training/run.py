@@ -251,14 +251,18 @@ def _first_pass(session: Session, stop: StopSignal) -> Iterator[AnyBatch]:
     targets = session.views
     if isinstance(targets, StepViews):
         targets = targets.of_groups(session.config.views.groups[:1])
-    number = targets.steps_per_epoch
-    workers = num_workers(session.config)
+    number, workers = targets.steps_per_epoch, _workers(session)
     device = session.fabric.device
     made = loader(targets, start_step=0, total_steps=number, workers=workers, device=device)
     for batch in made:
         if on_any_rank(stop.requested):
             raise _stopped(session, saved=True)  # there is nothing to save yet
         yield batch
+
+
+def _workers(session: Session) -> int:
+    """Return the processes that make batches; features lie in memory, and are only picked."""
+    return num_workers(session.config) if isinstance(session.views, StepViews) else 0
 
 
 def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
@@ -271,7 +275,7 @@ def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
         session.views,
         start_step=session.clock.step,
         total_steps=session.clock.total_steps,
-        workers=num_workers(config),
+        workers=_workers(session),
         device=session.fabric.device,
     )
     evaluation = PeriodicEvaluation(session.pictures, transform_of(config))

@@ -37,7 +37,7 @@ from swav.run_folder.checkpoint import (
 from swav.run_folder.config_file import write_config
 from swav.run_folder.record import now, read_record, write_record
 from swav.run_folder.result import installed_versions
-from swav.run_folder.state import flatten, restore
+from swav.run_folder.state import flatten, restore, restore_weights
 from swav.training import machine
 from swav.training.adaptation import late_layers
 from swav.training.frozen_features import step_features
@@ -129,11 +129,13 @@ def start_session(
         sync_batchnorm=config.sync_batchnorm,
         compile_network=machine.compiles(config, fabric),
     )
-    views = (
-        step_features(objective.encoder, pictures, config, folder)
-        if config.tuning.part == "head"
-        else _step_views(pictures, config, folder)
-    )
+    saved = _saved(fabric, folder) if resume else None
+    if config.tuning.part == "head":
+        if saved is not None:  # the network of the start is in the checkpoint alone
+            restore_weights(saved.tensors, objective)
+        views: Steps[Any] = step_features(objective.encoder, pictures, config, folder)
+    else:
+        views = _step_views(pictures, config, folder)
     clock = config.first_clock(views.steps_per_epoch)
     late = late_layers(objective, config, total_steps=clock.total_steps)
     optimizer = config.optim.build(objective, objective.lr_multipliers, late)
@@ -149,8 +151,8 @@ def start_session(
         num_listed,
         allow_factory=allow_factory,
     )
-    if resume:
-        _continue(session)
+    if saved is not None:
+        _continue(session, saved)
     if fabric.is_global_zero:
         _write_start(session, recipe, start)
     return session
@@ -235,17 +237,21 @@ def _publish(
     return True
 
 
-def _continue(session: Session) -> None:
-    """Load the newest valid checkpoint into the session, on every rank the same."""
+def _saved(fabric: Fabric, folder: Path) -> Checkpoint | None:
+    """Return the newest valid checkpoint, on every rank the same; None if there is none yet."""
     with on_all_ranks():
-        found = _newest(session.folder) if session.fabric.is_global_zero else None
+        found = _newest(folder) if fabric.is_global_zero else None
     newest = torch.tensor(-1 if found is None else found.step)
     step = int(distributed.all_reduce_max(newest))
     if step < 0:
         logger.info("no checkpoint yet: starting at step 0")
-        return
-    checkpoint = found or load_checkpoint(layout.checkpoint(session.folder, step))
-    scaler = loss_scaler(session.fabric)
+        return None
+    return found or load_checkpoint(layout.checkpoint(folder, step))
+
+
+def _continue(session: Session, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into the session."""
+    step, scaler = checkpoint.step, loss_scaler(session.fabric)
     tensors = dict(checkpoint.tensors)
     by_rank = {
         key.removeprefix(RANK_STATISTICS): tensors.pop(key)
