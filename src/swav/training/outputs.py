@@ -14,11 +14,12 @@ from swav.data.views.multicrop import PictureBatch, make_byte_views, to_batch
 from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
 from swav.evals import extract
+from swav.evals.harness.baseline_cache import kept_in, users_folder
 from swav.evals.harness.baselines import Baselines, Comparison
 from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
 from swav.evals.harness.subject import Subject
 from swav.evals.presets import PRESETS
-from swav.evals.selection import TASKS, named_tasks, possible_tasks
+from swav.evals.selection import TASKS, at_end, named_tasks, possible_tasks
 from swav.exchange.exported import TrainedModel
 from swav.exchange.to_timm import save_timm, timm_usage
 from swav.recipes.train_config import TrainConfig
@@ -235,22 +236,24 @@ def _evaluate(
     if not missing:
         return
 
-    eval_data = eval_data.load()
-    subject = Subject(
-        eval_data,
-        objective.encoder,
-        transform_of(config),
-        clusters_of_method(objective),
-        workers=loading_workers(config.device),
-    )
     num_images = len(eval_data.train)
     untrained = untrained_network(config, num_images=num_images, allow_factory=allow_factory)
     start = frozen_start(config, folder, num_images=num_images, allow_factory=allow_factory)
-    if start is not None:
-        start.network.to(subject.device)
-    baselines = Baselines(eval_data, workers=subject.workers)
-    comparison = Comparison(subject, untrained, config.seed, baselines, start)
-    model = folder.resolve().name
-    results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
+    results = []
+    for some, names in at_end(eval_data, missing):
+        subject = Subject(
+            some.load(),
+            objective.encoder,
+            transform_of(config),
+            clusters_of_method(objective),
+            workers=loading_workers(config.device),
+        )
+        if start is not None:
+            start.network.to(subject.device)
+        baselines = Baselines(subject.data, workers=subject.workers, kept=kept_in(users_folder()))
+        comparison = Comparison(subject, untrained, config.seed, baselines, start)
+        model = folder.resolve().name
+        measured, _ = measure(comparison, named_tasks(names), model=model, folder=folder)
+        results += measured
     if results:
         print_table({folder.name: [results]}, title=str(folder), stderr=True)
