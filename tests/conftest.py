@@ -19,6 +19,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("swav", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 torch.set_num_threads(1)
+os.environ["SWAV_CACHE"] = ""  # no test reads or leaves what is kept for the user
 
 RANKS = 2
 ANSWER_SECONDS = 120

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swav.commands.cluster import cluster
+    from swav.commands.compare import compare
     from swav.commands.embed import embed
     from swav.commands.evaluate import evaluate
     from swav.commands.export import export
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "cluster",
+    "compare",
     "embed",
     "evaluate",
     "export",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "cluster": "swav.commands.cluster",
+    "compare": "swav.commands.compare",
     "embed": "swav.commands.embed",
     "evaluate": "swav.commands.evaluate",
     "export": "swav.commands.export",

@@ -30,6 +30,7 @@ from tyro.conf import (
 from tyro.extras import subcommand_cli_from_dict
 
 import swav
+from swav.commands import HELP, VERBS
 from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     from swav.recipes.train_config import TrainConfig
 
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
-HELP = """Pre-train a backbone on unlabelled pictures: embeddings, clusters, and the evidence.
-
-`swav VERB --help` names the options of a verb, `swav --version` the version; `swav
---install-completion` has the Tab key complete verbs and options."""
 
 Action = Callable[[], Any]
 """What the words ask for. It runs when all of them are read: its errors are none of the words."""
@@ -56,21 +53,6 @@ PICTURES = {
     "among": Annotated[str | None, arg(name="in")],  # a word that Python keeps
 }
 """Parameters that take pictures of a program in Python; on the command line they are words."""
-VERBS = {
-    "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
-    "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
-    "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
-    "embed": "Write the embedding of every picture, in a stable order.",
-    "cluster": "Write the cluster of every picture, and its probability, to a file.",
-    "search": "Find the pictures nearest to one, those like no other, or duplicates.",
-    "report": "Write the page of a run anew, with as many pictures on its map as asked for.",
-    "view": "Open the page of a run in a browser; names and selections are kept in its folder.",
-    "import": "Make a run folder of the weights of others, which all verbs take.",
-    "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
-    "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
-    "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
-}
-"""In words of their own: to read their functions would import torch, for seconds."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from swav.data.sources.open import from_arrays
-from swav.evals import Encoder, PartRetrievalConfig, part_retrieval, pixel_encoder
+from swav.data.sources.open import SourceConfig, from_arrays
+from swav.evals import Encoder, PartRetrievalConfig, Subject, part_retrieval, pixel_encoder
+from swav.evals.harness.eval_data import one_set
 
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 
@@ -33,6 +35,34 @@ def test_an_encoder_that_knows_a_picture_by_any_part_finds_all():
     result = part_retrieval.run(PartRetrievalConfig(**PLAIN), KNOWS_GREY, pictures)
     assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
     assert result.counts == {"gallery": 50, "parts": 50}
+
+
+def test_features_of_the_whole_pictures_are_not_made_twice():
+    pictures, seen = from_arrays(flat_pictures(50)), []
+
+    def counted(greys):
+        seen.append(len(greys))
+        return as_angles(greys)
+
+    encoder = Encoder(mean_greys, counted)
+    subject = Subject(one_set(pictures), encoder_of=lambda *_, **__: encoder)
+    config = PartRetrievalConfig(**PLAIN, max_parts=20)
+    result = config.evaluate(subject)
+    assert result == part_retrieval.run(config, KNOWS_GREY, pictures)
+    assert config.evaluate(subject) == result
+    assert seen == [50, 20, 20]
+
+
+def test_a_picture_that_cannot_be_read_shifts_no_answer(tmp_path):
+    for number, pixels in enumerate(flat_pictures(30)):
+        path = tmp_path / f"{number:02d}.png"
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    path = tmp_path / "07.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    pictures = SourceConfig(data=str(tmp_path), max_bad_fraction=0.5).build()
+    result = part_retrieval.run(PartRetrievalConfig(**PLAIN), KNOWS_GREY, pictures)
+    assert result.counts == {"gallery": 29, "parts": 29}
+    assert result.metrics == {"recall_at_1": 1, "recall_at_5": 1}
 
 
 def test_an_encoder_that_knows_nothing_is_at_chance():

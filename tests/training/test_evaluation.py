@@ -345,7 +345,7 @@ def test_runs_that_differ_by_their_seed_are_one_line_with_their_deviation(capsys
     assert lines[0] == ["knn", "top1", "a0", "3", "0.6000", "+-0.1000"]
     assert lines[1] == ["top1", "b", "1", "0.9000", "0.100-0.900"]
     epsilon = str(base.method.epsilon)
-    assert differing_settings(measured) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
+    assert differing_settings(models) == {"method.epsilon": [epsilon] * 3 + ["0.01"]}
 
 
 def test_numbers_stay_whole_on_a_narrow_screen(

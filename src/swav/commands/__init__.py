@@ -1,1 +1,23 @@
 """The verbs of the command line, as plain functions."""
+
+HELP = """Pre-train a backbone on unlabelled pictures: embeddings, clusters, and the evidence.
+
+`swav VERB --help` names the options of a verb, `swav --version` the version; `swav
+--install-completion` has the Tab key complete verbs and options."""
+
+VERBS = {
+    "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
+    "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
+    "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
+    "embed": "Write the embedding of every picture, in a stable order.",
+    "cluster": "Write the cluster of every picture, and its probability, to a file.",
+    "search": "Find the pictures nearest to one, those like no other, or duplicates.",
+    "compare": "Put runs side by side: settings, curves, scores with their spread over seeds.",
+    "report": "Write the page of a run anew, with as many pictures on its map as asked for.",
+    "view": "Open the page of a run in a browser; names and selections are kept in its folder.",
+    "import": "Make a run folder of the weights of others, which all verbs take.",
+    "export": "Write the network for timm, torchvision, Transformers, ONNX or torch.export.",
+    "list": "Name the methods, backbones, recipes or evaluation tasks there are.",
+    "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
+}
+"""In words of their own: to read their functions would import torch, for seconds."""

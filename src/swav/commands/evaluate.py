@@ -77,6 +77,7 @@ def evaluate(
         print(dumps([result.to_json() for result in results], indent=2))
         return results
     print_table(evaluation.by_settings(measured), title=", ".join(map(str, words)))
-    for path, values in evaluation.differing_settings(measured).items():
+    settings = evaluation.differing_settings([each.model for each in measured])
+    for path, values in settings.items():
         print(f"{path}: {' | '.join(values)}")
     return results

@@ -19,7 +19,7 @@ from swav.data.eval_transform import Picture
 from swav.data.random import Stream, uniforms
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.accuracy import share_metrics
-from swav.evals.harness.extract import Encoder, prepared_batches
+from swav.evals.harness.extract import Encoder, Features, encode_all, prepared_batches
 from swav.evals.harness.input import AS_THE_MODEL, InputConfig
 from swav.evals.harness.subject import Subject
 from swav.evals.harness.task import settings_of
@@ -72,26 +72,40 @@ class PartRetrievalConfig:
 
     def evaluate(self, subject: Subject) -> Result:
         """Return the result of ``run`` on the pictures that are scored."""
-        return run(self, subject.encode, subject.data.scored, workers=subject.workers)
+        return run(
+            self,
+            subject.encode,
+            subject.data.scored,
+            gallery=subject.scored_features,
+            workers=subject.workers,
+        )
 
 
 def run(
-    config: PartRetrievalConfig, encoder: Encoder, pictures: Pictures, *, workers: int = 0
+    config: PartRetrievalConfig,
+    encoder: Encoder,
+    pictures: Pictures,
+    *,
+    gallery: Features | None = None,
+    workers: int = 0,
 ) -> Result:
     """Return the recall at 1 and at 5 of the whole picture, by cosine among all pictures.
 
     The parts depend on the seed and the positions of the pictures only, so every ``encoder``
     (a network's, the untrained network's, ``pixel_encoder``'s) is asked the same questions.
+    ``gallery`` is what it made of the whole pictures already.
 
     Raises:
         ValueError: if there are fewer than two readable pictures, or none of those looked up.
     """
-    lookup = _encoded(config, encoder, pictures, workers)
-    num_gallery = len(lookup.gallery)
+    if gallery is None:
+        gallery = encode_all(encoder, pictures, workers=workers)
+    num_gallery = len(gallery.values)
     if num_gallery < 2:
         raise ValueError(f"{pictures.data}: {num_gallery} readable pictures are too few to confuse")
+    lookup = _encoded(config, encoder, pictures, gallery.names, workers)
     neighbours = nearest(
-        lookup.queries, lookup.gallery, num_neighbours=min(max(RANKS), num_gallery)
+        lookup.queries, gallery.values, num_neighbours=min(max(RANKS), num_gallery)
     ).indices
     hits = neighbours == lookup.answers[:, None]
     num_right = {f"recall_at_{rank}": int(hits[:, :rank].any(dim=1).sum()) for rank in RANKS}
@@ -139,38 +153,44 @@ def random_parts(
 
 
 class _Lookup(NamedTuple):
-    gallery: Float[Tensor, "images features"]
     queries: Float[Tensor, "batch features"]
     answers: Int64[Tensor, " batch"]
     """Row of the gallery that each query is a part of."""
 
 
 def _encoded(
-    config: PartRetrievalConfig, encoder: Encoder, pictures: Pictures, workers: int
+    config: PartRetrievalConfig,
+    encoder: Encoder,
+    pictures: Pictures,
+    gallery: Sequence[str],
+    workers: int,
 ) -> _Lookup:
-    """Return the features of every readable picture and of the parts that are looked up."""
-    asked = set(chosen(len(pictures), config).tolist())
+    """Return the features of the parts that are looked up; the gallery's names are in order."""
+    asked = chosen(len(pictures), config)
 
-    def prepare(indices: list[int], batch: list[Picture]) -> tuple[Tensor, Tensor, list[int]]:
-        rows = [row for row, index in enumerate(indices) if index in asked]
-        parts = random_parts([batch[row] for row in rows], [indices[row] for row in rows], config)
-        return encoder.prepare(batch), encoder.prepare(parts) if rows else torch.empty(0), rows
+    def prepare(rows: list[int], batch: list[Picture]) -> Tensor:
+        return encoder.prepare(random_parts(batch, asked[rows].tolist(), config))
 
-    gallery: list[Tensor] = []
     queries: list[Tensor] = []
     answers: list[int] = []
-    num_gallery = 0
-    for indices, (whole, parts, rows) in prepared_batches(pictures, prepare, workers=workers):
-        gallery.append(encoder.encode(whole))
-        if rows:
-            queries.append(encoder.encode(parts))
-        answers.extend(num_gallery + row for row in rows)
-        num_gallery += len(indices)
+    row_of = _rows(pictures.names, gallery)
+    for rows, parts in prepared_batches(pictures.subset(asked), prepare, workers=workers):
+        queries.append(encoder.encode(parts))
+        answers.extend(row_of[index] for index in asked[rows].tolist())
     if not answers:
         raise ValueError(
             f"{pictures.data}: none of the {len(asked)} pictures to look up can be read"
         )
-    return _Lookup(torch.cat(gallery), torch.cat(queries), torch.tensor(answers))
+    return _Lookup(torch.cat(queries), torch.tensor(answers))
+
+
+def _rows(names: Sequence[str], readable: Sequence[str]) -> dict[int, int]:
+    """Return the row of each readable picture by its position in the set; both are in order."""
+    row_of: dict[int, int] = {}
+    for index, name in enumerate(names):
+        if len(row_of) < len(readable) and readable[len(row_of)] == name:
+            row_of[index] = len(row_of)
+    return row_of
 
 
 def _cropped(

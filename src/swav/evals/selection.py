@@ -16,6 +16,8 @@ LABELLED = ("knn", "linear", "clusters")
 """Tasks that are done unless others are named, for pictures with labels."""
 UNLABELLED = ("clusters", "part_retrieval")
 """The same for pictures without."""
+MOST_AT_END, MOST_OTHERS_AT_END = {"knn": 20_000}, 5_000
+"""Pictures of each set at the end of a run, by task; `swav evaluate` takes all."""
 RENAMED = {"parts": "part_retrieval"}
 """Tasks by the names they had before."""
 BESIDE_UP_TO = 100_000
@@ -98,6 +100,16 @@ def possible_tasks(eval_data: EvalData) -> tuple[str, ...]:
     """Return the tasks that are done unless others are named: those that the labels allow."""
     sets = (eval_data.train, eval_data.test)
     return LABELLED if all(part is None or is_labelled(part) for part in sets) else UNLABELLED
+
+
+def at_end(eval_data: EvalData, names: Sequence[str]) -> list[tuple[EvalData, list[str]]]:
+    """Return the pictures that the tasks at a run's end are measured on: so many in seconds."""
+    groups: dict[int, list[str]] = {}
+    largest = max(len(eval_data.train), len(eval_data.scored))
+    for name in names:
+        most = MOST_AT_END.get(name, MOST_OTHERS_AT_END)
+        groups.setdefault(min(most, largest), []).append(name)
+    return [(eval_data.at_most(most), tasks) for most, tasks in groups.items()]
 
 
 def tasks_beside(asked: Mapping[str, EvalConfig], eval_data: EvalData) -> list[str]:

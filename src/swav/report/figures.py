@@ -88,6 +88,14 @@ class Line:
     dashed: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A curve over positions of its own."""
+
+    positions: Column
+    line: Line
+
+
 def curves(columns: Mapping[str, Column]) -> list[PageFigure]:
     """Return the figures that the columns of ``metrics.jsonl`` allow, the loss first."""
     drawn = (_loss(columns), _usage(columns), _learning_rate(columns), _speed(columns))
@@ -166,6 +174,23 @@ def _speed(columns: Mapping[str, Column]) -> PageFigure | None:
     svg = _draw("speed", columns, lines, "Pictures per second", bottom=0.0)
     caption = "Whole steps, loading and augmentation included."
     return PageFigure(title="Speed", caption=caption, svg=svg)
+
+
+def side_by_side(
+    name: str, title: str, caption: str, horizontal: str, tracks: Sequence[Track]
+) -> PageFigure:
+    """Return curves of several runs in one figure; those without a label have none at their end."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _axes(horizontal, title)
+        ends = [
+            (_plot(axes, track.positions, track.line), track.line.label, track.line.colour)
+            for track in tracks
+        ]
+        labelled = [end for end in ends if end[1]]
+        _label_ends(axes, labelled)
+        said = ", ".join(label for _, label, _ in labelled)
+        svg = _svg(figure, f"{title} over {horizontal.lower()}; at the end: {said}")
+    return PageFigure(title=title, caption=caption, svg=svg)
 
 
 def stages(

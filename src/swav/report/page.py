@@ -5,16 +5,15 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from swav.data.sources.pictures import Pictures
 from swav.report import figures, galleries, verdict, wording
 from swav.report.map_data import picture_map
+from swav.report.templates import own_text, rendered
 from swav.report.thumbnails import Album
 from swav.run_folder import layout
 from swav.run_folder.atomic import write_atomically
@@ -100,8 +99,10 @@ def page(
     if not run_folder.is_dir():
         raise ValueError(f"{run_folder} is not a run folder: give the --out folder of swav train")
     content = _content(run_folder, pictures, map_points, served=served)
-    # file names may hold what UTF-8 cannot encode
-    return _template().render(content).encode("utf-8", "backslashreplace")
+    script = own_text("map.js")
+    # the policy of the page lets this script run and no other
+    script_hash = b64encode(sha256(script.encode()).digest()).decode("ascii")
+    return rendered("page.html.j2", **content, script=Markup(script), script_hash=script_hash)
 
 
 def evaluation_table(evaluation: Evaluation, baselines: Sequence[str]) -> Table:
@@ -296,18 +297,3 @@ def _settings(run_folder: Path) -> str:
     """Return ``config.yaml`` as it stands, but for the folders of absolute paths."""
     text = read_text(run_folder / layout.CONFIG)
     return "\n".join(wording.printable(wording.private(line)) for line in text.split("\n"))
-
-
-def _template() -> Template:
-    folder = files("swav.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.tests["absent"] = lambda value: isinstance(value, Absent)
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = folder.joinpath("map.js").read_text(encoding="utf-8")
-    # the policy of the page lets this script run and no other
-    script_hash = b64encode(sha256(script.encode()).digest()).decode("ascii")
-    template = folder.joinpath("page.html.j2").read_text(encoding="utf-8")
-    own = {"style": Markup(style), "script": Markup(script), "script_hash": script_hash}
-    return environment.from_string(template, globals=own)

@@ -1,13 +1,14 @@
 """The table on the screen: every score beside those of the baselines."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from statistics import mean, stdev
 
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from swav.run_folder.readers import Evaluation
 from swav.run_folder.result import Result
 
 WIDE = 200
@@ -18,8 +19,40 @@ BASELINES = {
     "patch-kmeans": "patch\nk-means",
 }
 """What the columns of baselines are called."""
-Groups = Mapping[str, Sequence[Sequence[Result]]]
+Groups = Mapping[str, Sequence[Sequence[Result | Evaluation]]]
 """The results of each model of a group, by what the group is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric of one group: the mean over its runs."""
+
+    task: str
+    metric: str
+    group: str
+    runs: int
+    value: float
+    deviation: float | None
+    """Between runs, of two or more."""
+    interval: tuple[float, float] | None
+    """95 % over pictures, of one run."""
+    baselines: Mapping[str, float]
+
+
+def scores(groups: Groups) -> list[Score]:
+    """Return every metric of every group that has it, in the order in which they were asked for."""
+    found = []
+    for task, metric in _metrics(groups):
+        for group, runs in groups.items():
+            measured = [
+                result
+                for results in runs
+                for result in results
+                if result.label == task and metric in result.metrics
+            ]
+            if measured:
+                found.append(_score(group, measured, metric))
+    return found
 
 
 def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
@@ -27,11 +60,12 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
 
     Of one run the interval over pictures is shown, of several the deviation between them.
     """
-    several = len(groups) > 1
+    rows = scores(groups)
     repeated = any(len(runs) > 1 for runs in groups.values())
-    names = (*(("model",) if several else ()), *(("runs",) if repeated else ()))
+    names = (*(("model",) if len(groups) > 1 else ()), *(("runs",) if repeated else ()))
     sure = "95 %, +- runs" if repeated else "95 %"
-    beside = _baselines(groups)
+    known = set().union(*(row.baselines for row in rows))
+    beside = {name: title for name, title in BASELINES.items() if name in known}
     table = Table(
         *(Column(name, overflow="fold") for name in ("task", "metric", *names)),
         *(Column(name, no_wrap=True) for name in ("value", sure, *beside.values())),
@@ -40,22 +74,11 @@ def print_table(groups: Groups, *, title: str, stderr: bool = False) -> None:
         pad_edge=False,
     )
     previous = ""
-    for task, metric in _metrics(groups):
-        for label, runs in groups.items():
-            measured = [
-                result
-                for results in runs
-                for result in results
-                if result.label == task and metric in result.metrics
-            ]
-            if not measured:
-                continue
-            named = {"model": label, "runs": str(len(measured))}
-            first = "" if task == previous else task
-            table.add_row(
-                first, metric, *(named[name] for name in names), *_cells(measured, metric, beside)
-            )
-            previous = task
+    for row in rows:
+        named = {"model": row.group, "runs": str(row.runs)}
+        first = "" if row.task == previous else row.task
+        table.add_row(first, row.metric, *(named[name] for name in names), *_cells(row, beside))
+        previous = row.task
     console = Console(stderr=stderr)
     if not console.is_terminal:  # a file has lines of any length
         console.width = WIDE
@@ -75,25 +98,28 @@ def _metrics(groups: Groups) -> list[tuple[str, str]]:
     )
 
 
-def _baselines(groups: Groups) -> dict[str, str]:
-    """Return the baselines that any result has, and what their columns are called."""
-    results = chain.from_iterable(chain.from_iterable(groups.values()))
-    known = {name for result in results for name, metrics in result.baselines.items() if metrics}
-    return {name: title for name, title in BASELINES.items() if name in known}
-
-
-def _cells(results: Sequence[Result], metric: str, baselines: Collection[str]) -> list[str]:
+def _score(group: str, results: Sequence[Result | Evaluation], metric: str) -> Score:
     values = [result.metrics[metric] for result in results]
-    sure = f"+-{stdev(values):.4f}" if len(values) > 1 else ""
-    low_high = results[0].intervals.get(metric)
-    if len(values) == 1 and low_high is not None:
-        sure = f"{low_high[0]:.3f}-{low_high[1]:.3f}"
-    beside = []
-    for name in baselines:
-        known = [
-            result.baselines[name][metric]
-            for result in results
-            if metric in result.baselines.get(name, {})
-        ]
-        beside.append(f"{mean(known):.4f}" if known else "")
-    return [f"{mean(values):.4f}", sure, *beside]
+    beside: dict[str, list[float]] = {}
+    for result in results:
+        for name, metrics in result.baselines.items():
+            if metric in metrics:
+                beside.setdefault(name, []).append(metrics[metric])
+    return Score(
+        task=results[0].label,
+        metric=metric,
+        group=group,
+        runs=len(values),
+        value=mean(values),
+        deviation=stdev(values) if len(values) > 1 else None,
+        interval=results[0].intervals.get(metric) if len(values) == 1 else None,
+        baselines={name: mean(known) for name, known in beside.items()},
+    )
+
+
+def _cells(row: Score, baselines: Collection[str]) -> list[str]:
+    sure = "" if row.deviation is None else f"+-{row.deviation:.4f}"
+    if row.interval is not None:
+        sure = f"{row.interval[0]:.3f}-{row.interval[1]:.3f}"
+    beside = [f"{row.baselines[name]:.4f}" if name in row.baselines else "" for name in baselines]
+    return [f"{row.value:.4f}", sure, *beside]

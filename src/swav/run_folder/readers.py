@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -43,6 +43,13 @@ class Evaluation:
     baselines: Mapping[str, Mapping[str, float]]
     """Metrics of other features under the same protocol: ``start`` (what the run started from,
     frozen), ``random`` (untrained), ``pixels``, ``patch-kmeans``."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """Of ``protocol`` what two results must share to be comparable."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name or self.task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +209,7 @@ def _evaluation(result: dict[str, Any], stem: str) -> Evaluation:
         title=str(result.get("title") or task),
         name=str(result.get("name", "")),
         protocol=_protocol(result),
+        conditions={**_mapping(result.get("protocol")), **_counts(result)},
         metrics=metrics,
         about={name: _metric(name, _mapping(about.get(name))) for name in metrics},
         lead=lead if isinstance(lead, str) and lead in metrics else next(iter(metrics), None),
@@ -232,6 +240,12 @@ def _protocol(result: dict[str, Any]) -> dict[str, Any]:
         **{name: shown[name] for name in ("interpolation", "crop_pct") if name in shown},
         "seeds": result.get("seeds", []),
     }
+
+
+def _counts(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of pictures and classes; that of features is the network's."""
+    counts = _mapping(result.get("counts"))
+    return {name: number for name, number in counts.items() if name != "features"}
 
 
 def _cluster(name: str, members: list[tuple[float, str]]) -> Cluster:

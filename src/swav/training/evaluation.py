@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -33,6 +33,8 @@ from swav.run_folder import layout
 from swav.training.open_model import Model, ModelInput, open_model
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 class Measured(NamedTuple):
@@ -146,10 +148,10 @@ def write_result(result: Result, folder: Path) -> None:
     write_stages(result.metrics, result.baselines, picture)
 
 
-def by_settings(measured: Sequence[Measured]) -> dict[str, list[list[Result]]]:
+def by_settings(measured: Sequence[tuple[Model, Found]]) -> dict[str, list[Found]]:
     """Return the results by group: runs that differ by their seed alone; named by the first."""
     first_of: dict[object, str] = {}
-    groups: dict[str, list[list[Result]]] = {}
+    groups: dict[str, list[Found]] = {}
     for model, results in measured:
         same = model.name if model.config is None else repr(replace(model.config, seed=0))
         label = model.name if model.name not in groups else str(model.folder or model.name)
@@ -157,9 +159,9 @@ def by_settings(measured: Sequence[Measured]) -> dict[str, list[list[Result]]]:
     return groups
 
 
-def differing_settings(measured: Sequence[Measured]) -> dict[str, list[str]]:
+def differing_settings(models: Sequence[Model]) -> dict[str, list[str]]:
     """Return the settings in which runs differ, with the value of each run."""
-    runs = [model.config for model, _ in measured if model.config is not None]
+    runs = [model.config for model in models if model.config is not None]
     paths = dict.fromkeys(
         path for run in runs[1:] for path in config.differences(runs[0], run) if path != "seed"
     )

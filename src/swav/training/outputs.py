@@ -15,12 +15,13 @@ from swav.data.views.multicrop import PictureBatch, make_byte_views, to_batch
 from swav.engine.launch import loading_workers
 from swav.engine.objective import Objective
 from swav.evals import Features, extract
+from swav.evals.harness.baseline_cache import kept_in, users_folder
 from swav.evals.harness.baselines import Baselines, Comparison
 from swav.evals.harness.cache import cached_in
 from swav.evals.harness.eval_data import EvalData, fit_and_score, one_set
 from swav.evals.harness.subject import Subject, compute_rows
 from swav.evals.presets import PRESETS
-from swav.evals.selection import TASKS, named_tasks, possible_tasks
+from swav.evals.selection import TASKS, at_end, named_tasks, possible_tasks
 from swav.exchange.exported import TrainedModel
 from swav.exchange.to_timm import save_timm, timm_usage
 from swav.recipes.train_config import TrainConfig
@@ -267,20 +268,23 @@ def _evaluate(
     if not missing:
         return
 
-    eval_data = eval_data.load()
-    subject = Subject(
-        eval_data,
-        objective.encoder,
-        transform_of(config),
-        clusters_of_method(objective),
-        cached_in(folder / layout.FEATURES) if config.tuning.part == "head" else compute_rows,
-        workers=loading_workers(config.device),
-    )
-    baselines = Baselines(eval_data, workers=subject.workers)
-    comparison = Comparison(
-        subject, before.untrained, config.seed, baselines, before.start_if_there
-    )
-    model = folder.resolve().name
-    results, _ = measure(comparison, named_tasks(missing), model=model, folder=folder)
+    cache = cached_in(folder / layout.FEATURES) if config.tuning.part == "head" else compute_rows
+    results = []
+    for some, names in at_end(eval_data, missing):
+        subject = Subject(
+            some.load(),
+            objective.encoder,
+            transform_of(config),
+            clusters_of_method(objective),
+            cache,
+            workers=loading_workers(config.device),
+        )
+        baselines = Baselines(subject.data, workers=subject.workers, kept=kept_in(users_folder()))
+        comparison = Comparison(
+            subject, before.untrained, config.seed, baselines, before.start_if_there
+        )
+        model = folder.resolve().name
+        measured, _ = measure(comparison, named_tasks(names), model=model, folder=folder)
+        results += measured
     if results:
         print_table({folder.name: [results]}, title=str(folder), stderr=True)

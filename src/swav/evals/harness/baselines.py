@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from torch import nn
 
 from swav.data.eval_transform import EvalTransform
+from swav.evals.harness.baseline_cache import ResultCache, compute_result
 from swav.evals.harness.cache import weights_digest
 from swav.evals.harness.eval_data import EvalData
 from swav.evals.harness.extract import pixel_encoder
@@ -31,8 +32,11 @@ PATCH_KMEANS_UP_TO = 100_000
 class Baselines:
     """What features without a network score, found once for all models shown the same pictures."""
 
-    def __init__(self, data: EvalData, *, workers: int = 0) -> None:
+    def __init__(
+        self, data: EvalData, *, workers: int = 0, kept: ResultCache = compute_result
+    ) -> None:
         self.data = data
+        self.kept = kept
         self._workers = workers
         self._subjects: dict[FitEncoder, Subject] = {}
         self._results: dict[tuple[FitEncoder, Task], Result] = {}
@@ -51,7 +55,9 @@ class Baselines:
     def beside(self, config: Task) -> dict[str, Result]:
         """Return the results that stand beside those of a network, by the names of baselines."""
         return {
-            name: self.run(config, WITHOUT_NETWORK[name])
+            name: self.kept(
+                name, config, Subject(self.data), partial(self.run, config, WITHOUT_NETWORK[name])
+            )
             for name in config.baselines
             if name in WITHOUT_NETWORK and (name != "patch-kmeans" or self._are_few)
         }
@@ -101,7 +107,9 @@ class Comparison:
             beside = self._with_input(config.input, name)
             # an untrained network is its own baseline and is not measured twice
             is_same = beside.backbone is subject.backbone and beside.transform == subject.transform
-            result = result.with_baseline(name, own if is_same else _result(config, beside))
+            compute = partial(_result, config, beside)
+            kept = own if is_same else self.baselines.kept(name, config, beside, compute)
+            result = result.with_baseline(name, kept)
         for name, baseline in self.baselines.beside(config).items():
             result = result.with_baseline(name, baseline)
         return result

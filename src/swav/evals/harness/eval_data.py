@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from swav.data.sources.annotated import Annotated, is_annotated, open_annotated
 from swav.data.sources.open import SourceConfig, splits
 from swav.data.sources.pictures import Pictures
@@ -27,10 +29,32 @@ class EvalData(NamedTuple):
         train_boxes, test_boxes = self.boxes
         return loaded._replace(boxes=(train_boxes.of(loaded.train), test_boxes.of(loaded.test)))
 
+    def at_most(self, most: int) -> "EvalData":
+        """Return the same with at most so many pictures of each set, evenly through it.
+
+        The names of the sets, which every protocol has, say so.
+        """
+        if max(len(self.train), len(self.scored)) <= most:
+            return self
+        train, fit_on = _some(self.train, self.fit_on, most)
+        if self.test is None:
+            return EvalData(train, None, fit_on, fit_on)
+        test, score_on = _some(self.test, self.score_on, most)
+        return EvalData(train, test, fit_on, score_on)
+
     @property
     def scored(self) -> Pictures:
         """The pictures that are scored."""
         return self.train if self.test is None else self.test
+
+
+def _some(pictures: Pictures, name: str, most: int) -> tuple[Pictures, str]:
+    """Return at most so many pictures, evenly through the set, and what these are called."""
+    number = len(pictures)
+    if number <= most:
+        return pictures, name
+    rows = np.linspace(0, number - 1, most).round().astype(np.int64)
+    return pictures.subset(rows), f"{name}, {most:,} of {number:,} pictures, evenly"
 
 
 def fit_and_score(
