@@ -51,11 +51,12 @@ MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
 
 PICTURES = {
+    "run": str | Path,
     "data": str | None,
     "picture": str | None,
     "among": Annotated[str | None, arg(name="in")],  # a word that Python keeps
 }
-"""Parameters that take pictures of a program in Python; on the command line they are words."""
+"""Parameters that take what a program holds in Python; on the command line they are words."""
 VERBS = {
     "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
@@ -197,7 +198,7 @@ def _import(words: Sequence[str]) -> Action:
     return partial(action, backbone_args=given)
 
 
-def _to_the_end(run: Callable[[], Path]) -> int:
+def _to_the_end(run: Action) -> int:
     """Train, print where the report (or the folder) of the run is, and return the exit code."""
     from swav import distributed
     from swav.training.run import StoppedBySignal
