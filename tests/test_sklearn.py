@@ -15,18 +15,15 @@ from swav.data.views.augment import AugmentConfig
 from swav.sklearn import SwAVClusters
 
 TINY: dict[str, Any] = {"epochs": 1, "batch_size": 16, "device": "cpu", "random_state": 0}
-EXPECTED_TO_FAIL = {
-    "check_clustering": "two numbers are no picture: crops of them have nothing in common",
-    "check_methods_subset_invariance": "float32 features of a batch differ in their last bits",
+MAY_FAIL = {
+    "check_methods_subset_invariance": "the last bits of float32 may depend on the batch",
     "check_methods_sample_order_invariance": "the same",
 }
 LEAST_CHECKS = 45
 _begun: set[str] = set()
 
 
-@parametrize_with_checks(
-    [SwAVClusters(3, **TINY)], expected_failed_checks=lambda _: EXPECTED_TO_FAIL
-)
+@parametrize_with_checks([SwAVClusters(3, **TINY)], expected_failed_checks=lambda _: MAY_FAIL)
 def test_contract(estimator: Any, check: Any) -> None:
     _begun.add(str(check))
     check(estimator)
@@ -37,7 +34,7 @@ def test_so_many_checks_ran(request: pytest.FixtureRequest) -> None:
     if not chosen:
         pytest.skip("the checks were not chosen")
     assert len(chosen) >= LEAST_CHECKS
-    assert len(_begun) >= LEAST_CHECKS - len(EXPECTED_TO_FAIL)
+    assert len(_begun) >= LEAST_CHECKS - len(MAY_FAIL)
 
 
 @pytest.fixture(scope="module")

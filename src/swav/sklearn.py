@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -59,21 +58,22 @@ class SwAVClusters(
         learning_rate: of AdamW.
         image_shape: height, width and, for more than one, channels of the picture in each row; by
             default a picture of one row.
-        augment: how strongly views are altered.
+        augment: an ``AugmentConfig``, how strongly views are altered; by default half the jitter.
         device: auto, cpu, cuda, mps, or one device such as cuda:1.
         random_state: of weights and views.
     """
 
+    # as scikit-learn wants it: any value is taken, and fit looks at them
     def __init__(
         self,
-        n_clusters: int = 10,
+        n_clusters: Any = 10,
         *,
-        epochs: int = 20,
-        batch_size: int = 64,
-        learning_rate: float = 1e-3,
-        image_shape: Sequence[int] | None = None,
-        augment: AugmentConfig = AUGMENT,
-        device: str = "auto",
+        epochs: Any = 20,
+        batch_size: Any = 64,
+        learning_rate: Any = 1e-3,
+        image_shape: Any = None,
+        augment: Any = None,
+        device: Any = "auto",
         random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
@@ -85,7 +85,7 @@ class SwAVClusters(
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> "SwAVClusters":  # noqa: ARG002
+    def fit(self, X: Any, y: Any = None) -> "SwAVClusters":  # noqa: ARG002
         """Train on the pictures in the rows of ``X``; ``labels_`` are their clusters.
 
         Raises:
@@ -104,13 +104,13 @@ class SwAVClusters(
         self.prototypes_, self.labels_ = np.unique(nearest, return_inverse=True)
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Return the features of pictures, a row for each, as float32."""
         pixels = self._checked(X)
         features: np.ndarray = self.encoder_.encode(pixels).numpy()
         return features
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """Return the cluster of each picture; it does not depend on the others."""
         pixels = self._checked(X)
         clusters: np.ndarray = self._scores(pixels)[:, self.prototypes_].argmax(axis=1)
@@ -128,7 +128,7 @@ class SwAVClusters(
         probabilities: np.ndarray = clusters.probabilities(self.encoder_.encode(pixels)).numpy()
         return probabilities
 
-    def _checked(self, X: ArrayLike) -> UInt8[np.ndarray, "images ..."]:
+    def _checked(self, X: Any) -> UInt8[np.ndarray, "images ..."]:
         check_is_fitted(self)
         return self._pixels(validate_data(self, X, reset=False))
 
@@ -153,7 +153,7 @@ class SwAVClusters(
         batch_size = min(self.batch_size, num_images)
         return TrainConfig(
             data=SourceConfig(data="arrays", channels=channels),
-            views=_views(height, width, channels, self.augment),
+            views=_views(height, width, channels, self.augment or AUGMENT),
             backbone=SMALL_RESNET,
             method=SwAVConfig(
                 num_prototypes=(max(self.n_clusters, 2),),

@@ -98,7 +98,7 @@ class MultiCrop:
         decoded = [Decoded(each, (each.shape[1], each.shape[2])) for each in pixels]
         made = make_byte_views(
             PictureBatch(decoded),
-            np.asarray(indices, dtype=np.int64),
+            np.ascontiguousarray(indices, dtype=np.int64),
             self.config,
             seed=self.seed,
             epoch=epoch,
