@@ -182,15 +182,16 @@ def train(
 
 
 def _opened(session: Session, allow_factory: Collection[str]) -> TrainedRun:
-    """Return the run as ``swav.load`` does, its network and pictures as they are in memory."""
+    """Return the run as ``swav.load`` does, with the network that is in memory."""
+    pictures = session.pictures
     return TrainedRun(
         session.folder,
         session.config,
         session.objective.eval(),
-        len(session.pictures),
+        len(pictures),
         allow_factory,
         layout.checkpoint(session.folder, session.saved_step),
-        session.pictures,
+        pictures if pictures.source is None else None,
     )
 
 

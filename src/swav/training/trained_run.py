@@ -74,7 +74,7 @@ class TrainedRun:
     checkpoint: Path | None = None
     """Where the weights are from."""
     trained_on: Pictures | None = None
-    """The pictures of the training, of a run that was trained just now."""
+    """The pictures of the training where a program held them, so that nothing opens them again."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
