@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo check slow format clean
+.PHONY: demo check slow wheel format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/swav demo
@@ -20,6 +20,9 @@ check: $(VENV)/.developed
 
 slow: $(VENV)/.developed
 	$(BIN)/pytest -m slow
+
+wheel: $(VENV)/.developed
+	$(BIN)/pytest -m slow tests/e2e/test_wheel.py
 
 format: $(VENV)/.developed
 	$(BIN)/ruff format .

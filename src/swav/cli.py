@@ -48,11 +48,12 @@ MARKERS = (AvoidSubcommands, HelptextFromCommentsOff)
 """A method has the options of its class; comments in the code are no help."""
 
 PICTURES = {
+    "run": str | Path,
     "data": str | None,
     "picture": str | None,
     "among": Annotated[str | None, arg(name="in")],  # a word that Python keeps
 }
-"""Parameters that take pictures of a program in Python; on the command line they are words."""
+"""Parameters that take what a program holds in Python; on the command line they are words."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -179,7 +180,7 @@ def _import(words: Sequence[str]) -> Action:
     return partial(action, backbone_args=given)
 
 
-def _to_the_end(run: Callable[[], Path]) -> int:
+def _to_the_end(run: Action) -> int:
     """Train, print where the report (or the folder) of the run is, and return the exit code."""
     from swav import distributed
     from swav.training.run import StoppedBySignal

@@ -19,13 +19,13 @@ from swav.training.run import train
 def test_other_pictures_of_the_same_number_are_refused(tmp_path: Path) -> None:
     data = write_pictures(tmp_path)
     config = tiny_config(data, epochs=1, evaluate_at_end=False)
-    run = train(data, config=config, out=tmp_path / "run")
+    run = train(data, config=config, out=tmp_path / "run").folder
     assert json.loads((run / layout.RECORD).read_text())["fingerprint"]
 
     (tmp_path / "moved").mkdir()
     moved = tmp_path / "moved" / "same.npz"
     (tmp_path / "drawn.npz").rename(moved)
-    assert train(str(moved), config=config, out=run, resume=True) == run
+    assert train(str(moved), config=config, out=run, resume=True).folder == run
 
     pictures, labels = drawn(seed=1)
     np.savez(tmp_path / "drawn.npz", pictures=pictures, labels=labels)

@@ -55,7 +55,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def train(data: str, **changes: Any) -> Path:
     config = tiny_config(data, **({"epochs": 1, "evaluate_at_end": False} | changes))
-    return swav.train(data, config=config, out="run")
+    return swav.train(data, config=config, out="run").folder
 
 
 def test_a_run_from_scratch_is_compared_with_the_untrained_network(data: str) -> None:

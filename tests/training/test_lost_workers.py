@@ -63,9 +63,9 @@ def test_killed_once_nothing_changes(
     data = str(folder)
     settings: dict[str, Any] = {"epochs": 2, "workers": 2, "evaluate_at_end": False}
     config = tiny_config(data, **settings)
-    whole = train(data, config=config, out="whole")
+    whole = train(data, config=config, out="whole").folder
     spoilt(monkeypatch, killed, times=1)
-    run = train(data, config=config, out="run")
+    run = train(data, config=config, out="run").folder
     assert "ended with exit code -9" in caplog.text
     assert "others take over" in caplog.text
     assert states(run) == states(whole)
@@ -84,7 +84,7 @@ def test_killed_again_the_state_is_saved(
     assert newest is not None
     assert 1 <= newest.step <= BAD_STEP
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
-    assert train(data, config=config, out=run, resume=True) == run
+    assert train(data, config=config, out=run, resume=True).folder == run
 
 
 def test_a_worker_that_hangs_is_named_with_its_picture(

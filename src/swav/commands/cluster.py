@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from json import dumps
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ SHOWN = 40
 
 
 def cluster(
-    run: str | Path,
+    run: str | PathLike[str],
     data: Data | None = None,
     /,
     *,

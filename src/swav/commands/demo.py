@@ -5,10 +5,11 @@ from pathlib import Path
 
 from swav.recipes import make_config
 from swav.training.run import train
+from swav.training.trained_run import TrainedRun
 
 
-def demo(out: str | Path | None = None, seed: int = 0) -> Path:
-    """Train on the built-in emoji and return the run folder, with ``report.html`` in it.
+def demo(out: str | Path | None = None, seed: int = 0) -> TrainedRun:
+    """Train on the built-in emoji and return the run, with ``report.html`` in its folder.
 
     Args:
         out: run folder; by default a new one under ``runs/``.

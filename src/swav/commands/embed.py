@@ -1,6 +1,7 @@
 """``swav embed``: the features of pictures, in a file that other programs read."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from swav.data.sources.open import Data
@@ -12,7 +13,7 @@ from swav.training.trained_run import load
 
 
 def embed(
-    run: str | Path,
+    run: str | PathLike[str],
     data: Data | None = None,
     /,
     *,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from json import dumps
+from os import PathLike, fspath
 from pathlib import Path
 
 from swav.data.sources.open import Data
@@ -13,7 +14,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    models: str | Path | Sequence[str | Path],
+    models: str | PathLike[str] | Sequence[str | PathLike[str]],
     data: Data | None = None,
     tasks: Sequence[str | EvalConfig] | Mapping[str, EvalConfig] | None = None,
     *,
@@ -57,7 +58,8 @@ def evaluate(
     Raises:
         ValueError: if a task is unknown or needs labels that the pictures do not have.
     """
-    words = [models] if isinstance(models, str | Path) else list(models)
+    given = [models] if isinstance(models, str | PathLike) else models
+    words = [fspath(model) for model in given]
     measured = evaluation.evaluate(
         words,
         data,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from json import dumps
+from os import PathLike
 from pathlib import Path
 
 from swav.training.export import Exported, export_run, known_formats
@@ -9,7 +10,7 @@ from swav.training.trained_run import load
 
 
 def export(
-    run: str | Path,
+    run: str | PathLike[str],
     data: str | None = None,
     /,
     *,

@@ -1,5 +1,6 @@
 """``swav report``: the page of a run, written anew."""
 
+from os import PathLike
 from pathlib import Path
 
 from swav.recipes.train_config import read_train_config
@@ -7,7 +8,7 @@ from swav.report import write_report
 from swav.run_folder import layout
 
 
-def report(run: str | Path, /, *, map_points: int | None = None) -> Path:
+def report(run: str | PathLike[str], /, *, map_points: int | None = None) -> Path:
     """Write ``report.html`` of a run anew, print where it is, and return that.
 
     Args:

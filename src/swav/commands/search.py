@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from rich import box
@@ -34,7 +35,7 @@ Row = Match | Odd | Duplicate
 
 
 def search(
-    run: str | Path,
+    run: str | PathLike[str],
     picture: Data | None = None,
     /,
     among: Data | None = None,

@@ -2,6 +2,7 @@
 
 import webbrowser
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 
 from swav.recipes.train_config import read_train_config
@@ -9,7 +10,7 @@ from swav.report.server import Server
 from swav.run_folder import layout
 
 
-def view(run: str | Path, /, *, port: int = 0, open_browser: bool = True) -> None:
+def view(run: str | PathLike[str], /, *, port: int = 0, open_browser: bool = True) -> None:
     """Serve the report of a run to this machine alone, until Ctrl-C.
 
     Names of clusters go to ``names.csv`` in the run folder, selections of pictures to

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +70,10 @@ class Table:
 
 
 def write_report(
-    run_folder: Path, pictures: Pictures | None = None, *, map_points: int | None = None
+    run_folder: str | PathLike[str],
+    pictures: Pictures | None = None,
+    *,
+    map_points: int | None = None,
 ) -> Path:
     """Write ``report.html`` into a run folder and return its path.
 
@@ -82,9 +86,9 @@ def write_report(
     Raises:
         ValueError: ``run_folder`` is not a folder, or ``map_points`` is out of range.
     """
-    run_folder = Path(run_folder)
-    target = run_folder / layout.REPORT
-    write_atomically(target, page(run_folder, pictures, map_points=map_points))
+    folder = Path(run_folder)
+    target = folder / layout.REPORT
+    write_atomically(target, page(folder, pictures, map_points=map_points))
     return target
 
 

@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from lightning_fabric import Fabric
@@ -44,6 +46,7 @@ from swav.training.progress import TrainingLog
 from swav.training.session import Session, on_all_ranks, on_any_rank, save, start_session
 from swav.training.start import check_start, open_start, starting
 from swav.training.stop_signal import StopSignal
+from swav.training.trained_run import TrainedRun, load
 
 __all__ = ["StoppedBySignal", "train"]
 
@@ -54,6 +57,34 @@ class StoppedBySignal(Exception):
     """The run was asked to stop; it has saved its state and can be continued."""
 
 
+@overload
+def train(
+    data: Data,
+    *,
+    recipe: str = ...,
+    out: str | Path | None = ...,
+    config: TrainConfig | None = ...,
+    resume: bool = ...,
+    init: str | PathLike[str] | None = ...,
+    tune: str | None = ...,
+    allow_missing: bool = ...,
+    dry_run: Literal[False] = ...,
+    allow_factory: Collection[str] = ...,
+) -> TrainedRun: ...
+@overload
+def train(
+    data: Data,
+    *,
+    recipe: str = ...,
+    out: str | Path | None = ...,
+    config: TrainConfig | None = ...,
+    resume: bool = ...,
+    init: str | PathLike[str] | None = ...,
+    tune: str | None = ...,
+    allow_missing: bool = ...,
+    dry_run: Literal[True],
+    allow_factory: Collection[str] = ...,
+) -> None: ...
 def train(
     data: Data,
     *,
@@ -61,12 +92,12 @@ def train(
     out: str | Path | None = None,
     config: TrainConfig | None = None,
     resume: bool = False,
-    init: str | Path | None = None,
+    init: str | PathLike[str] | None = None,
     tune: str | None = None,
     allow_missing: bool = False,
     dry_run: bool = False,
     allow_factory: Collection[str] = (),
-) -> Path:
+) -> TrainedRun | None:
     """Train on pictures, then export, embed, cluster, evaluate (if labelled) and report.
 
     Args:
@@ -87,7 +118,7 @@ def train(
         allow_factory: ``package.module:function`` that a config or run may name as its backbone.
 
     Returns:
-        The run folder.
+        The run, which stands for its folder too; None after a dry run.
 
     Raises:
         ValueError: naming what does not fit and what to do about it.
@@ -123,7 +154,7 @@ def train(
         for remark in [*remarks, *check_views(config, pictures)]:
             logger.warning(remark)
         print_plan(config, facts, pictures, start=start, allow_factory=allow_factory)
-        return Path(out or "runs")
+        return None
     fabric = launch(device=config.device, precision=config.precision, threads=num_threads(config))
     with ExitStack() as stack:
         folder = _run_folder(fabric, config, out)
@@ -153,7 +184,25 @@ def train(
         if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
             with distributed.alone():
                 _finish(session)
-    return folder
+    return _opened(session, allow_factory)
+
+
+def _opened(session: Session, allow_factory: Collection[str]) -> TrainedRun:
+    """Return the run as ``swav.load`` does, with the network that is in memory."""
+    pictures, folder = session.pictures, session.folder
+    trained_on = pictures if pictures.source is None else None
+    if hands_out_start(read_record(folder)):
+        run = load(folder, device=session.config.device, allow_factory=allow_factory)
+        return replace(run, trained_on=trained_on)
+    return TrainedRun(
+        folder=folder,
+        config=session.config,
+        objective=session.objective.eval(),
+        num_images=len(pictures),
+        allow_factory=allow_factory,
+        checkpoint=layout.checkpoint(folder, session.saved_step),
+        trained_on=trained_on,
+    )
 
 
 def _enter(

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,20 @@ from torch import nn
 
 from swav.config import UsageError, from_dict
 from swav.data.eval_transform import EvalTransform
-from swav.data.sources.open import Data, named_or_opened
+from swav.data.sources.open import Data, opened_as
 from swav.data.sources.pictures import Pictures
 from swav.engine import Objective
 from swav.engine.launch import loading_workers, resolved_device
 from swav.evals import Features, extract
 from swav.evals.harness.subject import Shown
 from swav.recipes.train_config import TrainConfig, read_train_config
+from swav.report.notebook import notebook_page
 from swav.report.thumbnails import Album
 from swav.run_folder import layout
 from swav.run_folder.checkpoint import Checkpoint, newest_checkpoint
 from swav.run_folder.cluster_folder import check_cluster_folder, is_folder
 from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
-from swav.run_folder.readers import Absent, read_embeddings
+from swav.run_folder.readers import Absent, Evaluation, read_embeddings, read_evaluations
 from swav.run_folder.record import (
     IMPORTED,
     damaged_record,
@@ -38,6 +41,7 @@ from swav.training.bar import PicturesProgress
 from swav.training.clusterings import Clustered, Clusterings, NumClusters, check_number, summary
 from swav.training.clusters import network_digest
 from swav.training.networks import transform_of, untrained_network, untrained_objective
+from swav.training.picture_encoder import PictureEncoder
 from swav.training.searching import (
     DUPLICATE_COSINE,
     Duplicate,
@@ -59,9 +63,12 @@ from swav.training.tables import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedRun:
-    """A trained network with everything needed to use it on other pictures."""
+    """A trained network with everything needed to use it on other pictures.
+
+    It stands for its folder wherever a path is taken: ``open(run / "metrics.jsonl")``.
+    """
 
     folder: Path
     config: TrainConfig
@@ -74,11 +81,44 @@ class TrainedRun:
     """Where the weights are from."""
     is_start: bool = False
     """Whether the network is the one that the training started from."""
+    trained_on: Pictures | None = None
+    """The pictures of the training where a program held them, so that nothing opens them again."""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return notebook_page(self.folder)
 
     @property
     def backbone(self) -> nn.Module:
         """The network that is evaluated and exported."""
         return self.objective.encoder
+
+    model = backbone
+
+    @cached_property
+    def encoder(self) -> PictureEncoder:
+        """The network as a module that takes pictures: ``encode(images)``, ``assign(images)``."""
+        return PictureEncoder(self.objective, self.transform, self.config.data)
+
+    @property
+    def scores(self) -> dict[str, Evaluation]:
+        """What was measured so far, by task, with the baselines; empty if nothing was."""
+        try:
+            evaluations, _ = read_evaluations(self.folder)
+        except Absent:
+            return {}
+        return {each.name or each.task: each for each in evaluations}
 
     @property
     def transform(self) -> EvalTransform:
@@ -100,13 +140,9 @@ class TrainedRun:
                 f"{self.folder} was imported, and the pictures that its weights were trained on "
                 "are not known: name pictures, as DATA after it"
             )
-        source = self.config.data
         if data is None:
-            return source.build()
-        opened = named_or_opened(data, channels=source.channels)
-        if isinstance(opened, Pictures):
-            return opened
-        return replace(source, data=opened, split=None).build()
+            return self.trained_on or self.config.data.build()
+        return opened_as(data, self.config.data)
 
     def features(self, pictures: Pictures) -> Features:
         """Return the pooled features of every readable picture, not normalised."""
@@ -293,12 +329,12 @@ def _thumbnails(pictures: Pictures, side: int, path: Path) -> Thumbnail | None:
 
 
 def load(
-    folder: str | Path, *, device: str = "auto", allow_factory: Collection[str] = ()
+    folder: str | PathLike[str], *, device: str = "auto", allow_factory: Collection[str] = ()
 ) -> TrainedRun:
     """Open a run folder.
 
     Args:
-        folder: the ``out`` of a training.
+        folder: the ``out`` of a training, or a run.
         device: where its network computes: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that its config may name as the backbone.
 

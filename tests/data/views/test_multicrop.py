@@ -13,7 +13,13 @@ from swav.data.sources.decode import Decoded
 from swav.data.views import augment, numba_kernel, pillow_reference
 from swav.data.views.augment import AugmentConfig, ColourParams
 from swav.data.views.crops import CropGroup, ViewsConfig
-from swav.data.views.multicrop import PictureBatch, make_byte_views, reduction, to_batch
+from swav.data.views.multicrop import (
+    MultiCrop,
+    PictureBatch,
+    make_byte_views,
+    reduction,
+    to_batch,
+)
 
 STRONG = AugmentConfig(jitter=1, grey=0.2, blur=0.5, solarise=0.2)
 VIEWS = ViewsConfig(
@@ -247,3 +253,27 @@ def test_the_plain_path_is_torchvisions_on_pillow():
     image = tv.hflip(tv.resized_crop(image, 2, 3, 20, 30, [10, 12]))
     expected = tv.pil_to_tensor(tv.adjust_hue(tv.adjust_brightness(image, 1.5), 0.1))
     assert (found.int() - expected.int()).abs().max() <= 1
+
+
+def test_multi_crop_gives_the_views_of_a_training_to_any_loop() -> None:
+    pictures = photo_like(3, 48, 40)
+    indices = np.array([5, 0, 9])
+    made = make_byte_views(
+        PictureBatch([Decoded(each, (48, 40)) for each in pictures]),
+        indices,
+        VIEWS,
+        seed=7,
+        epoch=2,
+    )
+    multi_crop = MultiCrop(VIEWS, seed=7)
+    batch = multi_crop(list(pictures), indices.tolist(), epoch=2)
+    images = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pictures]
+    of_pillow = multi_crop(images[::-1], indices[::-1], epoch=2)
+    assert batch.num_targets == 2
+    assert batch.indices.tolist() == [5, 0, 9]
+    for view, expected, turned in zip(
+        batch.views, to_batch(made, VIEWS).views, of_pillow.views, strict=True
+    ):
+        assert torch.equal(view, expected)
+        assert torch.equal(turned.flip(0), expected)  # neighbours in a batch change nothing
+    assert not torch.equal(multi_crop(images, indices, epoch=3).views[0], batch.views[0])

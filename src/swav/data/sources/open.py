@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -113,6 +113,14 @@ def named_or_opened(data: Data, *, channels: int = 3) -> str | Pictures:
     if isinstance(data, str | Path):
         return str(data)
     return data if isinstance(data, Pictures) else from_arrays(data, channels=channels)
+
+
+def opened_as(data: Data, source: SourceConfig) -> Pictures:
+    """Return pictures, read as those of ``source`` are."""
+    found = named_or_opened(data, channels=source.channels)
+    if isinstance(found, Pictures):
+        return found
+    return replace(source, data=found, split=None).build()
 
 
 def from_arrays(

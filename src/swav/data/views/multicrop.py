@@ -7,14 +7,17 @@ pipelines draw the same parameters from the same counters.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
+from torchvision.transforms.functional import pil_to_tensor
 
 from swav.data import random
 from swav.data.batch import Batch
@@ -61,6 +64,47 @@ class PictureBatch(NamedTuple):
             assert self.rows is not None
             return self.pictures[int(self.rows[row])]
         return self.pictures[row].pixels
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """The views of pictures for any loop: ``MultiCrop(config)(pictures, indices, epoch=epoch)``.
+
+    What is drawn depends on the seed, the epoch, and the index of the picture alone, so workers
+    need no random state of their own.
+    """
+
+    config: ViewsConfig
+    seed: int = 0
+
+    def __call__(
+        self,
+        pictures: Sequence[Image.Image] | Sequence[UInt8[Tensor, "channels _ _"]],
+        indices: Sequence[int] | Int64[np.ndarray, " batch"],
+        *,
+        epoch: int,
+    ) -> Batch:
+        """Return the normalised views of some pictures, target views first.
+
+        Args:
+            pictures: of Pillow, in as many channels as ``config.mean`` has, or bytes.
+            indices: of the pictures in their set.
+            epoch: which pass over the set this is.
+        """
+        pixels = [
+            pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
+            for picture in pictures
+        ]
+        decoded = [Decoded(each, (each.shape[1], each.shape[2])) for each in pixels]
+        made = make_byte_views(
+            PictureBatch(decoded),
+            np.ascontiguousarray(indices, dtype=np.int64),
+            self.config,
+            seed=self.seed,
+            epoch=epoch,
+            pipeline=self.config.pipeline,
+        )
+        return to_batch(made, self.config)
 
 
 def make_byte_views(
