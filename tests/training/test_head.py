@@ -11,7 +11,7 @@ from tiny import TINY_METHODS, WITH_BATCHNORM, drawn, tiny_config, tiny_pictures
 from torch import Tensor, nn
 
 from swav import cli
-from swav.config import from_dict, to_dict
+from swav.config import UsageError, from_dict, to_dict
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import from_arrays
 from swav.evals.selection import named_tasks
@@ -86,16 +86,13 @@ def test_other_methods_are_refused_with_the_reason(
     assert not (folder / "run").exists()
 
 
-def test_groups_are_refused_as_neighbours_stand_in_their_place(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save({}, "start.pth")
-    words = (*TRAIN, write_pictures(folder), "--init", "start.pth", "--views.group", "folder")
-    assert cli.main([*words, "--out", "run"]) == cli.USAGE
-    assert "the nearest neighbours of a picture count as views" in capsys.readouterr().err
+def test_groups_are_refused_as_neighbours_stand_in_their_place() -> None:
     config = tuned()
     check_head(config)
-    with pytest.raises(ValueError, match="BYOL learns from the pictures"):
+    grouped = replace(config, views=replace(config.views, group="folder"))
+    with pytest.raises(UsageError, match="the nearest neighbours of a picture count as views"):
+        check_head(grouped)
+    with pytest.raises(UsageError, match="learns from the pictures themselves"):
         check_head(replace(config, method=TINY_METHODS[BYOLConfig]))
 
 
