@@ -13,7 +13,6 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-import swav
 from swav.data.sources.pictures import Pictures
 from swav.evals.harness.cache import weights_digest
 from swav.evals.harness.subject import Subject
@@ -23,6 +22,7 @@ from swav.run_folder.result import Result, installed_versions
 
 logger = logging.getLogger(__name__)
 
+PACKAGE = Path(__file__).parents[2]
 VARIABLE = "SWAV_CACHE"
 """Of the environment: the folder of what is kept for the user; empty: nothing is kept."""
 MOST_FILES = 1000
@@ -129,8 +129,7 @@ def _set_digest(pictures: Pictures) -> str:
 @cache
 def _code_digest() -> str:
     """Return a text that changes when a line of this package does."""
-    assert swav.__file__ is not None
     digest = blake2b(digest_size=16)
-    for path in sorted(Path(swav.__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
