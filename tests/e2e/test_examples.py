@@ -72,7 +72,7 @@ def test_open_with_timm(example: Example, trained: TrainedRun) -> None:
 def test_onnx_on_a_picture(
     example: Example, trained: TrainedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swav.export(trained, to=("onnx",))
+    swav.export(trained, to="onnx")
     capsys.readouterr()
     picture = trained.folder.parent / "picture.png"
     out = example("onnx_picture.py", trained / "export/onnx", picture)

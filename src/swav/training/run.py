@@ -62,7 +62,7 @@ def train(
     data: Data,
     *,
     recipe: str = ...,
-    out: str | Path | None = ...,
+    out: str | PathLike[str] | None = ...,
     config: TrainConfig | None = ...,
     resume: bool = ...,
     init: str | PathLike[str] | None = ...,
@@ -76,7 +76,7 @@ def train(
     data: Data,
     *,
     recipe: str = ...,
-    out: str | Path | None = ...,
+    out: str | PathLike[str] | None = ...,
     config: TrainConfig | None = ...,
     resume: bool = ...,
     init: str | PathLike[str] | None = ...,
@@ -89,7 +89,7 @@ def train(
     data: Data,
     *,
     recipe: str = "auto",
-    out: str | Path | None = None,
+    out: str | PathLike[str] | None = None,
     config: TrainConfig | None = None,
     resume: bool = False,
     init: str | PathLike[str] | None = None,
@@ -248,7 +248,7 @@ def _source(data: str | Pictures, source: SourceConfig) -> SourceConfig:
     return data.source or replace(source, data=data.data, channels=data.channels)
 
 
-def _run_folder(fabric: Fabric, config: TrainConfig, out: str | Path | None) -> Path:
+def _run_folder(fabric: Fabric, config: TrainConfig, out: str | PathLike[str] | None) -> Path:
     """Return the run folder, the same on all ranks; without ``out`` a new numbered one."""
     if out is not None:
         return Path(out)
