@@ -246,7 +246,7 @@ def test_a_measure_without_a_baseline_is_left_out_where_others_have_one() -> Non
         intervals={},
         baselines={"random": {"accuracy": 0.4}},
     )
-    table = evaluation_table(evaluation)
+    table = evaluation_table(evaluation, ["random"])
     assert [row.metric for row in table.rows] == ["accuracy"]
     assert table.alone == ("silhouette",)
 
