@@ -57,7 +57,7 @@ PICTURES = {
 }
 """Parameters that take pictures of a program in Python; on the command line they are words."""
 VERBS = {
-    "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
+    "demo": "Train on built-in photos, from published weights and from scratch, in minutes.",
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",
@@ -123,7 +123,7 @@ def _action(words: list[str]) -> Action:
             return _import(rest)
         case [verb, *rest] if verb in VERBS:
             action: Action = _read(_options(verb), rest, prog=f"swav {verb}")
-            return partial(_to_the_end, action) if verb == "demo" else action
+            return partial(_to_the_end, action, is_said=True) if verb == "demo" else action
     raise UnknownNameError("command", words[0], VERBS)
 
 
@@ -197,8 +197,11 @@ def _import(words: Sequence[str]) -> Action:
     return partial(action, backbone_args=given)
 
 
-def _to_the_end(run: Callable[[], Path]) -> int:
-    """Train, print where the report (or the folder) of the run is, and return the exit code."""
+def _to_the_end(run: Callable[[], Path], *, is_said: bool = False) -> int:
+    """Train, print where the report (or the folder) of the run is, and return the exit code.
+
+    A command that has said it itself is not repeated.
+    """
     from swav import distributed
     from swav.training.run import StoppedBySignal
 
@@ -206,7 +209,7 @@ def _to_the_end(run: Callable[[], Path]) -> int:
         folder = run()
     except StoppedBySignal as error:
         return _fail(str(error), STOPPED)
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and not is_said:
         from swav.run_folder import layout
 
         report = folder / layout.REPORT

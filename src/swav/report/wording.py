@@ -16,6 +16,7 @@ from swav.run_folder.result import Metric
 
 BASELINES = {
     "start": "the start, frozen",
+    "scratch": "a run from scratch",
     "random": "the untrained network",
     "pixels": "raw pixels",
     "patch-kmeans": "patch k-means",
@@ -85,7 +86,7 @@ def evaluation_title(evaluation: Evaluation) -> str:
 
 def baseline_title(baseline: str) -> str:
     """Return a baseline's name for a column or a bar."""
-    return BASELINES[baseline].removeprefix("the ").capitalize()
+    return BASELINES[baseline].removeprefix("the ").removeprefix("a ").capitalize()
 
 
 def baselines_of(evaluations: Sequence[Evaluation]) -> list[str]:
