@@ -82,7 +82,8 @@ def draw_clusters(run: Path, pictures: Pictures, path: Path) -> None:
             if pixels is not None:
                 tile = Image.fromarray(pixels).resize((SIDE, SIDE))
                 sheet.paste(tile, (left + member * (SIDE + GAP), top + LINE))
-    sheet.quantize(128).save(path, optimize=True)
+    colours = sheet.quantize(256)  # a third of the size of all colours
+    sheet.quantize(palette=colours).save(path, optimize=True)
 
 
 def main() -> None:
