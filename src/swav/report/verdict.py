@@ -12,6 +12,7 @@ from swav.report.wording import (
     BASELINES,
     count,
     evaluation_title,
+    is_start,
     last,
     printable,
     score,
@@ -60,6 +61,9 @@ def verdict_lines(record: Mapping[str, Any], scores: Sequence[Evaluation]) -> li
     lines = []
     if record.get("status") in ("running", "stopped"):
         text = f"Not finished ({record['status']}): the page shows what is there."
+        lines.append(VerdictLine(kind="unknown", text=text))
+    if any(map(is_start, scores)):
+        text = "The network is the one it started from, as it was: the run adds clusters to it."
         lines.append(VerdictLine(kind="unknown", text=text))
     tally = _tally(scores)
     if not tally:
@@ -143,6 +147,7 @@ def _tally(scores: Sequence[Evaluation]) -> dict[str, tuple[int, dict[str, int]]
             evaluation_title(evaluation): standing(evaluation, baseline)
             for evaluation in scores
             if evaluation.lead in evaluation.baselines.get(baseline, {})
+            and not (baseline == "start" and is_start(evaluation))
         }
         if tasks:
             tally[baseline] = (sum(outcome > 0 for outcome in tasks.values()), tasks)
@@ -177,7 +182,9 @@ def _leading(evaluation: Evaluation) -> Number | None:
         return None
     about = evaluation.about[metric]
     known = {
-        name: values[metric] for name, values in evaluation.baselines.items() if metric in values
+        name: values[metric]
+        for name, values in evaluation.baselines.items()
+        if metric in values and not (name == "start" and is_start(evaluation))
     }
     if not known or about.higher_is_better is None:
         return None

@@ -135,6 +135,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
             _comparison(evaluation, metric, baseline)
             for baseline in BASELINES
             if metric in evaluation.baselines.get(baseline, {})
+            and not (baseline == "start" and is_start(evaluation))
         ]
         colon = f": {', '.join(against)}" if against else ""
         value = score(evaluation.about[metric], evaluation.metrics[metric])
@@ -245,6 +246,15 @@ def standing(evaluation: Evaluation, baseline: str) -> int:
         return 0
     higher = 1 if value > reference else -1
     return -higher if evaluation.about[metric].higher_is_better is False else higher
+
+
+def is_start(evaluation: Evaluation) -> bool:
+    """Return whether what was scored is the start itself, which ``--tune head`` leaves as it is.
+
+    It cannot be better than itself.
+    """
+    start = evaluation.baselines.get("start", {})
+    return bool(start) and all(evaluation.metrics.get(name) == start[name] for name in start)
 
 
 def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:
