@@ -29,7 +29,7 @@ def demo() -> TrainConfig:
         views=ViewsConfig(groups=(large, small)),
         backbone=SMALL_RESNET,
         method=SwAVConfig(
-            num_prototypes=(90,), head=HeadConfig(hidden_dim=512), epsilon=0.03, freeze_steps=10
+            num_prototypes=(60,), head=HeadConfig(hidden_dim=512), epsilon=0.03, freeze_steps=10
         ),
         optim=OptimConfig(
             optimizer="adamw",
