@@ -106,7 +106,7 @@ def _action(words: list[str]) -> Action:
             return _import(rest)
         case [verb, *rest] if verb in VERBS:
             action: Action = _read(_options(verb), rest, prog=f"swav {verb}")
-            return partial(_to_the_end, action) if verb == "demo" else action
+            return partial(_to_the_end, action, is_said=True) if verb == "demo" else action
     raise UnknownNameError("command", words[0], VERBS)
 
 
@@ -180,8 +180,11 @@ def _import(words: Sequence[str]) -> Action:
     return partial(action, backbone_args=given)
 
 
-def _to_the_end(run: Action) -> int:
-    """Train, print where the report (or the folder) of the run is, and return the exit code."""
+def _to_the_end(run: Action, *, is_said: bool = False) -> int:
+    """Train, print where the report (or the folder) of the run is, and return the exit code.
+
+    A command that has said it itself is not repeated.
+    """
     from swav import distributed
     from swav.training.run import StoppedBySignal
 
@@ -189,7 +192,7 @@ def _to_the_end(run: Action) -> int:
         folder = run()
     except StoppedBySignal as error:
         return _fail(str(error), STOPPED)
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and not is_said:
         from swav.run_folder import layout
 
         report = folder / layout.REPORT

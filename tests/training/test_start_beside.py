@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,6 @@ def test_a_start_that_has_been_trained_on_is_another(caplog: pytest.LogCaptureFi
     assert "--init first now has other weights" in caplog.text
 
 
-@pytest.mark.skipif(find_spec(lite0.PACKAGE) is None, reason="needs the extra lite0")
 def test_a_run_from_lite0_stands_beside_lite0(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,4 +152,4 @@ def test_a_run_from_lite0_stands_beside_lite0(
     assert beside.metrics != alone.metrics
     monkeypatch.setattr(lite0, "find_spec", lambda _: None)
     assert evaluate("run", tasks=[KNN])
-    assert caplog.text.count("pip install 'swav[lite0]'") == 1
+    assert caplog.text.count(f"pip install {lite0.DISTRIBUTION}") == 1

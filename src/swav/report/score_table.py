@@ -14,6 +14,7 @@ from swav.run_folder.result import Result
 WIDE = 200
 BASELINES = {
     "start": "start,\nfrozen",
+    "scratch": "from\nscratch",
     "random": "untrained",
     "pixels": "pixels",
     "patch-kmeans": "patch\nk-means",

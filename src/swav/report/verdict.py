@@ -12,6 +12,7 @@ from swav.report.wording import (
     BASELINES,
     count,
     evaluation_title,
+    is_start,
     last,
     printable,
     score,
@@ -20,6 +21,7 @@ from swav.report.wording import (
 )
 from swav.report.wording import verdict as comparison
 from swav.run_folder.readers import Evaluation
+from swav.run_folder.record import hands_out_start
 
 Kind = Literal["good", "bad", "unknown"]
 MOST_NUMBERS = 8
@@ -65,6 +67,9 @@ def verdict_lines(record: Mapping[str, Any], scores: Sequence[Evaluation]) -> li
     guard = record.get("guard")
     if isinstance(guard, dict) and guard.get("winner") == "trained":
         lines.append(VerdictLine(kind="good", text=comparison(record)))
+    if any(map(is_start, scores)) and not hands_out_start(record):  # which says so itself
+        text = "The network is the one it started from, as it was: the run adds clusters to it."
+        lines.append(VerdictLine(kind="unknown", text=text))
     tally = _tally(scores)
     if not tally:
         text = (
@@ -147,6 +152,7 @@ def _tally(scores: Sequence[Evaluation]) -> dict[str, tuple[int, dict[str, int]]
             evaluation_title(evaluation): standing(evaluation, baseline)
             for evaluation in scores
             if evaluation.lead in evaluation.baselines.get(baseline, {})
+            and not (baseline == "start" and is_start(evaluation))
         }
         if tasks:
             tally[baseline] = (sum(outcome > 0 for outcome in tasks.values()), tasks)
@@ -181,7 +187,9 @@ def _leading(evaluation: Evaluation) -> Number | None:
         return None
     about = evaluation.about[metric]
     known = {
-        name: values[metric] for name, values in evaluation.baselines.items() if metric in values
+        name: values[metric]
+        for name, values in evaluation.baselines.items()
+        if metric in values and not (name == "start" and is_start(evaluation))
     }
     if not known or about.higher_is_better is None:
         return None

@@ -17,6 +17,7 @@ from swav.run_folder.result import Metric
 
 BASELINES = {
     "start": "the start, frozen",
+    "scratch": "a run from scratch",
     "random": "the untrained network",
     "pixels": "raw pixels",
     "patch-kmeans": "patch k-means",
@@ -86,7 +87,7 @@ def evaluation_title(evaluation: Evaluation) -> str:
 
 def baseline_title(baseline: str) -> str:
     """Return a baseline's name for a column or a bar."""
-    return BASELINES[baseline].removeprefix("the ").capitalize()
+    return BASELINES[baseline].removeprefix("the ").removeprefix("a ").capitalize()
 
 
 def baselines_of(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -137,6 +138,7 @@ def findings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
             _comparison(evaluation, metric, baseline)
             for baseline in BASELINES
             if metric in evaluation.baselines.get(baseline, {})
+            and not (baseline == "start" and is_start(evaluation))
         ]
         colon = f": {', '.join(against)}" if against else ""
         value = score(evaluation.about[metric], evaluation.metrics[metric])
@@ -259,6 +261,15 @@ def standing(evaluation: Evaluation, baseline: str) -> int:
         return 0
     higher = 1 if value > reference else -1
     return -higher if evaluation.about[metric].higher_is_better is False else higher
+
+
+def is_start(evaluation: Evaluation) -> bool:
+    """Return whether what was scored is the start itself, which ``--tune head`` leaves as it is.
+
+    It cannot be better than itself.
+    """
+    start = evaluation.baselines.get("start", {})
+    return bool(start) and all(evaluation.metrics.get(name) == start[name] for name in start)
 
 
 def _comparison(evaluation: Evaluation, metric: str, baseline: str) -> str:

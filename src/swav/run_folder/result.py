@@ -61,7 +61,8 @@ class Result:
     a jackknife's of what only a whole set has."""
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Metrics of other features under the same protocol: ``start`` (what the run started from,
-    frozen), ``random`` (untrained), ``pixels``, ``patch-kmeans``."""
+    frozen), ``scratch`` (a run from scratch, of the demo), ``random`` (untrained), ``pixels``,
+    ``patch-kmeans``."""
     seeds: tuple[int, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -31,7 +31,7 @@ a run folder (the --out of a training)
 a folder that timm opens (with config.json), such as a run's model/
 a timm name, for its published weights
 a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
-lite0 (ImageNet weights of EfficientNet-Lite0, from the package of swav[lite0])
+lite0 (ImageNet weights of EfficientNet-Lite0, which come with swav)
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)
 patch-kmeans (k-means on whitened patches; 200 filters), or patch-kmeans:FILTERS"""

