@@ -14,7 +14,8 @@ from PIL import Image
 from tiny import drawn, tiny_config
 
 from swav.data import loader
-from swav.data.loader import LoadingError, StepViews
+from swav.data.loader import StepViews
+from swav.data.processes import LoadingError
 from swav.run_folder.checkpoint import newest_checkpoint
 from swav.training.run import train
 

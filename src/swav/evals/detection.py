@@ -21,7 +21,7 @@ from swav.data import random
 from swav.data.batch import Batch
 from swav.data.detection_loader import PaddedPictures
 from swav.data.eval_transform import EvalTransform
-from swav.data.loader import items_of
+from swav.data.processes import items_of
 from swav.data.sources.annotated import Annotated
 from swav.data.sources.decode import UnreadablePicture
 from swav.engine import Clock, Objective, StepOutput

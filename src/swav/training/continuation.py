@@ -1,5 +1,6 @@
 """Whether a folder can take a run: as a new one, or one that goes on under the same settings."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import swav.config
 from swav.data.sources.pictures import Pictures
 from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.run_folder import layout
-from swav.run_folder.record import read_record
+from swav.run_folder.record import IMPORTED, read_record
+
+logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = (
     "log_every",
@@ -71,4 +74,22 @@ def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
         raise ValueError(
             f"the run to continue has other settings ({listed}): leave these options out, or "
             "start a new run with another --out (--init RUN keeps the weights)"
+        )
+
+
+def check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
+    """Refuse a finished run that has lost its last state, and say which one is opened else."""
+    made_at, status = record.get("outputs_step"), record.get("status")
+    if status not in ("finished", IMPORTED):
+        outputs = "" if made_at is None else f"; its outputs are of step {made_at}"
+        logger.warning(
+            "%s is not finished (status %s): opened at step %d%s", folder, status, step, outputs
+        )
+    elif made_at not in (None, step):
+        lost = layout.checkpoint(folder, made_at).relative_to(folder)
+        raise ValueError(
+            f"{folder} finished at step {made_at}, but its newest checkpoint that can be read is "
+            f"of step {step}, not what its {layout.MODEL}/ and embeddings were made of: restore "
+            f"{lost} from a backup, or train the rest again with swav train --resume --out "
+            f"{folder} ({folder / layout.MODEL} alone opens with timm)"
         )

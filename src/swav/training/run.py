@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 
 from swav import distributed
 from swav.data.batch import AnyBatch
-from swav.data.loader import LoadingError, StepViews, loader
+from swav.data.loader import StepViews, loader
+from swav.data.processes import LoadingError
 from swav.data.sources.open import Data, SourceConfig, named_or_opened
 from swav.data.sources.pictures import Pictures
 from swav.engine import due, fit
@@ -43,7 +44,7 @@ from swav.training.online_evaluation import PeriodicEvaluation
 from swav.training.outputs import drawbacks_of, write_outputs
 from swav.training.plan import print_plan
 from swav.training.progress import TrainingLog
-from swav.training.session import Session, on_all_ranks, on_any_rank, save, start_session
+from swav.training.session import Session, on_all_ranks, on_any_rank, save, start_session, unsaved
 from swav.training.start import check_start, open_start, starting
 from swav.training.stop_signal import StopSignal
 from swav.training.trained_run import TrainedRun, load
@@ -351,7 +352,7 @@ def _train(session: Session, stop: StopSignal, log: TrainingLog) -> None:
         if stopping and not session.is_trained:
             raise _stopped(session, saved=saved)
     if session.saved_step != session.clock.step:
-        raise _unsaved(session)
+        raise unsaved(session)
     synchronise_statistics(session.objective)  # the outputs are of what was saved
 
 
@@ -368,16 +369,6 @@ def _without_pictures(session: Session, seconds: float, error: LoadingError) -> 
     saved = step > 0 and distributed.world_size() == 1 and save(session, seconds)
     where = f"step {step} is saved" if saved else f"step {max(session.saved_step, 0)} was the last"
     return LoadingError(f"{error}; {where}: continue with --resume --out {session.folder}")
-
-
-def _unsaved(session: Session) -> OSError:
-    again = session.clock.step - max(session.saved_step, 0)
-    return OSError(
-        f"training is complete, but the state of its last step, step {session.clock.step}, could "
-        f"not be saved ({session.save_failure or 'see the first rank'}), and nothing is made of "
-        f"weights that are not saved: free the disk, then --resume --out {session.folder} does "
-        f"the last {again} steps again"
-    )
 
 
 def _finish(session: Session) -> None:

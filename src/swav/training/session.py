@@ -186,6 +186,17 @@ def save(session: Session, seconds: float) -> bool:
     return not failed
 
 
+def unsaved(session: Session) -> OSError:
+    """Return that the last step could not be saved, and what to do about it."""
+    again = session.clock.step - max(session.saved_step, 0)
+    return OSError(
+        f"training is complete, but the state of its last step, step {session.clock.step}, could "
+        f"not be saved ({session.save_failure or 'see the first rank'}), and nothing is made of "
+        f"weights that are not saved: free the disk, then --resume --out {session.folder} does "
+        f"the last {again} steps again"
+    )
+
+
 def on_any_rank(flag: bool) -> bool:
     """Return whether ``flag`` holds on any rank."""
     if distributed.world_size() == 1:

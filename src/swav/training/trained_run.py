@@ -1,13 +1,12 @@
 """A run folder opened again: its settings and the network that came out of it."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,6 @@ from swav.run_folder.cluster_folder import check_cluster_folder, is_folder
 from swav.run_folder.clusterings import PROTOTYPES, read_cluster_names
 from swav.run_folder.readers import Absent, Evaluation, read_embeddings, read_evaluations
 from swav.run_folder.record import (
-    IMPORTED,
     damaged_record,
     hands_out_start,
     is_imported,
@@ -40,6 +38,7 @@ from swav.run_folder.writers import check_clusters_path, check_embeddings_path
 from swav.training.bar import PicturesProgress
 from swav.training.clusterings import Clustered, Clusterings, NumClusters, check_number, summary
 from swav.training.clusters import network_digest
+from swav.training.continuation import check_step
 from swav.training.networks import transform_of, untrained_network, untrained_objective
 from swav.training.picture_encoder import PictureEncoder
 from swav.training.searching import (
@@ -366,7 +365,7 @@ def load(
                 f"bring {layout.CHECKPOINTS}/ back ({folder / layout.MODEL} alone opens with timm)"
             )
         raise ValueError(f"{folder} has no checkpoint yet: let the training save once")
-    _check_step(folder, record, checkpoint.step)
+    check_step(folder, record, checkpoint.step)
     if is_start:
         config = handed_out_config(config, checkpoint)
     objective = restored(
@@ -394,21 +393,3 @@ def restored(
 def handed_out_config(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
     """Return the config of a run with the input of the start that it handed out."""
     return replace(config, input=from_dict(EvalTransform, checkpoint.meta["input"]))
-
-
-def _check_step(folder: Path, record: Mapping[str, Any], step: int) -> None:
-    """Refuse a finished run that has lost its last state, and say which one is opened else."""
-    made_at, status = record.get("outputs_step"), record.get("status")
-    if status not in ("finished", IMPORTED):
-        outputs = "" if made_at is None else f"; its outputs are of step {made_at}"
-        logger.warning(
-            "%s is not finished (status %s): opened at step %d%s", folder, status, step, outputs
-        )
-    elif made_at not in (None, step):
-        lost = layout.checkpoint(folder, made_at).relative_to(folder)
-        raise ValueError(
-            f"{folder} finished at step {made_at}, but its newest checkpoint that can be read is "
-            f"of step {step}, not what its {layout.MODEL}/ and embeddings were made of: restore "
-            f"{lost} from a backup, or train the rest again with swav train --resume --out "
-            f"{folder} ({folder / layout.MODEL} alone opens with timm)"
-        )

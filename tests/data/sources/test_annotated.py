@@ -7,7 +7,7 @@ import pytest
 from voc import write_coco, write_voc, xml
 
 from swav.data.detection_loader import PaddedPictures
-from swav.data.loader import items_of
+from swav.data.processes import items_of
 from swav.data.sources.annotated import is_annotated, open_annotated
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import resize
 
 from swav.data.eval_transform import EvalTransform, Picture
-from swav.data.loader import items_of, readable
+from swav.data.loader import readable
+from swav.data.processes import items_of
 from swav.data.sources.pictures import Pictures
 
 Item = TypeVar("Item")
