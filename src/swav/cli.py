@@ -30,7 +30,7 @@ from tyro.conf import (
 from tyro.extras import subcommand_cli_from_dict
 
 import swav
-from swav.commands import HELP, VERBS
+from swav.commands import HELP, MOVED, VERBS
 from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
@@ -200,12 +200,6 @@ def _to_the_end(run: Action, *, is_said: bool = False) -> int:
     return 0
 
 
-MOVED = {
-    **{f"--data.{name}": f"--views.{name}" for name in ("pipeline", "group", "time-window")},
-    "--init-from": "--init (--init RUN)",
-    "--backbone.pretrained": "--init (--init timm)",
-}
-"""Options of an earlier name, and the one they have now."""
 TYPICAL_DEFAULTS = """
 
 The defaults shown are for 10,000 photographs; the recipe auto chooses them by your pictures.

@@ -21,3 +21,9 @@ VERBS = {
     "bench": "Measure how fast this machine makes views, beside Pillow and torchvision.",
 }
 """In words of their own: to read their functions would import torch, for seconds."""
+MOVED = {
+    **{f"--data.{name}": f"--views.{name}" for name in ("pipeline", "group", "time-window")},
+    "--init-from": "--init (--init RUN)",
+    "--backbone.pretrained": "--init (--init timm)",
+}
+"""Options of an earlier name, and the one they have now."""
