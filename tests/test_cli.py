@@ -115,6 +115,7 @@ def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             "backbone.args",
             "init",
             "tune",  # needs --init
+            "input",  # of a start too
             "views.time_window",  # needs views.group
         ):
             yield path, kinds[field.name], member

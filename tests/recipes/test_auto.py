@@ -115,7 +115,7 @@ def test_says_so_when_even_one_epoch_takes_too_long() -> None:
 def test_a_published_start_has_its_network_and_sizes_it_knows(
     init: str, side: int, device: str
 ) -> None:
-    made = make_config("auto", facts(300, side), device, init=init)
+    made = make_config("auto", facts(300, side), device, init=init, tune="all")
     assert made.init == init
     expected = {"timm": "resnet18", "lite0": "tf_efficientnet_lite0"}
     assert made.backbone.title == expected[init]

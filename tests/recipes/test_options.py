@@ -125,7 +125,7 @@ def test_another_method_keeps_data_network_and_budget(name: str) -> None:
     made = complete(Start(recipe="demo", method=name), options())
     assert made.method == (recipe.method if name == "swav" else METHODS[name]())
     assert replace(made, method=recipe.method, data=recipe.data) == replace(
-        recipe, data=replace(recipe.data, data="emoji")
+        recipe, data=replace(recipe.data, data="clothes")
     )
     facts = TrainingFacts(feature_dim=1, num_images=200, global_batch=made.optim.batch_size)
     made.method.check(facts)

@@ -60,7 +60,7 @@ def train(out: str, **changes: Any) -> Path:
     """Train one epoch on drawn pictures."""
     data = write_pictures(Path())
     made = tiny_config(data, **({"epochs": 1, "evaluate_at_end": False} | changes))
-    return swav.train(data, config=made, out=out)
+    return swav.train(data, config=made, out=out).folder
 
 
 def continued(**changes: Any) -> Path:
@@ -68,7 +68,7 @@ def continued(**changes: Any) -> Path:
     data, config = "drawn.npz", swav.load("second").config
     return swav.train(
         data, config=replace(config, input=None, **changes), out="second", resume=True
-    )
+    ).folder
 
 
 def weights(run: str) -> dict[str, torch.Tensor]:

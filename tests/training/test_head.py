@@ -57,7 +57,7 @@ def test_the_training_pictures_pass_the_network_once(monkeypatch: pytest.MonkeyP
         return forward(module, batch)
 
     def two_tasks(_: object) -> dict[str, object]:
-        return named_tasks(["knn", "clusters"])
+        return named_tasks(["knn", "linear"])
 
     # augmented pictures and parts of pictures are others
     monkeypatch.setattr(outputs, "judged", lambda *_, **__: {"skipped": "", "remedy": ""})

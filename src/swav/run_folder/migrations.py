@@ -142,6 +142,8 @@ def tuning(values: Values) -> None:
     optim = _part(values, "optim")
     if optim:
         values.setdefault("tune", "all")
+        values.setdefault("input", None)
+        values.setdefault("keep", "trained")
         # of a random start the setting says nothing yet: it is there for what it may start
         random = values.get("init", "random") == "random"
         optim.setdefault("layer_decay", 0.75 if random else 1.0)

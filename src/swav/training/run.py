@@ -182,10 +182,10 @@ def train(
                 allow_factory=allow_factory,
             )
             _run(session, stop)
-        if fabric.is_global_zero:  # the other ranks are done: nothing waits for them
-            with distributed.alone():
+        with distributed.alone():  # the first rank ends after the others, which wait for nothing
+            if fabric.is_global_zero:
                 _finish(session)
-    return _opened(session, allow_factory)
+            return _opened(session, allow_factory)
 
 
 def _opened(session: Session, allow_factory: Collection[str]) -> TrainedRun:
