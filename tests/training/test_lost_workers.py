@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny import drawn, tiny_config
 
-from swav.data import loader
+from swav.data import processes
 from swav.data.loader import StepViews
 from swav.data.processes import LoadingError
 from swav.run_folder.checkpoint import newest_checkpoint
@@ -92,7 +92,7 @@ def test_a_worker_that_hangs_is_named_with_its_picture(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loader, "WORKER_TIMEOUT_SECONDS", 3)
+    monkeypatch.setattr(processes, "WORKER_TIMEOUT_SECONDS", 3)
     data, run = str(folder), Path("run")
     config = tiny_config(data, epochs=2, workers=1, evaluate_at_end=False)
     config = replace(config, data=replace(config.data, max_memory_gib=0.0))
