@@ -71,8 +71,8 @@ PUBLISHED_LEARNING_RATE = 1e-4
 ENLARGEMENT = 8
 """Crops, and pictures shown to a published network, are at most this times as large."""
 HEAD_UP_TO = 20_000
-"""Pictures up to which published weights stay as they are and prototypes alone learn: training on
-from them made features worse on all sets of this size (benchmarks/)."""
+"""Pictures up to which published weights stay as they are and prototypes alone learn: seconds, and
+never worse features (docs/decisions/0022)."""
 HEAD_BATCH = 512
 MANY_IMAGES = 100_000
 """From here on the settings of the paper hold: LARS, epsilon 0.05, full jitter, ResNet-50."""
