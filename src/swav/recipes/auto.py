@@ -214,7 +214,7 @@ def _shown(config: TrainConfig, side: int) -> tuple[str, str]:
         seen = f" at {height}x{width}" if config.input else ""
         return (
             f"prototypes alone, on features of the frozen network{seen}",
-            "so few pictures teach published weights nothing",
+            "it takes seconds, and features cannot get worse",
         )
     why = f"the shorter side of the pictures is about {side} pixels"
     if is_published(config.init):
