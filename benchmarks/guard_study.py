@@ -12,13 +12,14 @@ Rows that are in the file are kept, so it can be continued; a run that fails is 
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import NamedTuple
+
+import csv_rows
 
 from swav.data.sources.pictures import Pictures
 from swav.evals import KNNConfig, LinearConfig, extract, knn, linear
@@ -75,7 +76,7 @@ def study(pairs: Sequence[tuple[str, str]], target: Path, device: str = "cpu") -
             print(f"{run}: {error}", file=sys.stderr)
             failed.append(run)
             continue
-        append(target, row)
+        csv_rows.append(target, row, COLUMNS)
         done.add((run, data))
         print(f"{run}: {row['seconds']} s", file=sys.stderr)
     return failed
@@ -152,23 +153,8 @@ def truth(shown: Shown, parts: EvalData) -> dict[str, float]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the whole rows of a file, none if it is not there yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
-
-
-def append(path: Path, row: Mapping[str, object]) -> None:
-    """Add a row to a file; a row that an interruption cut short ends in its own line."""
-    text = path.read_text() if path.exists() else ""
-    with path.open("a", newline="") as file:
-        if text and not text.endswith("\n"):
-            file.write("\n")
-        writer = csv.DictWriter(file, COLUMNS)
-        if not text:
-            writer.writeheader()
-        writer.writerow(row)
+    """Return the whole rows of a file."""
+    return csv_rows.read_rows(path, COLUMNS)
 
 
 class Tally(NamedTuple):

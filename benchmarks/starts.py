@@ -15,7 +15,6 @@ The frozen features of a set are computed once for all seeds.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,6 +22,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import csv_rows
 import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
@@ -150,7 +150,7 @@ def measure(sets: Sequence[tuple[str, ...]], settings: Settings, target: Path) -
             counts = (len(known.parts.fit), len(known.parts.score), known.classes)
             row = dict(zip(WHAT, key, strict=True)) | dict(zip(COUNTS, counts, strict=True))
             rounded = {column: round(score, 5) for column, score in scores.items()}
-            append(target, row | rounded | {"seconds": round(seconds, 1)})
+            csv_rows.append(target, row | rounded | {"seconds": round(seconds, 1)}, COLUMNS)
             print(f"{name}, {job.features}, seed {job.seed}: {seconds:.1f} s", flush=True)
 
 
@@ -368,23 +368,8 @@ def agreement(of: str, assignment: np.ndarray, scored: Features) -> Scores:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the whole rows of a file, none if it is not there yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["seconds"]]
-
-
-def append(path: Path, row: Mapping[str, object]) -> None:
-    """Add a row to a file; a row that an interruption cut short ends in its own line."""
-    text = path.read_text() if path.exists() else ""
-    with path.open("a", newline="") as file:
-        if text and not text.endswith("\n"):
-            file.write("\n")
-        writer = csv.DictWriter(file, COLUMNS)
-        if not text:
-            writer.writeheader()
-        writer.writerow(row)
+    """Return the whole rows of a file."""
+    return csv_rows.read_rows(path, ("seconds",))
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import csv_rows
 import pytest
 from tiny import tiny_config, write_pictures
 
@@ -43,7 +44,7 @@ def test_the_summary_counts_signs_and_the_rules_mistakes(study: ModuleType, tmp_
         row(study, "c", "random", **worse, knn=-0.2, linear=-0.1, effective_rank=1),
         row(study, "d", "random", **worse, knn=0.05, linear=-0.1, effective_rank=-1),
     ):
-        study.append(path, each)
+        csv_rows.append(path, each, study.COLUMNS)
     rows = study.read_rows(path)
     assert len(rows) == 4
     assert study.sign_tally(rows, "agreement", "knn") == (2, 2)
@@ -67,10 +68,10 @@ def test_the_summary_counts_signs_and_the_rules_mistakes(study: ModuleType, tmp_
 
 def test_a_row_that_was_cut_short_is_measured_again(study: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    study.append(path, row(study, "a", "lite0"))
+    csv_rows.append(path, row(study, "a", "lite0"), study.COLUMNS)
     with path.open("a") as file:
         file.write("b,emoji,lite0,sw")
-    study.append(path, row(study, "b", "lite0"))
+    csv_rows.append(path, row(study, "b", "lite0"), study.COLUMNS)
     assert [each["run"] for each in study.read_rows(path)] == ["a", "b"]
 
 

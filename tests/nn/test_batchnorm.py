@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from swav.nn.batchnorm import (
+    convert_to_sync_batchnorm,
     frozen_statistics,
+    keep_statistics,
     statistics_of_ranks,
     synchronise_statistics,
     synchronised_statistics,
@@ -92,3 +95,15 @@ def test_ranks_go_on_with_their_own_statistics(run_on_ranks):
         for rank in (first, second):
             assert torch.equal(rank["after"][name], rank["before"][name])
             assert torch.equal(rank["taken"][name], rank["before"][name])
+
+
+def test_synchronised_batchnorms_keep_what_timm_has_in_them() -> None:
+    """The activation, and statistics that stay."""
+    network = nn.Sequential(BatchNormAct2d(3), BatchNormAct2d(3))
+    keep_statistics(network[1])
+    convert_to_sync_batchnorm(network)
+    for norm in network:
+        assert isinstance(norm, nn.SyncBatchNorm)
+        assert isinstance(norm.act, nn.ReLU)
+    network.train()
+    assert [norm.training for norm in network] == [True, False]

@@ -44,6 +44,12 @@ def test_the_headline_names_network_method_pictures_and_set() -> None:
     run["method_title"] = "SwAV"
     expected = "A resnet18 trained with SwAV on 1,906 pictures of “photos”, without labels"
     assert headline(run | {"num_images": 1906}) == expected
+    run |= {"num_images": 1906, "tune": "head"}
+    expected = (
+        "Clusters with SwAV of 1,906 pictures of “photos”, on features of a resnet18, "
+        "without labels"
+    )
+    assert headline(run) == expected
     assert "cifar10:DIR" in headline({"data": "cifar10:/somewhere/DIR"})
     assert headline({}) == "A network trained on pictures, without labels"
 

@@ -15,7 +15,7 @@ from swav.training.run import train
 from swav.training.trained_run import TrainedRun
 
 INPUT_SIDE = 128
-"""The photos have no more pixels, and 224, as the weights know, takes three times as long."""
+"""The shorter side of the photos has 96 pixels; 224, as the weights know, is thrice as many."""
 NEXT = """\
 {report}
   the largest clusters, and a map of all pictures: found without labels

@@ -82,7 +82,7 @@ def search(
     rows: list[Row] = []
     if picture is not None:
         rows += opened.search(picture, among, top=top, crop=numbers)
-        title = f"Nearest pictures by the cosine of the features of {run}"
+        title = f"Nearest pictures by the cosine of the features of {Path(run).resolve().name}"
     elif odd:
         rows += opened.odd(among, top=top)
         title = f"Odd ones out: mean distance (1 - cosine) to the {ODD_NEIGHBOURS} nearest others"

@@ -6,6 +6,7 @@ bit of a sum may differ), and resuming needs no replay.
 """
 
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -45,7 +46,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int64[np.ndarray, " i
     return generator.permutation(num_images)
 
 
-class Steps(Dataset[Item], Generic[Item]):
+class Steps(Dataset[Item], ABC, Generic[Item]):
     """Micro-batch number ``n`` of a run, this rank's share of it."""
 
     def __init__(
@@ -81,9 +82,9 @@ class Steps(Dataset[Item], Generic[Item]):
         start = step_in_epoch * self._global_batch + micro * self._micro_batch
         return epoch, start + self._rank * self._rank_batch + np.arange(self._rank_batch)
 
+    @abstractmethod
     def to_batch(self, item: Item, device: torch.device | None = None) -> AnyBatch:
         """Return what a method gets of an item of this set, on a device."""
-        raise NotImplementedError
 
 
 class StepViews(Steps[ByteViews | Batch]):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
+from timm.layers.norm_act import convert_sync_batchnorm as timm_convert
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -41,7 +42,8 @@ def keep_statistics(batchnorm: nn.Module) -> None:
 def convert_to_sync_batchnorm(module: nn.Module) -> None:
     """Let every BatchNorm within ``module`` take its statistics over all ranks, if it takes any."""
     still = [name for name, each in module.named_modules() if isinstance(each, _Still)]
-    nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    # torch's own would leave out the activation that some of timm's have
+    timm_convert(module)  # type: ignore[no-untyped-call]
     for name in still:  # a new module stands there now
         keep_statistics(module.get_submodule(name))
 

@@ -116,6 +116,8 @@ def headline(run: Mapping[str, Any]) -> str:
     data = f" of “{printable(data_name(str(run['data'])))}”" if run.get("data") else ""
     if hands_out_start(run):
         return f"A {backbone} as it was before training, with clusters of {pictures}{data}"
+    if run.get("tune") == "head":
+        return f"Clusters{by} of {pictures}{data}, on features of a {backbone}, without labels"
     return f"A {backbone} trained{by} on {pictures}{data}, without labels"
 
 

@@ -321,6 +321,7 @@ def _write_start(session: Session, recipe: str, start: StartWeights | None) -> N
             method=config.method.name,
             method_title=config.method.title,
             backbone=config.backbone.title,
+            tune=config.tune,
             **({} if start is None else {"start": start.record}),
             num_images=len(session.pictures),
             pictures=_described(session.pictures),
