@@ -192,7 +192,10 @@ def _to_the_end(run: Action, *, is_said: bool = False) -> int:
         folder = run()
     except StoppedBySignal as error:
         return _fail(str(error), STOPPED)
-    if distributed.rank() == 0 and not is_said:
+    finally:
+        is_first = distributed.rank() == 0
+        distributed.leave()
+    if is_first and not is_said:
         from swav.run_folder import layout
 
         report = folder / layout.REPORT

@@ -24,6 +24,12 @@ def alone() -> Iterator[None]:
         _ALONE.pop()
 
 
+def leave() -> None:
+    """Leave the ranks for good: with its threads still running a process may abort as it ends."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def rank() -> int:
     """Return this process's rank, 0 in a single process."""
     return dist.get_rank() if _initialised() else 0
