@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from methods.test_pretext import BATCH, CLOCK, Network, objective_and_batch
+from pretext_tools import BATCH, CLOCK, Network, objective_and_batch
 from torch import Tensor
 
 from swav.engine import TrainingFacts

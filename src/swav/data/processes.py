@@ -97,8 +97,9 @@ def _raise_if_ended(*_: object) -> None:
 
 def _killed(processes: Sequence[BaseProcess]) -> list[BaseProcess]:
     """Return those that ended as they should not; a pipe may break a moment before."""
-    if processes:
-        wait([process.sentinel for process in processes], timeout=1)
+    if processes and wait([process.sentinel for process in processes], timeout=1):
+        for process in processes:
+            process.join(0.1)  # its files are closed a moment before it has an exit code
     return [process for process in processes if process.exitcode]
 
 
