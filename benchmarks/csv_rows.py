@@ -4,6 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a file that have all ``needed`` columns, none if it is not there yet."""
@@ -23,3 +25,12 @@ def append(path: Path, row: Mapping[str, object], columns: Sequence[str]) -> Non
         if not text:
             writer.writeheader()
         writer.writerow(row)
+
+
+def mean_and_spread(rows: Sequence[Mapping[str, str]], column: str, *, digits: int) -> str:
+    """Return mean and spread of a column; a dash where it has nothing."""
+    values = [float(row[column]) for row in rows if row[column]]
+    if not values:
+        return "-"
+    spread_of = f" +- {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread_of}"

@@ -5,13 +5,15 @@ method's own clusters with as many clusters as there are classes, and the second
 clusters were there. All is fitted on `train` and scored on `test`, or `val` without one; of one set
 a fifth of each class is held out, the same for all seeds.
 
-    python benchmarks/starts.py clothes=clothing.tar cifar10=cifar10:DIR --limit 5000 \
-        --seeds 3 --init lite0 --tune scratch,last:1,all --epochs 3 --crops 2x96 --out starts.csv
+    python benchmarks/starts.py clothes=clothing.tar cifar10=cifar10:DIR --limit 5000 --seeds 3 \
+        --init lite0 --size 96 --tune scratch,last:1,all --epochs 3 --crops 2x96 --out starts.csv
     python benchmarks/starts.py --summary starts.csv
 
 `--tune` adds trainings by `swav.train`, whose run folders lie beside the file: of stages of the
-network, of all of it, or from scratch. Rows that are in the file are kept, so it can be continued.
-The frozen features of a set are computed once for all seeds.
+network, of all of it, or from scratch. Their rows are of the trained network, and `picked` is what
+the guard would hand out. Rows that are in the file are kept, so it can be continued. The frozen
+features of a set are computed once for all seeds. `--size` is what a start is shown its pictures
+at, in pixels, instead of the size that its weights were published with.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from typing import NamedTuple
 import csv_rows
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score
+from start_scores import Made, Scores, by_kmeans, by_own, probes
 from torch import nn
 
 import swav
@@ -37,21 +39,16 @@ from swav.engine import Clock, Objective, fit
 from swav.engine.launch import launch, loading_workers, resolved_device
 from swav.evals import (
     Features,
-    KNNConfig,
     LinearConfig,
-    clusters,
     extract,
-    knn,
-    linear,
     pixel_features,
 )
 from swav.evals.harness.eval_data import fit_and_score
 from swav.evals.harness.splits import labels_of, spread, stratified_split
-from swav.evals.harness.subject import Clusters, centres_of, nearest_centre
-from swav.ops.metrics import hungarian_matches
 from swav.recipes import make_config
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig
+from swav.run_folder.record import read_record
 from swav.training.clusters import clusters_of_method
 from swav.training.frozen_features import feature_set
 from swav.training.machine import num_threads
@@ -59,16 +56,24 @@ from swav.training.networks import build_objective, transform_of
 from swav.training.start import StartWeights, open_start
 
 PIXELS, UNTRAINED, FROZEN, HEAD, SCRATCH = "pixels", "untrained", "start", "start + head", "scratch"
-KMEANS_STARTS = 5
-WHAT = ("set", "data", "limit", "init", "features", "epochs", "crops", "seed")
+WHAT = ("set", "data", "limit", "init", "size", "features", "epochs", "crops", "seed")
 """Columns that tell rows apart."""
 COUNTS = ("fit_on", "scored", "classes")
 SCORES = ("knn", "linear", "kmeans_nmi", "kmeans_accuracy", "own_nmi", "own_accuracy")
-COLUMNS = (*WHAT, *COUNTS, *SCORES, "seconds")
-TITLES = ("kNN", "linear", "k-means NMI", "k-means acc.", "own NMI", "own acc.", "s")
+COLUMNS = (*WHAT, *COUNTS, *SCORES, "picked", "seconds")
+TITLES = ("kNN", "linear", "k-means NMI", "k-means acc.", "own NMI", "own acc.", "picked", "s")
 
 Row = Mapping[str, str]
-Scores = dict[str, float]
+
+
+class Scored(NamedTuple):
+    """A row, made."""
+
+    scores: Scores
+    seconds: float
+    """Until its features and clusters were there."""
+    picked: str = ""
+    """By the guard, of a training: "start" or "trained"."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Settings:
     epochs: int | None
     crops: str | None
     device: str
+    size: int | None = None
 
 
 class Job(NamedTuple):
@@ -100,14 +106,6 @@ class Parts(NamedTuple):
     score: Pictures
 
 
-class Made(NamedTuple):
-    """Features of both parts, and the seconds that they took."""
-
-    fit: Features
-    score: Features
-    seconds: float
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,6 +115,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="pictures of each part; 0: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--init", default="lite0")
+    parser.add_argument("--size", type=int, help="at which the start is shown pictures")
     parser.add_argument("--tune", type=words, default=(), help="trainings too: scratch,last:N,all")
     parser.add_argument("--epochs", type=int, help="of these; by default auto's")
     parser.add_argument("--crops", help="of these, such as 2x96,4x48; by default auto's")
@@ -146,12 +145,13 @@ def measure(sets: Sequence[tuple[str, ...]], settings: Settings, target: Path) -
             if key in {tuple(row[column] for column in WHAT) for row in read_rows(target)}:
                 continue
             known = known or _Known(data, settings, target.with_suffix("") / name)
-            scores, seconds = known.scored(job)
+            made = known.scored(job)
             counts = (len(known.parts.fit), len(known.parts.score), known.classes)
             row = dict(zip(WHAT, key, strict=True)) | dict(zip(COUNTS, counts, strict=True))
-            rounded = {column: round(score, 5) for column, score in scores.items()}
-            csv_rows.append(target, row | rounded | {"seconds": round(seconds, 1)}, COLUMNS)
-            print(f"{name}, {job.features}, seed {job.seed}: {seconds:.1f} s", flush=True)
+            rounded = {column: round(score, 5) for column, score in made.scores.items()}
+            rest = {"picked": made.picked, "seconds": round(made.seconds, 1)}
+            csv_rows.append(target, row | rounded | rest, COLUMNS)
+            print(f"{name}, {job.features}, seed {job.seed}: {made.seconds:.1f} s", flush=True)
 
 
 def jobs(name: str, data: str, settings: Settings) -> Iterator[Job]:
@@ -166,8 +166,8 @@ def key_of(job: Job, settings: Settings) -> tuple[str, ...]:
     budget = ("", "")
     if job.features in settings.tune:
         budget = (str(settings.epochs or "auto"), settings.crops or "auto")
-    start = (job.name, job.data, str(settings.limit), settings.init, job.features)
-    return (*start, *budget, str(job.seed))
+    start = (settings.init, str(settings.size or ""), job.features)
+    return (job.name, job.data, str(settings.limit), *start, *budget, str(job.seed))
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,22 @@ class _Known:
     @cached_property
     def config(self) -> TrainConfig:
         """Of a head on the start."""
-        settings = self.settings
-        return make_config("auto", self.parts.fit, settings.device, init=settings.init, tune="head")
+        return self.config_of("head")
+
+    def config_of(self, tune: str) -> TrainConfig:
+        """Return auto's config of a training from the start, or from scratch."""
+        settings, is_scratch = self.settings, tune == SCRATCH
+        config = make_config(
+            "auto",
+            self.parts.fit,
+            settings.device,
+            init=RANDOM if is_scratch else settings.init,
+            tune=None if is_scratch else tune,
+        )
+        if settings.size and config.input:
+            size = (config.input.input_size[0], settings.size, settings.size)
+            config = replace(config, input=replace(config.input, input_size=size))
+        return config
 
     @cached_property
     def start(self) -> StartWeights:
@@ -233,38 +247,37 @@ class _Known:
             self.parts,
         )
 
-    def scored(self, job: Job) -> tuple[Scores, float]:
-        """Return a row's scores, and the seconds until its features and clusters were there."""
+    def scored(self, job: Job) -> Scored:
+        """Return a row."""
         if job.features == PIXELS:
-            return self.pixel_probes | by_kmeans(self.pixels, job.seed), self.pixels.seconds
+            made = self.pixels
+            return Scored(self.pixel_probes | by_kmeans(made, job.seed), made.seconds)
         config = replace(self.config, seed=job.seed)
         if job.features == UNTRAINED:
             made = self.of_network(
                 build_objective(config, num_images=len(self.parts.fit)).encoder, config
             )
-            return probes(made) | by_kmeans(made, job.seed), made.seconds
+            return Scored(probes(made) | by_kmeans(made, job.seed), made.seconds)
+        made = self.frozen
+        scores = self.start_probes | by_kmeans(made, job.seed)
         if job.features == FROZEN:
-            return self.start_probes | by_kmeans(self.frozen, job.seed), self.frozen.seconds
+            return Scored(scores, made.seconds)
         if job.features == HEAD:
-            scores = self.start_probes | by_kmeans(self.frozen, job.seed)
             started = time.monotonic()
             own = clusters_of_method(trained_head(config, self.start, self.neighbours))
-            seconds = self.frozen.seconds + time.monotonic() - started
-            return scores | by_own(self.frozen, own, job.seed), seconds
+            seconds = made.seconds + time.monotonic() - started
+            return Scored(scores | by_own(made, own, job.seed), seconds)
         return self.tuned(job)
 
-    def tuned(self, job: Job) -> tuple[Scores, float]:
-        """Return the scores of a whole training."""
-        settings, is_scratch = self.settings, job.features == SCRATCH
-        config = make_config(
-            "auto",
-            self.parts.fit,
-            settings.device,
-            init=RANDOM if is_scratch else settings.init,
-            tune=None if is_scratch else job.features,
-        )
+    def tuned(self, job: Job) -> Scored:
+        """Return the row of a whole training."""
+        settings, config = self.settings, self.config_of(job.features)
         config = replace(
-            config, seed=job.seed, epochs=settings.epochs or config.epochs, evaluate_at_end=False
+            config,
+            seed=job.seed,
+            epochs=settings.epochs or config.epochs,
+            evaluate_at_end=False,
+            keep="trained",
         )
         if settings.crops:
             config = replace(config, views=config.views.with_crops(settings.crops))
@@ -275,8 +288,9 @@ class _Known:
         run = swav.load(folder, device=settings.device)
         made = self.of_network(run.backbone, run.config)
         scores = probes(made) | by_kmeans(made, job.seed)
-        own = clusters_of_method(run.objective)
-        return scores | by_own(made, own, job.seed), seconds + made.seconds
+        scores |= by_own(made, clusters_of_method(run.objective), job.seed)
+        picked = read_record(folder).get("guard", {}).get("winner", "")
+        return Scored(scores, seconds + made.seconds, picked)
 
 
 def held_out(data: str) -> Parts:
@@ -334,39 +348,6 @@ def trained_head(config: TrainConfig, start: StartWeights, features: FeatureSet)
     return objective.eval()
 
 
-def probes(made: Made) -> Scores:
-    """Return what labels of one part say of the other."""
-    return {
-        "knn": knn.run(KNNConfig(k=(10,)), made.fit, made.score).metrics["top1_k10"],
-        "linear": linear.run(LinearConfig(), made.fit, made.score).metrics["top1"],
-    }
-
-
-def by_kmeans(made: Made, seed: int) -> Scores:
-    """Return the agreement of k-means with labels, as many clusters as classes."""
-    number = len(np.unique(labels_of(made.score, task="starts")))
-    model = clusters.kmeans(made.fit.values, number, restarts=KMEANS_STARTS, seed=seed)
-    unit = nn.functional.normalize(made.score.values, dim=1).numpy()
-    return agreement("kmeans", model.predict(unit), made.score)
-
-
-def by_own(made: Made, own: Clusters | None, seed: int) -> Scores:
-    """Return the same of the method's own clusters, nothing if it has none."""
-    if own is None:
-        return {}
-    number = len(np.unique(labels_of(made.score, task="starts")))
-    centres = centres_of(own, made.fit.values, number, seed=seed)
-    return agreement("own", nearest_centre(own, made.score.values, centres).numpy(), made.score)
-
-
-def agreement(of: str, assignment: np.ndarray, scored: Features) -> Scores:
-    labels = labels_of(scored, task="starts")
-    return {
-        f"{of}_nmi": float(normalized_mutual_info_score(labels, assignment)),
-        f"{of}_accuracy": hungarian_matches(assignment.astype(np.int64), labels) / len(labels),
-    }
-
-
 def read_rows(path: Path) -> list[Row]:
     """Return the whole rows of a file."""
     return csv_rows.read_rows(path, ("seconds",))
@@ -378,22 +359,16 @@ def summary(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for key in dict.fromkeys(tuple(row[column] for column in WHAT[:-1]) for row in rows):
         same = [row for row in rows if tuple(row[column] for column in WHAT[:-1]) == key]
-        name, _, _, init, features, epochs, crops = key
+        name, _, _, init, size, features, epochs, crops = key
         budget = f", {epochs} epochs, {crops}" if epochs else ""
-        started = f" ({init}{budget})" if features not in (PIXELS, UNTRAINED) else ""
-        cells = [cell(same, column, digits=3) for column in SCORES]
+        shown = f" at {size}" if size else ""
+        started = f" ({init}{shown}{budget})" if features not in (PIXELS, UNTRAINED) else ""
+        cells = [csv_rows.mean_and_spread(same, column, digits=3) for column in SCORES]
+        cells.append(" ".join(row["picked"] for row in same) or "-")
+        cells.append(csv_rows.mean_and_spread(same, "seconds", digits=0))
         cells = [name, same[0]["fit_on"], f"{features}{started}", *cells]
-        lines.append(f"| {' | '.join(cells)} | {cell(same, 'seconds', digits=0)} | {len(same)} |")
+        lines.append(f"| {' | '.join(cells)} | {len(same)} |")
     return "\n".join(lines)
-
-
-def cell(rows: Sequence[Row], column: str, *, digits: int) -> str:
-    """Return mean and spread of a column; a dash where it has nothing."""
-    values = [float(row[column]) for row in rows if row[column]]
-    if not values:
-        return "-"
-    spread_of = f" +- {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread_of}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import csv_rows
 import numpy as np
 import pytest
 from tiny import drawn, tiny_config
@@ -44,7 +45,7 @@ def test_rows_are_made_once_and_summed_up(
     swav.train("drawn.npz", config=config, out="run")
     monkeypatch.setattr(starts, "make_config", short)
     settings = starts.Settings(
-        limit=80, seeds=2, init="run", tune=("all",), epochs=1, crops="2x16", device="cpu"
+        limit=80, seeds=2, init="run", tune=("all",), epochs=1, crops="2x16", device="cpu", size=18
     )
     target = tmp_path / "rows.csv"
     starts.measure([("stripes", "drawn.npz")], settings, target)
@@ -56,6 +57,7 @@ def test_rows_are_made_once_and_summed_up(
     for column in starts.SCORES[:4]:
         assert all(0 <= float(row[column]) <= 1 for row in rows)
         assert of["start", "1"][column] == of["start + head", "1"][column]
+    assert {row["picked"] for row in rows if row["features"] == "all"} <= {"start", "trained"}
     with_clusters = {row["features"] for row in rows if row["own_nmi"]}
     assert with_clusters == {"start + head", "all"}
     assert all(0 <= float(row["own_accuracy"]) <= 1 for row in rows if row["own_nmi"])
@@ -67,12 +69,12 @@ def test_rows_are_made_once_and_summed_up(
     lines = starts.summary(starts.read_rows(target)).splitlines()
     assert len(lines) == 2 + len(kinds)
     assert lines[2].startswith("| stripes | 80 | pixels | ")
-    assert "| all (run, 1 epochs, 2x16) | " in lines[-1]
+    assert "| all (run at 18, 1 epochs, 2x16) | " in lines[-1]
     assert lines[-1].endswith(" | 2 |")
 
 
-def test_mean_and_spread_of_a_cell(starts: ModuleType) -> None:
+def test_mean_and_spread_of_a_cell() -> None:
     rows = [{"knn": "0.5", "own_nmi": ""}, {"knn": "0.7", "own_nmi": ""}]
-    assert starts.cell(rows, "knn", digits=2) == "0.60 +- 0.14"
-    assert starts.cell(rows[:1], "knn", digits=2) == "0.50"
-    assert starts.cell(rows, "own_nmi", digits=2) == "-"
+    assert csv_rows.mean_and_spread(rows, "knn", digits=2) == "0.60 +- 0.14"
+    assert csv_rows.mean_and_spread(rows[:1], "knn", digits=2) == "0.50"
+    assert csv_rows.mean_and_spread(rows, "own_nmi", digits=2) == "-"
