@@ -1,9 +1,9 @@
 """How often do measures without labels pick the better of a trained network and its start?
 
-A row for each run folder: the measures of both networks (swav/evals/label_free.py), and the truth,
-which is their accuracy by labels. DATA is that of the run, labelled; in parts, the measures are of
-`train` and the truth is of held-out pictures; of one set, kNN leaves one out and the linear
-probe holds out a fifth of each class.
+A row for each run folder: the measures of both networks that the guard has written into it
+(swav/evals/label_free.py), and the truth, which is their accuracy by labels. DATA is that of the
+run, labelled; in parts, the truth is of held-out pictures; of one set, kNN leaves one out and the
+linear probe holds out a fifth of each class.
 
     python benchmarks/guard_study.py RUN DATA [RUN DATA ...] --out FILE.csv
     python benchmarks/guard_study.py --summary FILE.csv
@@ -15,7 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +25,10 @@ from swav.data.sources.pictures import Pictures
 from swav.evals import KNNConfig, LinearConfig, extract, knn, linear
 from swav.evals.harness.eval_data import EvalData, fit_and_score
 from swav.evals.harness.subject import Shown
-from swav.evals.label_free import Measures, Told, some
+from swav.evals.label_free import Measures, some
 from swav.recipes.start_network import RANDOM
-from swav.training.guard import decide, tell, verdict_on
+from swav.run_folder.record import read_record
+from swav.training.guard import decide
 from swav.training.start import Before
 from swav.training.trained_run import load
 
@@ -36,7 +37,7 @@ MOST_SCORED = 2000
 MEASURES = tuple(field.name for field in fields(Measures))
 TRUTHS = ("knn", "linear")
 COLUMNS = (
-    *("run", "data", "init", "method", "seed", "epochs", "images"),
+    *("run", "data", "init", "method", "seed", "epochs", "learning_rate", "tune", "images"),
     *(f"{when}_{name}" for name in (*MEASURES, *TRUTHS) for when in ("start", "trained")),
     *("overlap", "compared", "seconds"),
 )
@@ -65,13 +66,13 @@ def main() -> None:
 def study(pairs: Sequence[tuple[str, str]], target: Path, device: str = "cpu") -> list[str]:
     """Append the rows that are missing, and return the runs that failed."""
     failed = []
-    starts: Starts = {}
+    truths: Truths = {}
     done = {(row["run"], row["data"]) for row in read_rows(target)}
     for run, data in pairs:
         if (run, data) in done:
             continue
         try:
-            row = measured(run, data, device, starts)
+            row = measured(run, data, device, truths)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"{run}: {error}", file=sys.stderr)
             failed.append(run)
@@ -82,23 +83,19 @@ def study(pairs: Sequence[tuple[str, str]], target: Path, device: str = "cpu") -
     return failed
 
 
-class Known(NamedTuple):
-    """What a network is judged by, and its truth."""
-
-    told: Told
-    truth: dict[str, float]
-
-
-Starts = dict[str, Known]
+Truths = dict[str, dict[str, float]]
 """Of networks that several runs started from, by what they and their pictures are."""
 
 
-def measured(run: str, data: str, device: str, starts: Starts) -> dict[str, object]:
+def measured(run: str, data: str, device: str, truths: Truths) -> dict[str, object]:
     """Return the row of one run."""
     started = time.monotonic()
     trained_run = load(run, device=device)
     if trained_run.is_start:
         raise ValueError("it handed out its start: swav train --resume --keep trained --out RUN")
+    guard = read_record(Path(run)).get("guard", {})
+    if "trained" not in guard:
+        raise ValueError(f"the guard compared nothing: {guard.get('skipped', 'it never ended')}")
     config = trained_run.config
     trained = Shown(trained_run.backbone, trained_run.transform)
     start = Before(
@@ -109,11 +106,9 @@ def measured(run: str, data: str, device: str, starts: Starts) -> dict[str, obje
     ).network
     parts = fit_and_score(replace(config.data, data=data, split=None))
     seed = config.seed if config.init == RANDOM else None
-    key = (data, config.init, seed, config.backbone, start.transform)
-    if repr(key) not in starts:
-        starts[repr(key)] = known(start, parts)
-    before, after = starts[repr(key)], known(trained, parts)
-    verdict = verdict_on(before.told, after.told, start_is_trained=config.init != RANDOM)
+    key = repr((data, config.init, seed, config.backbone, start.transform))
+    if key not in truths:
+        truths[key] = truth(start, parts)
     row: dict[str, object] = {
         "run": run,
         "data": data,
@@ -121,20 +116,18 @@ def measured(run: str, data: str, device: str, starts: Starts) -> dict[str, obje
         "method": config.method.name,
         "seed": config.seed,
         "epochs": config.epochs,
+        "learning_rate": config.optim.learning_rate,
+        "tune": str(config.tuning),
         "images": trained_run.num_images,
-        "overlap": verdict.overlap,
-        "compared": verdict.num_images,
+        "overlap": guard["overlap"],
+        "compared": guard["num_images"],
     }
     for when, values in (
-        ("start", asdict(verdict.start) | before.truth),
-        ("trained", asdict(verdict.trained) | after.truth),
+        ("start", guard["start"] | truths[key]),
+        ("trained", guard["trained"] | truth(trained, parts)),
     ):
         row |= {f"{when}_{name}": value for name, value in values.items()}
     return row | {"seconds": round(time.monotonic() - started, 1)}
-
-
-def known(shown: Shown, parts: EvalData) -> Known:
-    return Known(tell(shown, some(parts.train)), truth(shown, parts))
 
 
 def truth(shown: Shown, parts: EvalData) -> dict[str, float]:
