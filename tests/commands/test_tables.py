@@ -63,6 +63,8 @@ def test_the_columns_have_the_types_that_others_look_for(table: Any) -> None:
         "image": "struct<bytes: binary, path: string>",
         "embedding": "fixed_size_list<item: float>[16]",
         "neighbors": lists,
+        "x": "float",
+        "y": "float",
         "cluster": "int64",
         "cluster_name": "string",
         "probability": "float",
@@ -120,7 +122,7 @@ def test_embeddings_of_one_picture_and_thumbnails_elsewhere(folder: Path) -> Non
     assert parquet.read_table("one.parquet").column_names == ["file_name", "embedding"]
     swav.embed("run", to="all.parquet")
     names = parquet.read_table("all.parquet").column_names
-    assert names == ["file_name", "embedding", "neighbors"]
+    assert names == ["file_name", "embedding", "neighbors", "x", "y"]
     with pytest.raises(ValueError, match=r"\.parquet alone"):
         swav.embed("run", to="all.npz", thumbnails=64)
 

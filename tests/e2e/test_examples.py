@@ -95,6 +95,7 @@ def test_sklearn_pipeline(example: Example) -> None:
 
 
 @needs("lightning")
+@pytest.mark.filterwarnings("default")  # those of its own use of torch
 def test_lightning_module(example: Example, tmp_path: Path) -> None:
     for number, picture in enumerate(drawn()[0]):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")

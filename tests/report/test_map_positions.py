@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swav.report import map_positions
 from swav.report.map_positions import place, positions
 from swav.run_folder.readers import Absent, Embeddings
 
@@ -53,3 +54,18 @@ def test_too_few_pictures_have_no_map_and_too_many_points_are_refused(tmp_path: 
         positions(tmp_path, embeddings(3))
     with pytest.raises(ValueError, match=r"ask for 5 to 20,000"):
         positions(tmp_path, embeddings(), 20_001)
+
+
+def test_pictures_without_a_place_of_their_own_lie_between_those_most_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(map_positions, "AT_THE_END", 40)
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(4, 8), 50, axis=0)  # four kinds of pictures, one after the other
+    values = (kinds + 0.01 * rng.normal(size=kinds.shape)).astype(np.float32)
+    everywhere = map_positions.place_all(values)
+    rows = np.linspace(0, 199, 40).round().astype(int)
+    np.testing.assert_array_equal(everywhere[rows], place(values[rows]))
+    middles = everywhere.reshape(4, 50, 2).mean(axis=1)
+    nearest = np.linalg.norm(everywhere[:, None] - middles, axis=2).argmin(axis=1)
+    assert nearest.tolist() == np.repeat(range(4), 50).tolist()

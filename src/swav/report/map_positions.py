@@ -5,10 +5,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from swav.ops.neighbours import nearest
 from swav.run_folder import layout
 from swav.run_folder.atomic import replacing
 from swav.run_folder.readers import Absent, Embeddings, array_names, read_arrays
@@ -17,6 +19,8 @@ AT_THE_END, MOST_POINTS = 2000, 20_000
 """Pictures of the map that the end of a run makes, and the most that can be asked for."""
 FEWEST_POINTS = 5
 COMPONENTS, PERPLEXITY = 50, 30
+PLACED_NEIGHBOURS = 3
+"""Pictures with a place of their own, in whose middle one without lies."""
 KEPT = {"rows", "x", "y", "paths", "features"}
 
 
@@ -68,12 +72,32 @@ def positions(run_folder: Path, embeddings: Embeddings, most: int | None = None)
     if kept is not None and is_current and most in (None, len(kept["rows"])):
         x_y = np.stack([kept["x"], kept["y"]], axis=1)
         return Positions(rows=kept["rows"], x_y=x_y, of=num_images)
-    wanted = most or min(AT_THE_END, num_images)
-    # evenly, as sets are often sorted by class
-    rows = np.linspace(0, num_images - 1, wanted).round().astype(np.int64)
+    rows = _evenly(num_images, most or AT_THE_END)
     x_y = place(embeddings.values[rows])
     _keep(path, rows, x_y, embeddings, digest)
     return Positions(rows=rows, x_y=x_y, of=num_images)
+
+
+def place_all(values: Float[np.ndarray, "images features"]) -> Float[np.ndarray, "images 2"]:
+    """Return a place for every picture: t-SNE of at most ``AT_THE_END``, evenly through the set.
+
+    Others lie in the middle of the three pictures with a place whose features are most alike.
+    """
+    rows = _evenly(len(values), AT_THE_END)
+    placed = place(values[rows])
+    if len(rows) == len(values):
+        return placed
+    number = min(PLACED_NEIGHBOURS, len(rows))
+    tensors = torch.from_numpy(values), torch.from_numpy(values[rows])
+    found = nearest(*tensors, num_neighbours=number)
+    everywhere: Float[np.ndarray, "images 2"] = placed[found.indices.numpy()].mean(axis=1)
+    everywhere[rows] = placed
+    return everywhere
+
+
+def _evenly(number: int, most: int) -> Int[np.ndarray, " images"]:
+    """Return at most so many rows, evenly, as sets are often sorted by class."""
+    return np.linspace(0, number - 1, min(number, most)).round().astype(np.int64)
 
 
 def place(values: Float[np.ndarray, "images features"]) -> Float[np.ndarray, "images 2"]:

@@ -38,6 +38,8 @@ class PictureTable:
     """Digest of the weights that the embeddings are of."""
     neighbours: tuple[Int[np.ndarray, "images _"], Float[np.ndarray, "images _"]] | None = None
     """Rows of the nearest other pictures, and the distances to them."""
+    x_y: Float[np.ndarray, "images 2"] | None = None
+    """Places on a map, from 0 to 1."""
     clusters: ClusterColumns | None = None
     thumbnail: Callable[[str], bytes | None] | None = None
     """A small JPEG of the picture of a name, None if there is none to be had."""
@@ -85,6 +87,8 @@ def _batches(pyarrow: Any, table: PictureTable) -> Iterator[dict[str, Any]]:
         )
         if table.neighbours is not None:
             columns["neighbors"] = _neighbours(pyarrow, *(part[some] for part in table.neighbours))
+        if table.x_y is not None:
+            columns |= {axis: pyarrow.array(table.x_y[some, i]) for i, axis in enumerate("xy")}
         if table.clusters is not None:
             columns |= _clusters(pyarrow, table.clusters, some)
         yield columns

@@ -14,6 +14,7 @@ from swav.data.sources.open import Data
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features
 from swav.ops.neighbours import nearest
+from swav.report.map_positions import FEWEST_POINTS, place_all
 from swav.report.thumbnails import encoded
 from swav.run_folder.cluster_folder import Member, write_links
 from swav.run_folder.parquet import ClusterColumns, PictureTable, write_parquet
@@ -135,9 +136,15 @@ def _table(
         embeddings=features.values.numpy(),
         network=network,
         neighbours=_neighbours(features.values),
+        x_y=_map(features.values),
         clusters=clusters,
         thumbnail=thumbnail,
     )
+
+
+def _map(values: Float[Tensor, "images features"]) -> Float[np.ndarray, "images 2"] | None:
+    """Return where the pictures lie on a map; None for too few."""
+    return place_all(values.numpy()) if len(values) >= FEWEST_POINTS else None
 
 
 def _neighbours(
