@@ -150,3 +150,45 @@ def test_what_is_found_can_be_selected(opened: Opened, report: str) -> None:
     assert opened.said == "10 pictures found"
     opened.page.click("#select-found")
     assert opened.said == "10 pictures selected"
+
+
+def test_two_fingers_zoom_about_their_middle(opened: Opened, report: str) -> None:
+    opened.open(report)
+    places = opened.places()
+    middle, other = places[0], places[1]
+    touch = opened.page.context.new_cdp_session(opened.page)
+
+    def fingers(kind: str, *gaps: float) -> None:
+        points = [{"x": middle[0] + gap, "y": middle[1], "id": n} for n, gap in enumerate(gaps)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def pointed_at(place: tuple[float, float]) -> str:
+        opened.page.mouse.move(*place)
+        title: str = opened.page.get_attribute("#map-canvas", "title")
+        return title
+
+    titles = pointed_at(middle), pointed_at(other)
+    fingers("touchStart", -20, 20)
+    fingers("touchMove", -40, 40)
+    fingers("touchEnd")
+    opened.page.wait_for_timeout(100)
+    twice = tuple(2 * there - here for here, there in zip(middle, other, strict=True))
+    assert (pointed_at(middle), pointed_at(twice)) == titles
+
+
+def test_sheets_are_ordered_and_found(opened: Opened, report: str) -> None:
+    opened.open(report)
+    page = opened.page
+    sheets = page.locator("#sheets > article")
+
+    def tightness() -> list[float]:
+        return [
+            float(text) for text in sheets.evaluate_all("all => all.map(x => x.dataset.tightness)")
+        ]
+
+    page.select_option("#sheet-order", "tightness")
+    assert tightness() == sorted(tightness(), reverse=True)
+    page.fill("#sheet-find", page.locator("#sheets h3").nth(1).text_content())
+    assert page.locator("#sheets > article:visible").count() == 1
+    page.fill("#sheet-find", "")
+    assert page.locator("#sheets > article:visible").count() == sheets.count() > 1

@@ -17,6 +17,7 @@ from PIL import Image
 
 from swav.data.sources.pictures import Pictures
 from swav.report import write_report
+from swav.report.heat_map import clusters_and_labels
 from swav.report.page import evaluation_table
 from swav.report.wording import printable
 from swav.run_folder.readers import Evaluation
@@ -307,8 +308,9 @@ def test_sheets_hold_the_surest_members_of_the_largest_clusters(
     assert f"the other {len(dropped)} hold {sum(dropped)} pictures" in found.text
     for name, sheet in sheets.items():
         assert sheet.all("p")[0].text.startswith(f"{len(members[name])} picture")
-        surest = [path for _, path in sorted(members[name], key=lambda member: -member[0])[:12]]
-        assert [tile.attributes["title"] for tile in sheet.tiles()] == surest
+        ranked = [path for _, path in sorted(members[name], key=lambda member: -member[0])]
+        shown = ranked[:12] + ranked[12:][-4:]
+        assert [tile.attributes["title"] for tile in sheet.tiles()] == shown
 
 
 def test_neighbours_are_the_nearest_by_cosine(page: Element, run_folder: Path) -> None:
@@ -390,3 +392,12 @@ def test_the_same_run_gives_the_same_bytes(run_folder: Path, pictures: Pictures)
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a run folder: give the --out folder"):
         write_report(tmp_path / "nowhere")
+
+
+def test_heat_map_of_labels() -> None:
+    held = {"0": ["cat"] * 3 + ["dog"], "1": ["dog"] * 5, "2": []}
+    figure = clusters_and_labels(held, most=24)
+    assert figure is not None
+    assert "Labels of 2 clusters" in figure.svg
+    assert all(f">{text}<" in figure.svg for text in ("75", "25", "100", "cat", "dog"))
+    assert clusters_and_labels({"0": []}, most=24) is None

@@ -116,7 +116,7 @@ def cluster_sizes(sizes: Sequence[int], names: Sequence[str]) -> PageFigure:
         axes.axhline(mean, color=WARM, linewidth=1.2, dashes=(4, 3))
         axes.set_xlim(0.4, len(sizes) + 0.6)
         _label_ends(axes, [(mean, f"equal share\n{mean:,.0f}", WARM)])
-        svg = _svg(figure, f"Sizes of {len(sizes)} clusters")
+        svg = svg_of(figure, f"Sizes of {len(sizes)} clusters")
     caption = "Sizes of all clusters, beside what each would hold if all were equal."
     if len(names) > MOST_NAMES:
         caption += " Some of their numbers are below the bars."
@@ -189,7 +189,7 @@ def side_by_side(
         labelled = [end for end in ends if end[1]]
         _label_ends(axes, labelled)
         said = ", ".join(label for _, label, _ in labelled)
-        svg = _svg(figure, f"{title} over {horizontal.lower()}; at the end: {said}")
+        svg = svg_of(figure, f"{title} over {horizontal.lower()}; at the end: {said}")
     return PageFigure(title=title, caption=caption, svg=svg)
 
 
@@ -201,7 +201,7 @@ def stages(
         return None
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "stages"}):
         figure, said = _draw_stages(metrics, baselines)
-        svg = _svg(figure, said)
+        svg = svg_of(figure, said)
     caption = "A linear probe on the frozen network, at the end of each of its stages."
     return PageFigure(title="Layer by layer", caption=caption, svg=svg)
 
@@ -285,7 +285,7 @@ def _draw(
         axes.margins(x=0.01)
         _label_ends(axes, ends)
         said = ", ".join(line.label.replace("\n", " ") for line in lines)
-        return _svg(figure, f"{unit} over steps; at the end: {said}")
+        return svg_of(figure, f"{unit} over steps; at the end: {said}")
 
 
 def _axes(horizontal: str, vertical: str) -> tuple[Figure, Axes]:
@@ -348,7 +348,7 @@ def _spread(heights: Sequence[float], spans: Sequence[float]) -> list[float]:
     return [height - overshoot for height in placed]
 
 
-def _svg(figure: Figure, description: str) -> Markup:
+def svg_of(figure: Figure, description: str) -> Markup:
     """Return the figure as an element for HTML: described, themed, with nothing to fetch."""
     written = io.StringIO()
     # a date or a version would make every page of the same run differ

@@ -7,15 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from swav.ops import neighbours
 from swav.report.figures import PageFigure, cluster_sizes
+from swav.report.heat_map import clusters_and_labels
 from swav.report.thumbnails import Album, Tile, picture_tile
 from swav.report.wording import count, printable
 from swav.run_folder.clusterings import names_in_run
-from swav.run_folder.readers import Absent, Embeddings, ViewGroup, read_clusters, read_views
+from swav.run_folder.readers import (
+    Absent,
+    Cluster,
+    Embeddings,
+    ViewGroup,
+    read_clusters,
+    read_views,
+)
 
-NUM_SHEETS, NUM_MEMBERS = 24, 12
+NUM_SHEETS, NUM_MEMBERS, NUM_FAR = 24, 12, 4
 NUM_QUERIES, NUM_NEIGHBOURS = 10, 8
 NUM_VIEWED, NUM_VIEWS = 6, 12
 VIEW_WIDTH = 108
@@ -51,6 +60,10 @@ class Sheet:
     size: str
     remark: str
     tiles: tuple[Tile, ...]
+    far: tuple[Tile, ...]
+    """Members that the cluster is least sure of."""
+    tightness: float | None
+    """Mean cosine of its members to their middle; None where features are absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,8 @@ class Clusters:
     summary: str
     facts: tuple[tuple[str, str], ...]
     sizes: PageFigure
+    labels: PageFigure | None
+    """The labels that each holds."""
     sheets: tuple[Sheet, ...]
 
 
@@ -107,6 +122,7 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
     """
     every = read_clusters(run_folder)
     classes, names = _classes_by_path(embeddings), names_in_run(run_folder)
+    tight = _tightness(every, embeddings)
     largest, dropped = every[:NUM_SHEETS], every[NUM_SHEETS:]
     summary = f"All {count(len(every), 'cluster')} are shown" if len(every) > 1 else "One cluster"
     if dropped:
@@ -122,6 +138,8 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
             size=count(len(cluster.paths), "picture"),
             remark=_majority([classes[path] for path in cluster.paths if path in classes]),
             tiles=tuple(album.tile(path) for path in cluster.paths[:NUM_MEMBERS]),
+            far=tuple(album.tile(path) for path in cluster.paths[NUM_MEMBERS:][-NUM_FAR:]),
+            tightness=tight.get(cluster.name),
         )
         for cluster in largest
     ]
@@ -133,7 +151,32 @@ def clusters(run_folder: Path, album: Album, embeddings: Embeddings | None) -> C
         ("Smallest", f"{sizes[-1]:,}"),
     )
     figure = cluster_sizes(sizes, [printable(cluster.name) for cluster in every])
-    return Clusters(summary=f"{summary}.", facts=facts, sizes=figure, sheets=tuple(sheets))
+    held = {
+        printable(cluster.name): [classes[path] for path in cluster.paths if path in classes]
+        for cluster in every
+    }
+    return Clusters(
+        summary=f"{summary}.",
+        facts=facts,
+        sizes=figure,
+        labels=clusters_and_labels(held, most=NUM_SHEETS),
+        sheets=tuple(sheets),
+    )
+
+
+def _tightness(clusters: Sequence[Cluster], embeddings: Embeddings | None) -> dict[str, float]:
+    """Return the mean cosine of the members of each cluster to their middle."""
+    if embeddings is None:
+        return {}
+    rows = {path: row for row, path in enumerate(embeddings.paths)}
+    found = {}
+    for cluster in clusters:
+        members = [rows[path] for path in cluster.paths if path in rows]
+        if members:
+            unit = F.normalize(torch.from_numpy(embeddings.values[members]).float(), dim=1)
+            # the mean of cosines to the direction of the mean is the length of the mean
+            found[cluster.name] = float(unit.mean(dim=0).norm())
+    return found
 
 
 def nearest_pictures(embeddings: Embeddings, album: Album) -> list[Query]:

@@ -289,13 +289,26 @@ const place = (event) => {
   const box = canvas.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 };
+const fingers = new Map();                         // where each pointer on the map is
+function pinch(event) {                            // two fingers move the map and zoom about their middle
+  const gap = ([a, b]) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+  const middle = ([a, b]) => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
+  const before = [...fingers.values()];
+  fingers.set(event.pointerId, place(event));
+  const after = [...fingers.values()], [column, row] = middle(after), [left, top] = middle(before);
+  pan(column - left, row - top);
+  zoom(gap(after) / Math.max(gap(before), 1), column, row);
+}
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
+  fingers.set(event.pointerId, place(event));
+  if (fingers.size === 2) { drag = lasso = null; return; }
   const [column, row] = place(event);
   if (lassoing) lasso = [[column, row]];
   else drag = { column, row, moved: 0 };
 });
 canvas.addEventListener("pointermove", (event) => {
+  if (fingers.size === 2 && fingers.has(event.pointerId)) { pinch(event); return; }
   const [column, row] = place(event);
   if (lasso) { lasso.push([column, row]); draw(); return; }
   if (drag) {
@@ -308,12 +321,13 @@ canvas.addEventListener("pointermove", (event) => {
   if (index !== hovered) { hovered = index; canvas.title = index < 0 ? "" : sentence(index); draw(); }
 });
 canvas.addEventListener("pointerup", (event) => {
+  fingers.delete(event.pointerId);
   const index = closest(...place(event));
   if (lasso) { const line = lasso; lasso = null; toggleLasso(false); select(enclosed(line)); }
   else if (drag && drag.moved < 5 && index >= 0) choose(index);
   drag = null;
 });
-canvas.addEventListener("pointercancel", () => { drag = lasso = null; draw(); });
+canvas.addEventListener("pointercancel", (event) => { fingers.delete(event.pointerId); drag = lasso = null; draw(); });
 canvas.addEventListener("pointerleave", () => { hovered = -1; draw(); });
 canvas.addEventListener("wheel", (event) => {      // else the page scrolls
   if (!event.ctrlKey && document.activeElement !== canvas) return;
@@ -353,6 +367,15 @@ function toggleLasso(on) {
   canvas.style.cursor = on ? "crosshair" : "";
 }
 
+/* ---- sheets of clusters ------------------------------------------------------------------- */
+const sheets = [...document.querySelectorAll("#sheets > article")];
+function arrangeSheets() {
+  const word = by("sheet-find").value.trim().toLowerCase(), byTightness = by("sheet-order").value === "tightness";
+  for (const each of sheets) each.hidden = !each.textContent.toLowerCase().includes(word);
+  const ordered = byTightness ? [...sheets].sort((a, b) => b.dataset.tightness - a.dataset.tightness) : sheets;
+  by("sheets").append(...ordered);
+}
+
 /* ---- start -------------------------------------------------------------------------------- */
 const onClick = (id, act) => by(id).addEventListener("click", act);
 onClick("map-in", () => zoom(1.4));
@@ -378,6 +401,11 @@ for (const button of document.querySelectorAll("button[data-cluster]")) {
   });
 }
 by("map-tools").hidden = false;
+if (sheets.length > 1) {
+  by("sheet-tools").hidden = false;
+  by("sheet-order").addEventListener("change", arrangeSheets);
+  by("sheet-find").addEventListener("input", arrangeSheets);
+}
 dark.addEventListener("change", recolour);
 new ResizeObserver(() => {
   const box = canvas.getBoundingClientRect(), ratio = devicePixelRatio || 1, first = !width;
