@@ -24,7 +24,7 @@ from swav.evals.part_retrieval import PartRetrievalConfig, random_parts
 from swav.ops.metrics import effective_rank
 from swav.ops.neighbours import nearest, shared_neighbours
 
-MOST_PICTURES = 2000
+MOST_PICTURES = 1000
 FEWEST_PICTURES = 20
 """Of fewer the nearest are most of them."""
 NUM_NEIGHBOURS = 10

@@ -87,7 +87,7 @@ def decide(
 
 
 def compare(start: Shown, trained: Shown, pictures: Pictures, *, start_is_trained: bool) -> Verdict:
-    """Return the verdict on two networks, by at most 2,000 pictures that lie evenly in the set.
+    """Return the verdict on two networks, by at most 1,000 pictures that lie evenly in the set.
 
     Raises:
         ValueError: if the pictures are too few.
@@ -136,7 +136,7 @@ def judged(
     """Return what ``run.json`` keeps of the comparison, with ``skipped`` where there is none.
 
     It is made where ``evaluate_at_end`` is false too: that leaves out scores, and this is about
-    what the run hands out. It costs six passes of at most 2,000 pictures, less than an epoch.
+    what the run hands out. It costs six passes of at most 1,000 pictures, less than an epoch.
 
     Args:
         config: of the run.
