@@ -98,7 +98,7 @@ def test_remedies_are_options_that_the_method_has(method: type[ObjectiveConfig])
         remedies=method.collapse_remedies,
     )
     assert warning is not None
-    assert "fewer --method.num-prototypes, a lower --optim.learning-rate or, for" in warning
+    assert "half the --method.num-prototypes, half the --optim.learning-rate or, for" in warning
     assert ("--method.epsilon" in warning) is (method is not DeepClusterConfig)
 
 

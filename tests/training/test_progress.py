@@ -6,14 +6,16 @@ import os
 import pty
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from swav.engine.objective import Clock
+from swav.methods import SwAVConfig
 from swav.training.bar import PicturesProgress
-from swav.training.progress import Progress
+from swav.training.progress import Progress, TrainingLog
 
 CLOCK = Clock(step=0, epoch=0, steps_per_epoch=10, total_steps=100, images=0)
 VALUES: dict[str, float | Tensor] = {
@@ -64,7 +66,9 @@ def test_a_bar_on_a_terminal(
             progress.update(replace(CLOCK, step=20), VALUES)
             print("a result")
         monkeypatch.undo()
-        shown = os.read(ours, 100_000).decode()
+        shown = ""
+        while "left" not in shown:  # a terminal hands on what is written bit by bit
+            shown += os.read(ours, 100_000).decode()
     os.close(ours)
     for part in ("20/100", "loss 3.200 (0.800 below ln K)", "prototypes used 97%", "left"):
         assert part in shown
@@ -94,3 +98,23 @@ def test_a_pass_over_pictures_says_how_fast_and_how_long(
         "2,000/5,000 pictures  200 pictures/s  0:00:15 left",
         "4,000/5,000 pictures  200 pictures/s  0:00:05 left",
     ]
+
+
+def test_a_warning_of_collapse_that_proves_wrong_is_withdrawn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = TrainingLog.__new__(TrainingLog)
+    log._has_warned = False
+    log._session = SimpleNamespace(config=SimpleNamespace(method=SwAVConfig()))
+    for step, loss in ((10, 3.9), (40, 4.0), (50, 3.99), (60, 2.9), (70, 2.8)):
+        values = {"loss": loss, "ln_k": 4.0, "prototypes_used": 0.5}
+        log._warn_of_collapse(replace(CLOCK, step=step, warmup_steps=20), values)
+    warned, withdrawn = (record.getMessage() for record in caplog.records)
+    assert warned.startswith("step 40: the loss 4.0000 is still within 1 % of ln K = 4.0000")
+    assert withdrawn.startswith("step 60: the warning of a collapse is withdrawn: the loss is 2.9")
+
+
+def test_a_loss_above_ln_k_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(CLOCK) as progress:
+        progress.update(replace(CLOCK, step=100), {"loss": 4.1, "ln_k": 4.0})
+    assert "loss 4.100 (0.100 above ln K)" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from swav.engine.objective import Clock
 
 PATIENCE = 0.1
 """Share of the run in which nothing is called a collapse: a healthy loss starts near ln K too."""
-SHARPER_CODES, FEWER_PROTOTYPES = "lower --method.epsilon (0.03)", "fewer --method.num-prototypes"
+SHARPER_CODES, FEWER_PROTOTYPES = "half the --method.epsilon", "half the --method.num-prototypes"
 """What helped runs that had collapsed, for configs to name as their ``collapse_remedies``."""
 
 
@@ -103,7 +103,7 @@ def collapse(
     # pictures that differ by little but brightness collapsed under colour jitter, and without it
     # fell from 2.997 to 2.343 in 60 steps (docs/log.md, blood cells)
     remedy = (
-        f"{', '.join([*remedies, 'a lower --optim.learning-rate'])} or, for pictures that look "
+        f"{', '.join([*remedies, 'half the --optim.learning-rate'])} or, for pictures that look "
         "alike, views that leave more in common: --views.augment.jitter 0 --views.augment.grey 0"
     )
     # 1 %: collapsed runs stayed at 2.997 to 3.001 of ln K = 2.996 (docs/log.md)

@@ -80,7 +80,7 @@ class TrainingLog:
         self._warn_of_collapse(clock, values)
 
     def _warn_of_collapse(self, clock: Clock, values: dict[str, float]) -> None:
-        if self._has_warned or not {"ln_k", "prototypes_used"} <= values.keys():
+        if not {"ln_k", "prototypes_used"} <= values.keys():
             return
         warning = collapse(
             clock,
@@ -89,9 +89,15 @@ class TrainingLog:
             prototypes_used=values["prototypes_used"],
             remedies=self._session.config.method.collapse_remedies,
         )
-        if warning:
+        if warning and not self._has_warned:
             logger.warning(warning)
-            self._has_warned = True
+        if self._has_warned and not warning:
+            logger.warning(
+                "step %d: the warning of a collapse is withdrawn: the loss is %.4f, ln K %.4f, and "
+                "%.0f %% of the prototypes are in use",
+                *(clock.step, values["loss"], values["ln_k"], 100 * values["prototypes_used"]),
+            )
+        self._has_warned = bool(warning)
 
 
 class Progress:
@@ -139,8 +145,9 @@ def _describe(
     parts = [f"epoch {clock.epoch}"]
     if "loss" in numbers:
         gap = numbers["ln_k"] - numbers["loss"] if "ln_k" in numbers else math.nan
-        below = f" ({gap:.3f} below ln K)" if math.isfinite(gap) else ""
-        parts.append(f"loss {numbers['loss']:.3f}{below}")
+        side = "below" if gap >= 0 else "above"
+        beside = f" ({abs(gap):.3f} {side} ln K)" if math.isfinite(gap) else ""
+        parts.append(f"loss {numbers['loss']:.3f}{beside}")
     if "code_entropy" in numbers:
         parts.append(f"code entropy {numbers['code_entropy']:.2f}")
     if "prototypes_used" in numbers:
