@@ -46,3 +46,32 @@ def test_a_table_for_people(photos, capsys):
 def test_crops_that_are_not_understood_are_named(photos, capsys):
     assert cli.main(["bench", "input", str(photos), "--crops", "2*32"]) == 2
     assert "crops '2*32': give at most 1 groups as COUNTxSIZE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["cifar10-cpu", "deepcluster-cifar10-cpu"])
+def test_the_stages_of_a_step_are_the_whole(recipe, capsys):
+    words = ["bench", "step", "digits", "--recipe", recipe, "--crops", "2x16,1x8", "--steps", "2"]
+    assert cli.main([*words, "--threads", "1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["recipe"], report["crops"], report["threads"]) == (recipe, "2x16,1x8", 1)
+    assert sum(report["stages"].values()) == pytest.approx(report["step_ms"])
+    assert min(report["stages"].values()) >= 0
+    assert (report["stages"]["codes"] > 0) == (recipe == "cifar10-cpu")
+    assert report["pictures_per_second"] == pytest.approx(128e3 / report["step_ms"])
+    reached = report["pictures_per_second"] * report["gflop_per_picture"]
+    assert report["gflops"] == pytest.approx(reached)
+    assert report["share_of_peak"] == pytest.approx(report["gflops"] / report["peak_gflops"])
+    assert 0 < report["share_of_peak"] < 1.5
+    assert report["views_ms"] > 0
+
+
+def test_a_step_for_people_and_what_is_refused(capsys):
+    words = ["bench", "step", "digits", "--recipe", "cifar10-cpu", "--crops", "2x16", "--steps"]
+    assert cli.main([*words, "1"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("network, forward", "backward", "pictures/s", "GFLOP/s", "a product of two"):
+        assert text in shown
+    assert cli.main([*words, "0"]) == 2
+    assert "steps 0 must be at least 1" in capsys.readouterr().err
+    assert cli.main(["bench", "speed"]) == 2
+    assert "speed" in capsys.readouterr().err

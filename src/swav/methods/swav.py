@@ -153,7 +153,7 @@ class SwAV(Objective):
         self._queued.append(coded)
         # an accumulated step brings its codes, made over all of it: equal shares of a part of the
         # batch would be other codes
-        codes = batch.targets or self._codes(coded, clock)
+        codes = batch.targets or self.codes(coded, clock)
         losses = [
             swapped_prediction(
                 scores[head][prediction], codes[head][target], temperature=self.config.temperature
@@ -186,7 +186,7 @@ class SwAV(Objective):
         return unit_embeddings(self.head_average.average, targets.encode(self.average.average))
 
     @torch.no_grad()
-    def _codes(
+    def codes(
         self, embeddings: Float[Tensor, "targets batch embed"], clock: Clock
     ) -> tuple[Float[Tensor, "targets batch _"], ...]:
         """Return the codes of each head for each target view, assigned together with the queue."""
@@ -209,7 +209,7 @@ class SwAV(Objective):
         # this pass is for the codes alone: forward makes it again and updates BatchNorm then
         with frozen_statistics(self):
             coded = [self._coded_embeddings(batch, self.embed(batch)) for batch in batches]
-        whole = self._codes(torch.cat(coded, dim=1), clock)
+        whole = self.codes(torch.cat(coded, dim=1), clock)
         sizes = [rows.shape[1] for rows in coded]
         per_batch = zip(*(torch.split(codes, sizes, dim=1) for codes in whole), strict=True)
         return [
