@@ -18,7 +18,7 @@ import swav
 from swav import cli, config
 from swav.exchange import lite0, published
 from swav.nn.backbones import BackboneConfig
-from swav.recipes import TrainConfig, make_config
+from swav.recipes import TrainConfig, make_config, with_channels
 from swav.recipes.cifar10_cpu import SMALL_RESNET
 from swav.recipes.start_network import LITE0_BACKBONE
 from swav.training.networks import build_objective, untrained_network
@@ -297,3 +297,27 @@ def test_a_cut_down_network_has_no_plain_name() -> None:
     assert SMALL_RESNET.title.startswith("resnet18 (layers 1,1,1,1; channels 32,64,128,256")
     assert replace(RESNET10T, args={"zero_init_last": False}).title == "resnet10t"
     assert WITH_BATCHNORM.title == "resnet10t (channels 8,8,16,16; stem width 8)"
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_start_of_colours_sees_other_channels(channels: int) -> None:
+    usual = started("lite0", LITE0_BACKBONE)
+    start = open_start(replace(usual, data=replace(usual.data, channels=channels)))
+    assert start is not None
+    assert f"conv_stem.weight to {channels}" in start.summary
+    ours, theirs = (LITE0_BACKBONE.build(number).eval() for number in (channels, 3))
+    ours.load_state_dict(dict(start.tensors))
+    theirs.load_state_dict(dict(lite0.read().backbone))
+    grey = torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        seen = ours(grey.expand(-1, channels, -1, -1))
+        wanted = theirs(grey.expand(-1, 3, -1, -1))
+    if channels == 1:  # five planes weigh the colours anew
+        torch.testing.assert_close(seen, wanted, rtol=1e-4, atol=1e-5)
+    assert seen.shape == wanted.shape
+
+
+def test_the_input_of_a_start_has_the_channels_of_the_pictures() -> None:
+    config = with_channels(make_config("demo", init="lite0"), 1)
+    assert config.input is not None
+    assert (config.input.input_size[0], config.input.mean, config.input.std) == (1, (0.5,), (0.5,))

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from timm.models import adapt_input_conv
 from torch import Tensor
 
 from swav.exchange import from_dino, from_lightly, from_official, from_solo, from_vissl
@@ -59,6 +60,8 @@ class Matched:
     state: dict[str, Tensor]
     """Of the whole network; a tensor that the file lacks is the network's own."""
     matched: tuple[str, ...]
+    adapted: tuple[str, ...]
+    """Filters of three colours, made to fit pictures of other channels."""
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
     """With both shapes."""
@@ -70,6 +73,7 @@ class Matched:
     def summary(self) -> str:
         """Return one line that says all of it."""
         counted = [
+            ("summed or spread over channels", self.adapted),
             ("missing", self.missing),
             ("of another shape", self.misshapen),
             ("unexpected", self.unexpected),
@@ -119,9 +123,12 @@ def match(
             or of the file, fit the other.
     """
     state = dict(backbone_state)
-    missing, misshapen, matched = [], [], []
+    missing, misshapen, matched, adapted = [], [], [], []
     for name, own in backbone_state.items():
         theirs = foreign.backbone.get(name)
+        if theirs is not None and _sees_colours(theirs, own):
+            theirs = adapt_input_conv(own.shape[1], theirs)
+            adapted.append(f"{name} to {own.shape[1]}")
         if theirs is None:
             if not name.endswith(COUNTER):
                 missing.append(name)
@@ -135,6 +142,7 @@ def match(
     found = Matched(
         state=state,
         matched=tuple(matched),
+        adapted=tuple(adapted),
         missing=tuple(missing),
         misshapen=tuple(misshapen),
         unexpected=tuple(name for name in others if name not in classifiers),
@@ -142,6 +150,14 @@ def match(
     )
     _check(found, foreign, allow_missing=allow_missing)
     return found
+
+
+def _sees_colours(theirs: Tensor, own: Tensor) -> bool:
+    """Return whether these are first filters of three colours, and the network has others."""
+    if theirs.dim() != 4 or own.dim() != 4 or not theirs.is_floating_point():
+        return False
+    others = [shape[:1] + shape[2:] for shape in (theirs.shape, own.shape)]
+    return theirs.shape[1] == 3 != own.shape[1] and others[0] == others[1]
 
 
 def _check(found: Matched, foreign: ForeignWeights, *, allow_missing: bool) -> None:

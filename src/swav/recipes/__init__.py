@@ -84,12 +84,21 @@ def with_channels(config: TrainConfig, channels: int) -> TrainConfig:
     """Return ``config`` for pictures of ``channels`` channels; mean and std are spread alike."""
     data, views = replace(config.data, channels=channels), config.views
     if len(views.mean) != channels:
-        # other channels are no colours: each gets the mean of the three
-        mean = sum(views.mean) / len(views.mean)
-        std = sum(views.std) / len(views.std)
-        views = replace(views, mean=(mean,) * channels, std=(std,) * channels)
-    shown = config.input if config.input and config.input.input_size[0] == channels else None
+        views = replace(views, mean=_spread(views.mean, channels), std=_spread(views.std, channels))
+    shown = config.input
+    if shown is not None and len(shown.mean) != channels:
+        shown = replace(
+            shown,
+            input_size=(channels, *shown.input_size[1:]),
+            mean=_spread(shown.mean, channels),
+            std=_spread(shown.std, channels),
+        )
     return replace(config, data=data, views=views, input=shown)
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return the mean of the three for each channel, for other channels are no colours."""
+    return (sum(values) / len(values),) * channels
 
 
 def _recipes_of(module: ModuleType) -> Iterator[Recipe]:
