@@ -290,7 +290,17 @@ def test_a_plan_from_random_weights_names_a_better_start(
 ) -> None:
     assert train(folder, "--dry-run") == 0
     command = f"swav train {folder / 'drawn.npz'} --init lite0"
-    assert command in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert command in planned
+    assert "training this network further" not in planned
+
+
+def test_a_plan_from_published_weights_says_whether_to_train_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(folder / "weights.pth")
+    assert train(folder, "--init", "weights.pth", "--dry-run") == 0
+    assert "training this network further (--tune all) is unlikely" in capsys.readouterr().out
 
 
 def test_a_cut_down_network_has_no_plain_name() -> None:

@@ -18,8 +18,9 @@ from swav.engine.launch import is_gpu
 from swav.evals.harness.extract import BATCH_SIZE, network_encoder
 from swav.recipes import explain
 from swav.recipes.auto import HEAD_UP_TO
-from swav.recipes.start_network import LITE0, RANDOM
+from swav.recipes.start_network import LITE0, RANDOM, is_published
 from swav.recipes.train_config import TrainConfig
+from swav.training.forecast import forecast
 from swav.training.networks import build_objective, check_sizes, transform_of
 from swav.training.start import StartWeights
 
@@ -54,6 +55,7 @@ def print_plan(
         *_better_start(config, facts),
         f"{_num_weights(objective) / 1e6:.2f} million parameters, method {config.method.name}",
         *cost_of(config, facts, objective, pictures),
+        *([forecast(facts.num_images)] if is_published(config.init) else []),
     ]
     print("\n".join(lines), file=sys.stdout)
 
