@@ -13,7 +13,7 @@ from tiny import drawn, tiny_config, write_pictures
 import swav
 from swav.config import UsageError
 from swav.engine.divergence import NotFiniteError
-from swav.recipes.train_config import TrainConfig
+from swav.recipes.train_config import TrainConfig, read_train_config
 from swav.report.ablation import COLUMNS, summarised, write_table
 from swav.run_folder import layout
 from swav.run_folder.metrics_log import MetricsLog
@@ -173,11 +173,28 @@ def test_at_equal_time_the_schedule_ends_when_the_time_does(tmp_path: Path) -> N
     # 32 pictures/s of 64: an epoch takes two seconds
     assert train.made == ["method.epsilon=0.25", "method.epsilon=0.25,seed=0"], "one probe"
     assert rows_of(tmp_path)[0]["epochs"] == "8"
+    stored = read_train_config(tmp_path / "runs/method.epsilon=0.25,seed=0" / layout.CONFIG)
+    assert stored.optim.warmup_epochs == 1, "as long as before"
     assert read_rows(tmp_path / SPEEDS, ["method.epsilon", "pictures_per_second"]) == [
         {"method.epsilon": "0.25", "pictures_per_second": "32.0"}
     ]
     with pytest.raises(UsageError, match="one epoch takes 2 s, and 1 were asked for"):
         ablate(variants(train, 0.25), seeds=(0,), out=tmp_path / "short", seconds=1)
+
+
+def test_a_shorter_schedule_has_a_shorter_warm_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (variant,) = variants(Trainings(), 0.25, epochs=40)
+    optim = replace(variant.config.optim, warmup_epochs=20)
+    variant = replace(variant, config=replace(variant.config, optim=optim))
+    ablate([variant], seeds=(0,), out=tmp_path, seconds=20)
+    stored = read_train_config(tmp_path / "runs/method.epsilon=0.25,seed=0" / layout.CONFIG)
+    assert (stored.epochs, stored.optim.warmup_epochs) == (10, 5)
+    assert "within its warm-up" not in caplog.text
+    variant = replace(variant, config=replace(variant.config, epochs=20))
+    ablate([variant], seeds=(0,), out=tmp_path / "other")
+    assert "epsilon=0.25: the run ends within its warm-up of 20 epochs" in caplog.text
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

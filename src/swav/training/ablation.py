@@ -161,6 +161,14 @@ def _check(variants: Sequence[Variant], seeds: Sequence[int]) -> None:
             check_plan(variant.config, facts[source])
         except ValueError as error:
             raise UsageError(f"{variant.name}: {error}") from error
+        warmup = variant.config.optim.warmup_epochs
+        if warmup >= variant.config.epochs:
+            logger.warning(
+                "%s: the run ends within its warm-up of %s epochs, and never has its full learning "
+                "rate: give --optim.warmup-epochs too",
+                variant.name,
+                f"{warmup:g}",
+            )
 
 
 def _of_seconds(variant: Variant, seconds: float, out: Path) -> Variant:
@@ -182,7 +190,11 @@ def _of_seconds(variant: Variant, seconds: float, out: Path) -> Variant:
         )
     epochs = max(1, round(seconds / an_epoch))
     logger.info("%s: %.0f pictures/s, so %d epochs", variant.name, speed, epochs)
-    return replace(variant, config=replace(variant.config, epochs=epochs))
+    optim = variant.config.optim
+    # the schedule keeps its shape: a warm-up of ten epochs may be longer than the whole run
+    warmup = optim.warmup_epochs * epochs / variant.config.epochs
+    optim = replace(optim, warmup_epochs=min(warmup, optim.warmup_epochs))
+    return replace(variant, config=replace(variant.config, epochs=epochs, optim=optim))
 
 
 def _speed(variant: Variant, pictures: Pictures, folder: Path) -> float:
