@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from swav.commands.ablate import ablate
     from swav.commands.cluster import cluster
     from swav.commands.compare import compare
     from swav.commands.embed import embed
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "ablate",
     "cluster",
     "compare",
     "embed",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ablate": "swav.commands.ablate",
     "cluster": "swav.commands.cluster",
     "compare": "swav.commands.compare",
     "embed": "swav.commands.embed",

@@ -27,15 +27,15 @@ from tyro.conf import (
     arg,
     configure,
 )
-from tyro.extras import subcommand_cli_from_dict
 
 import swav
-from swav.commands import HELP, MOVED, VERBS
+from swav.commands import HELP, MOVED, TYPICAL_DEFAULTS, VERBS
 from swav.config import UnknownNameError, UsageError, flatten, read_yaml, to_dict, with_values
 
 if TYPE_CHECKING:
     from swav.recipes.options import Start
     from swav.recipes.train_config import TrainConfig
+    from swav.training.trained_run import TrainedRun
 
 FAILURE, USAGE, STOPPED, INTERRUPTED = 1, 2, 75, 130
 
@@ -100,6 +100,8 @@ def _action(words: list[str]) -> Action:
             return kept
         case ["train", *rest]:
             return _train(rest)
+        case ["ablate", *rest]:
+            return _ablate(rest)
         case ["evaluate", *rest]:
             return _evaluate(rest)
         case ["import", *rest]:
@@ -160,12 +162,16 @@ def _kept(function: Callable[..., Any]) -> Options:
 
 
 def _options(verb: str) -> Options:
-    """Return what has the options of a verb: its function in ``swav.commands``, but for two."""
+    """Return what has the options of a verb: its function in ``swav.commands``, but for three."""
     from swav.recipes.options import Start
 
     match verb:
         case "train":
             return _train_options(Start().read())
+        case "ablate":
+            from swav.commands.ablate import Ablation
+
+            return Ablation
         case "evaluate":
             return _evaluate_options()
     name = f"{verb}_" if verb in ("list", "import") else verb  # which are words of Python
@@ -203,14 +209,17 @@ def _to_the_end(run: Action, *, is_said: bool = False) -> int:
     return 0
 
 
-TYPICAL_DEFAULTS = """
-
-The defaults shown are for 10,000 photographs; the recipe auto chooses them by your pictures.
-`--recipe NAME --help` shows those of a recipe, `--method NAME --help` the options of a method."""
-
-
 def _train(words: Sequence[str]) -> Action:
     """Return the training that the words ask for."""
+    start, run = _training(words)
+    run = partial(run, out=start.out)
+    if start.dry_run:
+        return partial(run, dry_run=True)
+    return partial(_to_the_end, partial(run, resume=start.resume))
+
+
+def _training(words: Sequence[str]) -> "tuple[Start, partial[TrainedRun]]":
+    """Return what the words say of the run, and the training; it lacks out and resume."""
     from swav.data.views.augment import AugmentConfig
     from swav.recipes.options import Start, complete
 
@@ -248,12 +257,9 @@ def _train(words: Sequence[str]) -> Action:
 
     from swav.training.run import train as run_train
 
-    run = partial(run_train, data, recipe=start.label, out=start.out, config=config)
-    run = partial(run, allow_factory=_allowed(start, config, words))
-    run = partial(run, allow_missing=start.allow_missing)
-    if start.dry_run:
-        return partial(run, dry_run=True)
-    return partial(_to_the_end, partial(run, resume=start.resume))
+    allowed = _allowed(start, config, words)
+    run = partial(run_train, data, recipe=start.label, config=config, allow_factory=allowed)
+    return start, partial(run, allow_missing=start.allow_missing)
 
 
 def _allowed(start: "Start", config: "TrainConfig", words: Sequence[str]) -> tuple[str, ...]:
@@ -318,6 +324,15 @@ def _is_given(words: Sequence[str], option: str) -> bool:
     return not given.isdisjoint({f"{parent}{dot}{name}", f"{parent}{dot}no-{name}"})
 
 
+def _ablate(words: Sequence[str]) -> Action:
+    """Return the ablation that the words ask for."""
+    from swav.commands.ablate import Ablation, planned
+
+    whole = not {"--help", "-h"}.isdisjoint(words)
+    ablation, common = _read(Ablation, words, prog="swav ablate", return_unknown_args=not whole)
+    return partial(_to_the_end, planned(ablation, common, _training, _is_given), is_said=True)
+
+
 def _evaluate(words: Sequence[str]) -> Action:
     """Return the evaluation that the words ask for."""
     from swav.commands.evaluate import evaluate
@@ -373,28 +388,13 @@ def _evaluate_options() -> Options:
     return options
 
 
-COMPLETIONS = {
-    "bash": (".local/share/bash-completion/completions/swav", "open a new shell"),
-    "zsh": (".zfunc/_swav", "put fpath+=~/.zfunc before compinit in ~/.zshrc"),
-    "fish": (".config/fish/completions/swav.fish", "open a new shell"),
-}
-"""Where each shell looks for its completions, in the home folder, and what is left to do."""
-
-
 def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> None:
     """Complete verbs and options with the Tab key, in this shell or another.
 
     Args:
         shell: By default the one that runs this command.
     """
+    from swav.completion import write_completion
+
     name = shell or Path(os.environ.get("SHELL", "bash")).name
-    if name not in COMPLETIONS:
-        raise UnknownNameError("shell", name, COMPLETIONS)
-    path, rest = Path.home() / COMPLETIONS[name][0], COMPLETIONS[name][1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {verb: _options(verb) for verb in VERBS}
-    with contextlib.suppress(SystemExit):
-        words = ["--tyro-write-completion", name, str(path)]
-        # one parser of all verbs, which nothing else needs: it imports what every verb does
-        subcommand_cli_from_dict(whole, prog="swav", args=words, config=MARKERS)
-    print(f"wrote {path}; to use it, {rest}")
+    write_completion(name, {verb: _options(verb) for verb in VERBS}, MARKERS)

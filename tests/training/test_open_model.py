@@ -1,5 +1,6 @@
 """Everything that can be named to be evaluated, opened."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,14 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from tiny import tiny_pictures
+from tiny import tiny_pictures, write_pictures
 
-from swav.training.open_model import ModelInput, is_model, open_model
+from swav import cli
+from swav.data.sources.open import SourceConfig
+from swav.evals import KNNConfig, knn
+from swav.evals.harness.extract import encode_all
+from swav.evals.harness.patch_kmeans import patch_kmeans_encoder
+from swav.training.open_model import ModelInput, is_model, open_model, with_filters
 
 SHOWN = ModelInput(size=32)
 PICTURES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -79,6 +85,25 @@ def test_patch_kmeans_has_as_many_filters_as_are_named() -> None:
     for filters in ("", "1", "many", "100000"):
         with pytest.raises(ValueError, match="number of filters must be from 2"):
             open_model(f"patch-kmeans:{filters}", ModelInput())
+
+
+def test_filters_are_an_option_of_the_one_that_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pictures(tmp_path)
+    words = ["evaluate", "patch-kmeans", data, "--tasks", "knn", "--knn.k", "5", "--json"]
+    assert cli.main([*words, "--filters", "30"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    pictures = SourceConfig(data=data).build()
+    features = encode_all(patch_kmeans_encoder(pictures, num_filters=30), pictures)
+    assert found["metrics"] == knn.run(KNNConfig(k=(5,)), features).metrics
+    assert found["model"] == "patch-kmeans:30"
+    assert {"pixels", "patch-kmeans"} <= found["baselines"].keys()
+    assert with_filters(["pixels", "patch-kmeans", "patch-kmeans:8"], 30)[1:] == [
+        *("patch-kmeans:30", "patch-kmeans:8"),
+    ]
+    assert cli.main(["evaluate", "pixels", data, "--filters", "30"]) == 2
+    assert "of patch-kmeans, which is not among the models" in capsys.readouterr().err
 
 
 def test_a_word_is_a_model_or_the_data(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ VERBS = {
     "cluster": "Write the cluster of every picture, and its probability, to a file.",
     "search": "Find the pictures nearest to one, those like no other, or duplicates.",
     "compare": "Put runs side by side: settings, curves, scores with their spread over seeds.",
+    "ablate": "Train a grid over settings and seeds; a table and a figure with their spread.",
     "report": "Write the page of a run anew, with as many pictures on its map as asked for.",
     "view": "Open the page of a run in a browser; names and selections are kept in its folder.",
     "import": "Make a run folder of the weights of others, which all verbs take.",
@@ -27,3 +28,8 @@ MOVED = {
     "--backbone.pretrained": "--init (--init timm)",
 }
 """Options of an earlier name, and the one they have now."""
+
+TYPICAL_DEFAULTS = """
+
+The defaults shown are for 10,000 photographs; the recipe auto chooses them by your pictures.
+`--recipe NAME --help` shows those of a recipe, `--method NAME --help` the options of a method."""

@@ -9,6 +9,7 @@ from swav.data.sources.open import Data
 from swav.evals import EvalConfig, Result
 from swav.report.score_table import print_table
 from swav.training import evaluation
+from swav.training.open_model import with_filters
 
 __all__ = ["evaluate"]
 
@@ -25,6 +26,7 @@ def evaluate(
     channels: int = 3,
     input_size: int | None = None,
     crop_pct: float | None = None,
+    filters: int | None = None,
     device: str = "auto",
     allow_factory: Sequence[str] = (),
     json: bool = False,
@@ -51,6 +53,7 @@ def evaluate(
         crop_pct: share of each side that the centre crop keeps, for all models and tasks; by
             default all of a run's pictures, what is known of other models, and what a published
             protocol says (0.875).
+        filters: of ``patch-kmeans`` among the models; by default 200.
         device: auto, cpu, cuda, mps, or one device such as cuda:1.
         allow_factory: ``package.module:function`` that a run may name as its backbone.
         json: print the list of results as JSON.
@@ -59,7 +62,7 @@ def evaluate(
         ValueError: if a task is unknown or needs labels that the pictures do not have.
     """
     given = [models] if isinstance(models, str | PathLike) else models
-    words = [fspath(model) for model in given]
+    words = with_filters([fspath(model) for model in given], filters)
     measured = evaluation.evaluate(
         words,
         data,

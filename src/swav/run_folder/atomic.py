@@ -15,6 +15,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         unfinished.write_bytes(content)
 
 
+def append_whole(path: Path, line: bytes) -> None:
+    """Append a whole line, or raise OSError and leave the file as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) != len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(f"only a part of a line fitted into {path}")
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a hidden path of the same ending to write to, which then takes the place of ``path``.

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from swav.run_folder import layout
-from swav.run_folder.atomic import write_atomically
+from swav.run_folder.atomic import append_whole, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -71,7 +70,7 @@ class MetricsLog:
         numbers = {name: _number(value) for name, value in values.items()}
         line = json.dumps(numbers, allow_nan=False).encode() + b"\n"
         try:
-            _append(self._path, line)
+            append_whole(self._path, line)
             self._write_tensorboard(numbers)
         except OSError as error:
             self._report(error)
@@ -114,15 +113,3 @@ def _step_of(line: bytes) -> float:
     except (ValueError, TypeError, KeyError):
         return math.inf
     return step if isinstance(step, int) else math.inf
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Append a whole line, or raise OSError and leave the file as it was."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        if os.write(descriptor, line) != len(line):
-            os.ftruncate(descriptor, size)
-            raise OSError(f"only a part of a line fitted into {path}")
-    finally:
-        os.close(descriptor)

@@ -39,7 +39,7 @@ def check_folder(folder: Path, config: TrainConfig, pictures: Pictures, *, resum
             f"{folder} already holds a run: continue it with --resume, or choose another --out"
         )
     if stored.exists():
-        _check_same(read_train_config(stored), config)
+        check_same_settings(read_train_config(stored), config)
     _check_pictures(read_record(folder), pictures)
 
 
@@ -60,8 +60,12 @@ def _check_pictures(record: Mapping[str, Any], pictures: Pictures) -> None:
         )
 
 
-def _check_same(stored: TrainConfig, given: TrainConfig) -> None:
-    """Refuse to continue a run under settings that change what it learns."""
+def check_same_settings(stored: TrainConfig, given: TrainConfig) -> None:
+    """Refuse to continue a run under settings that change what it learns.
+
+    Raises:
+        ValueError: naming what was changed.
+    """
     changed = {
         path: values
         for path, values in swav.config.differences(stored, given).items()

@@ -1,6 +1,6 @@
 """What can be evaluated: run folders, timm's networks and folders, state dicts, the baselines."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
+from swav.config import UsageError
 from swav.data.eval_transform import EvalTransform
 from swav.data.sources.open import SourceConfig
 from swav.evals.harness.baselines import WITHOUT_NETWORK
@@ -34,7 +35,7 @@ a state dict of torchvision or timm (.pth, .safetensors, ...), or NAME=FILE
 lite0 (ImageNet weights of EfficientNet-Lite0, which come with swav)
 random (an untrained resnet18), or random:NAME
 pixels (no network at all)
-patch-kmeans (k-means on whitened patches; 200 filters), or patch-kmeans:FILTERS"""
+patch-kmeans (k-means on whitened patches; 200 filters, or --filters N), or patch-kmeans:FILTERS"""
 UNTRAINED = "resnet18"
 NAMED = (*WITHOUT_NETWORK, "random", "lite0")
 """Models that are no files, alone or before a colon."""
@@ -86,6 +87,21 @@ def is_model(word: str) -> bool:
         return path.name.endswith(ENDINGS) or any(file.exists() for file in settings)
     is_named = word.partition(":")[0] in NAMED or timm.is_model(word)
     return is_named or "=" in word
+
+
+def with_filters(words: Sequence[str], filters: int | None) -> list[str]:
+    """Return the words for models, patch-kmeans with its number of filters if one was given.
+
+    Raises:
+        ValueError: if there is a number and nothing that has filters.
+    """
+    if filters is None:
+        return list(words)
+    if "patch-kmeans" not in words:
+        raise UsageError(
+            f"--filters {filters} is of patch-kmeans, which is not among the models: name it too"
+        )
+    return [f"{word}:{filters}" if word == "patch-kmeans" else word for word in words]
 
 
 def open_model(word: str, model_input: ModelInput, *, allow_factory: Collection[str] = ()) -> Model:
