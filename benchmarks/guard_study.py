@@ -178,8 +178,7 @@ def picked(row: Row) -> str:
         Measures(**{name: float(row[f"{when}_{name}"]) for name in MEASURES})
         for when in ("start", "trained")
     )
-    overlap, is_trained = float(row["overlap"]), row["init"] != RANDOM
-    return decide(start, trained, overlap, start_is_trained=is_trained)[0]
+    return decide(start, trained, start_is_trained=row["init"] != RANDOM)[0]
 
 
 def confusion(rows: Sequence[Row], truth_name: str) -> dict[tuple[str, str], int]:

@@ -22,16 +22,13 @@ from swav.training.start import Before
 
 logger = logging.getLogger(__name__)
 
-# provisional, until docs/guard.md has the numbers of its study
+# by the study in docs/guard.md: stability, effective rank and overlap with the start's neighbours
+# did not tell better networks from worse ones, and have no say
 MARGINS: Mapping[str, tuple[str, float]] = {
     "agreement": ("agreement of neighbours under augmentation", 0.02),
-    "stability": ("stability of clusters", 0.05),
     "part_retrieval": ("retrieval from a part", 0.02),
 }
 """In words, and how far each measure may fall."""
-GAIN = 0.02
-"""Of retrieval from a part, which excuses that neighbours are others."""
-LEAST_OVERLAP = 0.3
 
 Winner = Literal["start", "trained"]
 
@@ -56,14 +53,10 @@ class Verdict:
         return asdict(self)
 
 
-def decide(
-    start: Measures, trained: Measures, overlap: float, *, start_is_trained: bool
-) -> tuple[Winner, str]:
+def decide(start: Measures, trained: Measures, *, start_is_trained: bool) -> tuple[Winner, str]:
     """Return the better network by its measures, and why in one sentence.
 
-    The trained network loses if it is worse by one of three measures. Far from its start it also
-    loses unless it finds pictures by their parts clearly better; an untrained start is no place
-    to stay near.
+    The trained network loses if it is worse by one of two measures. Each alone can be fooled.
     """
     name_of_start = "the weights it started from" if start_is_trained else "the untrained network"
     before, after = asdict(start), asdict(trained)
@@ -72,9 +65,6 @@ def decide(
         for name, (title, margin) in MARGINS.items()
         if after[name] < before[name] - margin
     ]
-    gained = trained.part_retrieval > start.part_retrieval + GAIN
-    if start_is_trained and overlap < LEAST_OVERLAP and not gained:
-        faults.append(f"only {overlap:.0%} of the nearest neighbours of the start are left")
     if faults:
         return "start", (
             f"The trained network is worse than {name_of_start}, told without labels: "
@@ -119,7 +109,7 @@ def verdict_on(start: Told, trained: Told, *, start_is_trained: bool) -> Verdict
         raise ValueError(f"{number} readable pictures are fewer than {label_free.FEWEST_PICTURES}")
     before, after = label_free.measures(start), label_free.measures(trained)
     overlap = label_free.overlap(start.whole, trained.whole)
-    winner, reason = decide(before, after, overlap, start_is_trained=start_is_trained)
+    winner, reason = decide(before, after, start_is_trained=start_is_trained)
     return Verdict(
         winner=winner,
         reason=reason,
