@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import TINY_METHODS, WITH_BATCHNORM, drawn, tiny_config, tiny_pictures, write_pictures
 from torch import Tensor, nn
 
 from swav import cli
 from swav.config import UsageError, from_dict, to_dict
 from swav.data.eval_transform import EvalTransform
-from swav.data.sources.open import from_arrays
+from swav.data.sources.open import SourceConfig, from_arrays
 from swav.evals.selection import named_tasks
 from swav.methods import BYOLConfig
 from swav.recipes import TrainConfig, with_channels
 from swav.recipes.train_config import read_train_config
 from swav.run_folder.config_file import write_config
 from swav.training import outputs
-from swav.training.frozen_features import check_head
+from swav.training.frozen_features import check_head, step_features
 from swav.training.plan import print_plan
 from swav.training.run import train
 
@@ -86,14 +87,37 @@ def test_other_methods_are_refused_with_the_reason(
     assert not (folder / "run").exists()
 
 
-def test_groups_are_refused_as_neighbours_stand_in_their_place() -> None:
-    config = tuned()
-    check_head(config)
-    grouped = replace(config, views=replace(config.views, group="folder"))
-    with pytest.raises(UsageError, match="the nearest neighbours of a picture count as views"):
-        check_head(grouped)
+def test_methods_that_need_pictures_are_refused() -> None:
+    check_head(tuned())
     with pytest.raises(UsageError, match="learns from the pictures themselves"):
-        check_head(replace(config, method=TINY_METHODS[BYOLConfig]))
+        check_head(replace(tuned(), method=TINY_METHODS[BYOLConfig]))
+
+
+def test_pictures_of_a_group_are_views_of_each_other(folder: Path) -> None:
+    """A picture alone in its group is beside its nearest; one that cannot be read is in none."""
+    pixels, _ = drawn(24)
+    for number, pixel in enumerate(pixels):
+        place = folder / "pictures" / (f"alone{number}" if number < 4 else f"group{number % 2}")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixel).save(place / f"{number:02}.png")
+    (folder / "pictures" / "alone0" / "00.png").write_bytes(b"broken")
+    config = tuned(data=SourceConfig(data="pictures", max_bad_fraction=0.1))
+    config = replace(
+        config,
+        views=replace(config.views, group="folder"),
+        optim=replace(config.optim, batch_size=23),
+    )
+    check_head(config)
+    features = step_features(WITH_BATCHNORM.build(), config.data.build(), config, folder / "run")
+    names = [name for name in config.data.build().names if not name.endswith("00.png")]
+    by_row = {tuple(row.tolist()): number for number, row in enumerate(features._features.values)}
+    assert len(by_row) == 23
+    batch = features[0]
+    for own, other in zip(*batch.views, strict=True):
+        rows = [by_row[tuple(each.tolist())] for each in (own, other)]
+        folders = [Path(names[row]).parts[0] for row in rows]
+        assert rows[0] != rows[1]
+        assert folders[0].startswith("alone") or folders[0] == folders[1]
 
 
 def test_what_the_network_is_shown_is_written_down(folder: Path) -> None:
@@ -102,7 +126,8 @@ def test_what_the_network_is_shown_is_written_down(folder: Path) -> None:
         write_config(folder, to_dict(config))
         assert read_train_config(folder / "config.yaml") == config
     assert with_channels(tuned(), 3).input == SHOWN
-    assert with_channels(tuned(), 1).input is None
+    grey = with_channels(tuned(), 1).input
+    assert grey == replace(SHOWN, input_size=(1, 24, 24), mean=(0.5,), std=(0.25,))
 
 
 def test_the_plan_is_of_one_pass_and_steps_on_features(

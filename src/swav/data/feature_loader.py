@@ -1,7 +1,8 @@
 """From features of a frozen network to batches of them: no picture is read any more.
 
-The second view of a picture is the features of one of its nearest neighbours: two pictures that
-the network sees alike count as views of each other, as do the pictures of one group.
+The second view of a picture is the features of another one of its group, where there are groups and
+it is not alone, otherwise of one of its nearest neighbours: two pictures that the network sees
+alike count as views of each other.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from swav.data.batch import FeatureBatch
 from swav.data.loader import Steps, epoch_order
 from swav.data.random import Stream, uniforms
+from swav.data.sources.groups import ImageGroups
 
 NUM_VIEWS = 2
 
@@ -26,6 +28,8 @@ class FeatureSet:
     """Of every readable picture, not normalised."""
     neighbours: Int64[Tensor, "images neighbours"]
     """Rows of the pictures nearest to each."""
+    image_groups: ImageGroups | None = None
+    """Of the rows; None pairs each with one of its nearest."""
 
 
 class StepFeatures(Steps[FeatureBatch]):
@@ -55,8 +59,12 @@ class StepFeatures(Steps[FeatureBatch]):
     def _partners(
         self, rows: Int64[np.ndarray, " batch"], *, epoch: int
     ) -> Int64[Tensor, " batch"]:
-        """Return a neighbour of each picture; the draw depends on (seed, epoch, picture) only."""
+        """Return a mate of each picture; the draw depends on (seed, epoch, picture) only."""
         near = self._features.neighbours[torch.from_numpy(rows)]
         drawn = uniforms(seed=self.seed, epoch=epoch, indices=rows, view=Stream.GROUPS, num_draws=1)
         choice = torch.from_numpy((drawn[:, 0] * near.shape[1]).astype(np.int64))
-        return near[torch.arange(len(near)), choice]
+        nearest = near[torch.arange(len(near)), choice]
+        if self._features.image_groups is None:
+            return nearest
+        mates = self._features.image_groups.partners(rows, seed=self.seed, epoch=epoch)
+        return torch.where(torch.from_numpy(mates != rows), torch.from_numpy(mates), nearest)

@@ -58,10 +58,11 @@ def check_groups(config: TrainConfig, pictures: Pictures) -> list[str]:
     if image_groups is None:
         return []
     remarks = []
+    alone = "their nearest neighbours" if config.tuning.part == "head" else "themselves"
     if image_groups.num_paired < num_images / 2:
         remarks.append(
             f"only {image_groups.num_paired} of {num_images} pictures have another one in their "
-            "group; the others are paired with themselves"
+            f"group; the others are paired with {alone}"
         )
     mates = image_groups.mates_in(config.optim.batch_size)
     if config.method.has_negatives and mates >= 1:

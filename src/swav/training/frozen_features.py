@@ -1,13 +1,16 @@
 """``--tune head``: features of the network that a run starts from, made once, and their batches."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swav.config import UsageError
 from swav.data.feature_loader import FeatureSet, StepFeatures
+from swav.data.sources.groups import ImageGroups
 from swav.data.sources.pictures import Pictures
 from swav.evals import Features
 from swav.evals.harness.cache import cached_in
@@ -31,11 +34,6 @@ PICTURES_PER_NEIGHBOUR = 20
 
 def check_head(config: TrainConfig) -> None:
     """Raise a UsageError if a method cannot learn from the features of a frozen network."""
-    if config.views.group is not None:
-        raise UsageError(
-            f"--views.group {config.views.group}: with --tune head the nearest neighbours of a "
-            "picture count as views of it: leave the groups out, or give --tune last:N or all"
-        )
     if config.method.learns_from_features:
         return
     able = ", ".join(name for name, method in METHODS.items() if method.learns_from_features)
@@ -68,12 +66,22 @@ def step_features(
     Every rank makes all of them, as each needs the neighbours of its pictures.
     """
     logger.info("features of %s pictures, by the network of the start", f"{len(pictures):,}")
+    features = frozen_features(backbone, pictures, config, folder)
     return StepFeatures(
-        feature_set(frozen_features(backbone, pictures, config, folder).values),
+        replace(feature_set(features.values), image_groups=_groups(config, pictures, features)),
         global_batch=config.optim.batch_size,
         accumulate=config.optim.accumulate,
         seed=config.seed,
     )
+
+
+def _groups(config: TrainConfig, pictures: Pictures, features: Features) -> ImageGroups | None:
+    """Return the groups of the pictures that could be read, None if the config has no groups."""
+    if len(features.values) < len(pictures):
+        are_read = set(features.names)
+        rows = [row for row, name in enumerate(pictures.names) if name in are_read]
+        pictures = pictures.subset(np.array(rows, dtype=np.int64))
+    return config.views.image_groups(pictures)
 
 
 def feature_set(values: Float[Tensor, "images features"]) -> FeatureSet:
