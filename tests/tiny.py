@@ -16,6 +16,7 @@ from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,
     BYOLConfig,
+    CPCConfig,
     DeepClusterConfig,
     InstDiscConfig,
     JigsawConfig,
@@ -65,6 +66,9 @@ TINY_METHODS: dict[type[MethodConfig], MethodConfig] = {
     ),
     PIRLConfig: PIRLConfig(
         head=HeadConfig(hidden_dim=0, embed_dim=8), num_negatives=24, tile_size=16
+    ),
+    CPCConfig: CPCConfig(
+        grid=4, last_step=2, context_blocks=2, hidden_dim=8, embed_dim=8, scale=1.0, tile_size=16
     ),
 }
 """Every method at a size for tests, without BatchNorm in its head."""

@@ -2,6 +2,7 @@
 
 from swav.methods.barlow import Barlow, BarlowConfig
 from swav.methods.byol import BYOL, BYOLConfig
+from swav.methods.cpc import CPC, CPCConfig
 from swav.methods.deepcluster import DeepCluster, DeepClusterConfig
 from swav.methods.instdisc import InstDisc, InstDiscConfig
 from swav.methods.jigsaw import Jigsaw, JigsawConfig
@@ -28,15 +29,18 @@ MethodConfig = (
     | JigsawConfig
     | RelativeConfig
     | PIRLConfig
+    | CPCConfig
 )
 """The union of all method configurations."""
 
 __all__ = [
     "BYOL",
+    "CPC",
     "PIRL",
     "BYOLConfig",
     "Barlow",
     "BarlowConfig",
+    "CPCConfig",
     "DeepCluster",
     "DeepClusterConfig",
     "InstDisc",

@@ -112,6 +112,37 @@ def info_nce(
 
 
 @in_float32
+def patch_nce(
+    predictions: Float[Tensor, "pictures embed above columns"],
+    targets: Float[Tensor, "pictures embed rows columns"],
+    *,
+    down: int,
+    scale: float,
+) -> Float[Tensor, ""]:
+    """Return the loss of telling the patch ``down`` rows below from all others (CPC, eq. 4).
+
+    The others are all patches of all pictures of all ranks, those of the own picture too. The mean
+    is over this rank's predictions; gradient flows to the targets of all ranks.
+
+    Args:
+        predictions: of the rows that have a row so far below them.
+        targets: of every row; as many pictures on every rank.
+        down: rows from context to target.
+        scale: of the products.
+    """
+    pictures, _, rows, columns = targets.shape
+    every = distributed.all_gather_with_grad(targets).flatten(0, 1)
+    logits = (
+        scale
+        * predictions.permute(0, 2, 3, 1).flatten(0, 2)
+        @ (every.permute(0, 2, 3, 1).flatten(0, 2).T)
+    )
+    numbers = torch.arange(len(every) * rows * columns, device=logits.device)
+    by_place = numbers.view(-1, pictures, rows, columns)[distributed.rank()]
+    return F.cross_entropy(logits, by_place[:, down:].flatten())
+
+
+@in_float32
 def noise_contrast(
     embeddings: Float[Tensor, "batch embed"],
     memories: Float[Tensor, "batch embed"],

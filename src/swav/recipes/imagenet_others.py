@@ -16,6 +16,7 @@ from swav.engine.optim import OptimConfig
 from swav.methods import (
     BarlowConfig,
     BYOLConfig,
+    CPCConfig,
     DeepClusterConfig,
     InstDiscConfig,
     JigsawConfig,
@@ -265,6 +266,26 @@ def relative_r50_70ep() -> TrainConfig:
         method=RelativeConfig(gap=0.25, jitter=1.0, colour="keep"),
         optim=replace(_sgd(512, 0.2), warmup_epochs=5),
         epochs=70,
+    )
+
+
+def cpc_r50_200ep() -> TrainConfig:
+    """Train ResNet-50 to predict patches from those above (CPC) for 200 epochs.
+
+    Source: Hénaff et al., 2019, appendix: 7x7 patches of 64 pixels, overlapping by half, of
+    squares of 256, context network and scale as there, batch 512, Adam at 4e-4. It has other
+    networks (the third stage of a ResNet-161, layer normalisation), four directions and changes
+    of each patch; epochs and weight decay are not verified.
+    Hardware: 32 TPU cores; time not published.
+    Result: none of this network in one direction; with four 63.8.
+    """
+    crops = CropGroup(count=1, size=(256, 256), scale=(0.3, 1.0), augment=MOSTLY_GREY)
+    return TrainConfig(
+        views=ViewsConfig(groups=(crops,)),
+        backbone=RESNET50,
+        method=CPCConfig(),
+        optim=OptimConfig(optimizer="adamw", batch_size=512, learning_rate=4e-4, weight_decay=1e-5),
+        epochs=200,
     )
 
 
