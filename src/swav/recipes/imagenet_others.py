@@ -275,9 +275,9 @@ def cpc_r50_200ep() -> TrainConfig:
     Source: Hénaff et al., 2019, appendix: 7x7 patches of 64 pixels, overlapping by half, of
     squares of 256, context network and scale as there, batch 512, Adam at 4e-4. It has other
     networks (the third stage of a ResNet-161, layer normalisation), four directions and changes
-    of each patch; epochs and weight decay are not verified.
-    Hardware: 32 TPU cores; time not published.
-    Result: none of this network in one direction; with four 63.8.
+    of each patch. Batch, rate, weight decay, epochs and the context network are not verified.
+    Hardware: not verified.
+    Result: not measured; 63.8 is published for ResNet-50 with four directions.
     """
     crops = CropGroup(count=1, size=(256, 256), scale=(0.3, 1.0), augment=MOSTLY_GREY)
     return TrainConfig(
