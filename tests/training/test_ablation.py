@@ -232,3 +232,14 @@ def test_without_labels_the_measures_need_none(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path)
     assert [row[name] for name in ("knn", "linear", "own_nmi")] == ["", "", ""]
     assert all(float(row[name]) > -1 for name in ("part_retrieval", "stability", "rankme"))
+
+
+def test_the_speed_is_that_of_a_training(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path)
+    config = {"one": tiny_config(data, epochs=40)}
+    swav.ablate(data, config, seeds=(0,), out=tmp_path / "study", at_equal="seconds:2")
+    (kept,) = read_rows(tmp_path / "study" / SPEEDS, ["variant", "pictures_per_second"])
+    speed = float(kept["pictures_per_second"])
+    (row,) = rows_of(tmp_path / "study")
+    assert int(row["epochs"]) == max(1, round(2 * speed / 64))
+    assert int(row["epochs"]) < 40
