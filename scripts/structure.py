@@ -49,7 +49,7 @@ def is_function(node: ast.AST) -> bool:
 
 
 def room(path: Path, source: Path) -> str:
-    """Return the folder of a file, as the tree of the README names it."""
+    """Return the folder of a file, as the tree of the CONTRIBUTING.md names it."""
     return str(path.parent.relative_to(source)) if path.parent != source else "(top)"
 
 

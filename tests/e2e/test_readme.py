@@ -1,4 +1,4 @@
-"""Every command and every line of Python of the README runs, with a short budget."""
+"""Every command and every line of Python of the README and the docs runs, with a short budget."""
 
 import os
 import re
@@ -18,15 +18,20 @@ import swav as package
 from swav.data.sources.open import SourceConfig
 from swav.recipes import make_config
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-COMMANDS = [
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (README, *(ROOT / f"docs/{name}.md" for name in ("index", "data-formats", "recipes")))
+PAGES += (ROOT / "docs/evaluation.md", ROOT / "docs/small-data.md")
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", TEXT, re.DOTALL)
+LINES = [
     line.split(" #")[0].strip()
     for language, block in BLOCKS
     if language == "bash"
     for line in block.splitlines()
     if line.startswith(("swav ", "torchrun "))
 ]
+COMMANDS = list(dict.fromkeys(LINES))  # pages repeat the README's
 LONG = "swav demo"
 SMALL_CROPS = "2x16,4x8"
 

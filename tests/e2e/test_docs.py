@@ -1,0 +1,37 @@
+"""What the pages of docs/ name exists, and the site is built without warnings."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from sphinx.cmd.build import build_main
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"\| `(src/swav/[\w/]+\.py)` \| `([\w.]+)` \|")
+NAMES = ROW.findall((ROOT / "docs/paper-to-code.md").read_text(encoding="utf-8"))
+
+
+def names_of(body: list[ast.stmt], prefix: str = "") -> set[str]:
+    """Return the functions and classes of a file, methods as ``Class.method``."""
+    names = set()
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(prefix + node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= names_of(node.body, f"{prefix}{node.name}.")
+    return names
+
+
+def test_the_table_is_read():
+    assert len(NAMES) >= 20
+
+
+@pytest.mark.parametrize(("file", "name"), NAMES)
+def test_each_part_of_the_paper_is_where_the_table_says(file, name):
+    assert name in names_of(ast.parse((ROOT / file).read_text(encoding="utf-8")).body)
+
+
+def test_the_site_is_built_without_warnings(tmp_path):
+    assert build_main(["-W", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path)]) == 0
+    assert "five-minute tour" in (tmp_path / "index.html").read_text(encoding="utf-8")
