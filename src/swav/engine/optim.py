@@ -59,7 +59,8 @@ class OptimConfig:
         if self.batch_size < 2 or self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} must be at least 2 and a multiple of "
-                f"accumulate {self.accumulate}"
+                f"accumulate {self.accumulate}: give --optim.batch-size 2 or more, and "
+                "--optim.accumulate 1 or a divisor of it"
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate} must be positive")

@@ -81,6 +81,11 @@ class TrainConfig:
                 f"views {self.views.description}: {self.method.name} compares at least "
                 f"{self.method.min_views} views of a picture, such as --views.groups.0.count 2"
             )
+        if self.epochs < 1:
+            raise ValueError(
+                f"epochs {self.epochs} is not among the whole numbers in [1, 1e9]: give --epochs 1 "
+                "or more"
+            )
         check_ranges(
             self,
             epochs="[1, 1e9]",
