@@ -315,6 +315,7 @@ def test_a_start_of_colours_sees_other_channels(channels: int) -> None:
     start = open_start(replace(usual, data=replace(usual.data, channels=channels)))
     assert start is not None
     assert f"conv_stem.weight to {channels}" in start.summary
+    assert start.record["adapted"] == [f"conv_stem.weight to {channels}"]
     ours, theirs = (LITE0_BACKBONE.build(number).eval() for number in (channels, 3))
     ours.load_state_dict(dict(start.tensors))
     theirs.load_state_dict(dict(lite0.read().backbone))

@@ -53,6 +53,8 @@ class StartWeights:
     tensors: Mapping[str, Tensor]
     """Those of the backbone, by its own names."""
     licence: str | None = None
+    adapted: tuple[str, ...] = ()
+    """Filters of three colours that were made to fit pictures of other channels."""
     matching: str = ""
     """What else is to say of how file and network fit."""
 
@@ -65,6 +67,7 @@ class StartWeights:
             "sha256": self.sha256,
             "licence": self.licence,
             "layout": self.layout,
+            **({"adapted": list(self.adapted)} if self.adapted else {}),
         }
 
     @property
@@ -380,6 +383,7 @@ def of_others(
         licence=foreign.licence,
         layout=foreign.layout,
         tensors={name: found.state[name] for name in found.matched},
+        adapted=found.adapted,
         matching=found.summary(),
     )
 
