@@ -237,7 +237,7 @@ def _as_recorded(config: TrainConfig, folder: Path, allow_factory: Collection[st
         raise ValueError(f"{Path(config.init).absolute()} is not there")
     # the training was allowed to leave some random if there are any
     start = open_start(config, allow_missing=True, allow_factory=allow_factory)
-    assert start is not None, "it is not random"
+    assert start is not None
     before = (read_record(folder).get("start") or {}).get("sha256", start.sha256)
     if start.sha256 != before:
         raise ValueError(
@@ -304,7 +304,8 @@ def _published(config: TrainConfig) -> StartWeights:
     except Exception as error:  # files fail in many ways
         raise ValueError(
             f"--init timm: {path} does not hold the weights of {backbone.title} "
-            f"({_first_line(error)}): remove it, and the next run fetches it again"
+            f"({(str(error) or repr(error)).splitlines()[0][:200]}): remove it, and the next run "
+            "fetches it again"
         ) from error
     return StartWeights(
         init=config.init,
@@ -395,7 +396,3 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0][:200]
