@@ -9,8 +9,11 @@ from torch import Tensor
 
 from swav.data.batch import Batch
 from swav.data.views.patch_grid import PatchGrid
+from swav.engine import TrainingFacts
 from swav.methods import CPC, CPCConfig
 from swav.ops.losses import patch_nce
+
+FACTS = TrainingFacts(feature_dim=4, num_images=8, global_batch=4)
 
 METHOD = CPCConfig(
     grid=4, first_step=1, last_step=2, context_blocks=2, hidden_dim=6, embed_dim=5, scale=1.0
@@ -108,9 +111,9 @@ def test_a_batch_is_learnt_by_heart() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="first_step 1 to last_step 3: give rows from 1 to 2"):
-        CPCConfig(grid=3)
+        CPCConfig(grid=3).check(FACTS)
     with pytest.raises(ValueError, match="first_step 3 to last_step 2"):
-        replace(METHOD, first_step=3)
+        replace(METHOD, first_step=3).check(FACTS)
     with pytest.raises(ValueError, match=r"overlap 1\.0 is not among"):
         CPCConfig(overlap=1.0)
     with pytest.raises(ValueError, match="too small for 32x32 patches"):

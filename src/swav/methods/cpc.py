@@ -73,19 +73,28 @@ class CPCConfig(ObjectiveConfig):
             scale="(0, inf)",
             tile_size="[1, 10000]",
         )
-        if not self.first_step <= self.last_step < self.grid:
-            raise ValueError(
-                f"first_step {self.first_step} to last_step {self.last_step}: give rows from 1 to "
-                f"{self.grid - 1}, the nearest first, of a grid of {self.grid}"
-            )
 
     @property
     def pretext(self) -> PatchGrid:
         """How views are cut."""
         return PatchGrid(grid=self.grid, overlap=self.overlap, tile_size=self.tile_size)
 
+    def check(self, facts: TrainingFacts) -> list[str]:
+        """Raise a ValueError if the rows to predict are not those of the grid."""
+        if not self.first_step <= self.last_step < self.grid:
+            raise ValueError(
+                f"first_step {self.first_step} to last_step {self.last_step}: give rows from 1 to "
+                f"{self.grid - 1}, the nearest first, of a grid of {self.grid}"
+            )
+        return super().check(facts)
+
     def build(self, backbone: nn.Module, facts: TrainingFacts) -> "CPC":
-        """Return the objective around ``backbone``."""
+        """Return the objective around ``backbone``.
+
+        Raises:
+            ValueError: if the rows to predict are not those of the grid.
+        """
+        self.check(facts)
         return CPC(self, backbone, facts)
 
 

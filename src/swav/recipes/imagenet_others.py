@@ -276,7 +276,7 @@ def cpc_r50_200ep() -> TrainConfig:
     squares of 256, context network and scale as there, batch 512, Adam at 4e-4. It has other
     networks (the third stage of a ResNet-161, layer normalisation), four directions and changes
     of each patch. Batch, rate, weight decay, epochs and the context network are not verified.
-    Hardware: not verified.
+    Hardware: not verified, time not published.
     Result: not measured; 63.8 is published for ResNet-50 with four directions.
     """
     crops = CropGroup(count=1, size=(256, 256), scale=(0.3, 1.0), augment=MOSTLY_GREY)
