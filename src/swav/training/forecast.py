@@ -12,6 +12,6 @@ def forecast(num_images: int) -> str:
         "+2.4 points, 0.3 on average"
         if num_images < ENOUGH_PICTURES
         else "likely to help where pictures are small: on CIFAR-10 at 64 pixels kNN gained 2 "
-        "points with 2,000 pictures and 3 epochs, 4 with 5,000 and 5"
+        "points with 2,000 pictures and 3 epochs, 4 with 5,000 and 5, 5 with 50,000 and 1"
     )
     return f"training this network further (--tune all) is {expected} (docs/guard.md)"
