@@ -41,7 +41,7 @@ STATEMENT = "The model of this run is the network that it started from"
 
 def lost(*_: Any, start_is_trained: bool, **__: Any) -> guard.Verdict:
     """Return the verdict on a network that lost."""
-    winner, reason = guard.decide(MEASURES, WORSE, 0.9, start_is_trained=start_is_trained)
+    winner, reason = guard.decide(MEASURES, WORSE, start_is_trained=start_is_trained)
     return guard.Verdict(
         winner=winner, reason=reason, start=MEASURES, trained=WORSE, overlap=0.9, num_images=64
     )
