@@ -55,7 +55,8 @@ def test_the_stages_of_a_step_are_the_whole(recipe, capsys):
     report = json.loads(capsys.readouterr().out)
     assert (report["recipe"], report["crops"], report["threads"]) == (recipe, "2x16,1x8", 1)
     assert sum(report["stages"].values()) == pytest.approx(report["step_ms"])
-    assert min(report["stages"].values()) >= 0
+    # some are differences of medians
+    assert min(report["stages"].values()) >= -0.2 * report["step_ms"]
     assert (report["stages"]["codes"] > 0) == (recipe == "cifar10-cpu")
     assert report["pictures_per_second"] == pytest.approx(128e3 / report["step_ms"])
     reached = report["pictures_per_second"] * report["gflop_per_picture"]

@@ -11,7 +11,7 @@ from swav.data.sources.pictures import DataFacts
 from swav.data.views.pretext_tasks import JigsawViews
 from swav.engine import TrainingFacts
 from swav.recipes import RECIPES, TrainConfig, make_config, with_channels
-from swav.recipes.options import TYPICAL
+from swav.recipes.options import METHODS, TYPICAL, with_method, with_narrow_head
 
 ALL = list(RECIPES)
 
@@ -84,3 +84,14 @@ def test_three_channels_keep_their_own_means() -> None:
     assert with_channels(made, 3) == made
     grey = with_channels(made, 1).views
     assert grey.mean == pytest.approx((sum(made.views.mean) / 3,))
+
+
+@pytest.mark.parametrize("method", ["barlow", "vicreg", "byol", "simclr", "moco"])
+def test_heads_are_no_wider_than_a_small_recipe_has_them(method: str) -> None:
+    small, published = (make_config(name, TYPICAL) for name in ("auto", "swav-r50-200ep-bs256"))
+    config = with_narrow_head(with_method(small, method), small.method)
+    head, usual = config.method.head, METHODS[method]().head
+    assert head.hidden_dim == small.method.head.hidden_dim == 512
+    assert head.embed_dim == min(usual.embed_dim, 512)
+    wide = with_narrow_head(with_method(published, method), published.method)
+    assert wide.method.head == usual

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args, runtime_checkable
 
 from swav.config import UnknownNameError, UsageError
 from swav.data.sources.pictures import DataFacts, Pictures
 from swav.methods import MethodConfig
 from swav.nn.backbones import BackboneConfig
+from swav.nn.heads import HeadConfig
 from swav.recipes import find_recipe, make_config, with_channels
 from swav.recipes.start_network import RANDOM
 from swav.recipes.train_config import TrainConfig, read_train_config
@@ -132,7 +133,7 @@ class Start:
         if self.crops is not None:
             config = replace(config, views=config.views.with_crops(self.crops))
         if self.method is not None:
-            config = with_method(config, self.method)
+            config = with_narrow_head(with_method(config, self.method), config.method)
         if self.channels is not None:
             config = with_channels(config, self.channels)
         if self.split is not None:
@@ -178,6 +179,32 @@ def complete(
     config = changed(with_channels(config, given.data.channels))
     # what auto chooses for the pictures it saw may be to read them in another way
     return config, opened if opened and opened.source == config.data else config.data.data
+
+
+@runtime_checkable
+class HasHead(Protocol):
+    """A method with a projection head."""
+
+    head: HeadConfig
+
+
+def with_narrow_head(config: TrainConfig, usual: MethodConfig) -> TrainConfig:
+    """Return ``config`` with a head no wider than that of the recipe's ``usual`` method.
+
+    Where a recipe is for few pictures or a small network, published widths (8,192 of Barlow Twins)
+    cost more than all else. Recipes with the published width of 2,048 or more keep those of every
+    method.
+    """
+    method = config.method
+    if not isinstance(method, HasHead) or not isinstance(usual, HasHead):
+        return config
+    most, head = usual.head.hidden_dim, method.head
+    if not 0 < most < HeadConfig().hidden_dim or head.hidden_dim <= most:
+        return config
+    # an embedding narrower than its head stays as published
+    embed_dim = min(head.embed_dim, most)
+    narrow = replace(head, hidden_dim=most, embed_dim=embed_dim)
+    return replace(config, method=replace(method, head=narrow))  # type: ignore[arg-type]
 
 
 def with_method(config: TrainConfig, name: str) -> TrainConfig:
